@@ -1,0 +1,339 @@
+//! The one record between the Decoder and the Engine: what a client asked and how it ended.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bitflags::bitflags;
+use compact_str::CompactString;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::input::Endpoint;
+use crate::time::EventTime;
+
+/// One API call. A field that was not seen is `None`, never invented.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApiCall {
+    /// First byte of the request; of the response when the request was not seen.
+    pub time: EventTime,
+    /// The connection that carried it.
+    pub flow: Arc<Flow>,
+    /// What was spoken.
+    pub protocol: Protocol,
+    /// What was asked; `None` when only the response was seen.
+    pub request: Option<Request>,
+    /// What was answered; `None` when only the request was seen.
+    pub response: Option<Response>,
+    /// From the last byte of the request to the first of the response, microseconds; 0 when the
+    /// response began first.
+    pub latency_us: Option<u64>,
+    /// Who asked.
+    pub key: Option<Key>,
+    /// What kind of thing was asked.
+    pub op: Operation,
+    /// Traded instrument.
+    pub symbol: Option<CompactString>,
+    /// Ids of objects that the call names.
+    pub object_ids: Vec<CompactString>,
+    /// How it ended; `None` without a response.
+    pub outcome: Option<Outcome>,
+    /// True when every byte of request and response was seen.
+    pub complete: bool,
+    /// What was odd about the bytes.
+    pub anomalies: Anomalies,
+}
+
+/// A connection. Shared by its calls.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Flow {
+    /// Derived from addresses and the client's initial sequence number.
+    pub id: FlowId,
+    /// Who connected.
+    pub client: Endpoint,
+    /// Who listened.
+    pub server: Endpoint,
+    /// Whether the wire carried TLS.
+    pub tls: bool,
+    /// Command name of the server's process.
+    pub process: Option<CompactString>,
+    /// Its process id.
+    pub pid: Option<u32>,
+    /// Its container.
+    pub container: Option<CompactString>,
+}
+
+/// 64 bits of a SHA-256; shown as `f_` and 16 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowId(pub u64);
+
+/// A keyed hash of a credential; shown as `k_` and 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyId(pub u128);
+
+macro_rules! hex_id {
+    ($type:ident, $prefix:literal, $format:literal, $digits:literal, $int:ty) => {
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, $format, self.0)
+            }
+        }
+        impl std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Display::fmt(self, f)
+            }
+        }
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text =
+                    <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
+                text.strip_prefix($prefix)
+                    .filter(|digits| digits.len() == $digits)
+                    .and_then(|digits| <$int>::from_str_radix(digits, 16).ok())
+                    .map($type)
+                    .ok_or_else(|| {
+                        serde::de::Error::custom(concat!(
+                            "expected ",
+                            $prefix,
+                            " and ",
+                            $digits,
+                            " hex digits"
+                        ))
+                    })
+            }
+        }
+    };
+}
+pub(crate) use hex_id;
+hex_id!(FlowId, "f_", "f_{:016x}", 16, u64);
+hex_id!(KeyId, "k_", "k_{:032x}", 32, u128);
+
+/// Application protocol of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Protocol {
+    /// RFC 1945.
+    #[serde(rename = "http/1.0")]
+    Http10,
+    /// RFC 9112.
+    #[serde(rename = "http/1.1")]
+    Http11,
+}
+
+/// The client's half.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// HTTP method.
+    pub method: CompactString,
+    /// `Host` header, or the authority of an absolute target.
+    pub host: Option<CompactString>,
+    /// Request target with credentials replaced.
+    pub target: CompactString,
+    /// Path part of the target.
+    pub path: CompactString,
+    /// `User-Agent` header.
+    pub user_agent: Option<CompactString>,
+    /// Body bytes after transfer decoding, seen or not.
+    pub body_bytes: u64,
+}
+
+/// The server's half.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Response {
+    /// HTTP status code.
+    pub status: u16,
+    /// Body bytes after transfer decoding, seen or not.
+    pub body_bytes: u64,
+}
+
+/// Who asked, without the credential itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Key {
+    /// Keyed hash of the credential.
+    pub id: KeyId,
+    /// Where it stood: `header:x-mbx-apikey`, `query:api_key`.
+    pub source: CompactString,
+    /// Which API style it belongs to.
+    pub profile: CompactString,
+}
+
+macro_rules! snake_enum {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$doc])* #[serde(rename = $text)] $variant,)+
+        }
+        impl $name {
+            /// Every variant, in order.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)+];
+
+            /// Name as it stands in records.
+            pub fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $text,)+ }
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+snake_enum! {
+    /// What kind of thing a call does, whatever the exchange calls it.
+    Operation {
+        /// Market data and other calls that need no key.
+        Public = "public",
+        /// Reads of the key's own data.
+        Read = "read",
+        /// Places or changes an order.
+        Trade = "trade",
+        /// Cancels orders.
+        Cancel = "cancel",
+        /// Moves funds inside the exchange.
+        Transfer = "transfer",
+        /// Moves funds out.
+        Withdraw = "withdraw",
+        /// Changes where funds may go.
+        AddressBook = "address_book",
+        /// Makes or changes API keys.
+        KeyManagement = "key_management",
+        /// Makes or changes sub-accounts.
+        Subaccount = "subaccount",
+        /// Logs in, refreshes tokens.
+        Auth = "auth",
+    }
+}
+
+snake_enum! {
+    /// How a call ended, whatever status the exchange used for it.
+    Outcome {
+        /// Done.
+        Ok = "ok",
+        /// The key is not known.
+        BadKey = "bad_key",
+        /// The signature does not fit.
+        BadSignature = "bad_signature",
+        /// The time stamp is outside the window.
+        Skew = "skew",
+        /// The nonce was used before.
+        ReplayedNonce = "replayed_nonce",
+        /// The key may not be used from this address.
+        IpDenied = "ip_denied",
+        /// The key may not do this.
+        PermissionDenied = "permission_denied",
+        /// A second factor is missing.
+        MfaRequired = "mfa_required",
+        /// The withdrawal address is not on the list.
+        AddressNotAllowed = "address_not_allowed",
+        /// Over the rate limit.
+        Throttled = "throttled",
+        /// Shut out for a time.
+        Banned = "banned",
+        /// The account is locked.
+        Locked = "locked",
+        /// Failed in another way.
+        Error = "error",
+    }
+}
+
+bitflags! {
+    /// Named oddities of the bytes behind a call; shown as a list of names.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Anomalies: u32 {
+        /// Bytes are missing within the call.
+        const GAP = 1 << 0;
+        /// The capture began after the connection did.
+        const MIDSTREAM = 1 << 1;
+        /// The connection ended before the message did.
+        const TRUNCATED = 1 << 2;
+        /// Retransmitted bytes differ from the first ones (which count).
+        const OVERLAP_CONFLICT = 1 << 3;
+        /// A head larger than the limit.
+        const HEAD_TOO_LARGE = 1 << 4;
+        /// More header fields than the limit.
+        const TOO_MANY_HEADERS = 1 << 5;
+        /// A head that does not parse.
+        const BAD_HEAD = 1 << 6;
+        /// Content-Length headers that do not parse or disagree.
+        const BAD_CONTENT_LENGTH = 1 << 7;
+        /// Content-Length beside Transfer-Encoding (RFC 9112, 6.1).
+        const LENGTH_AND_CHUNKED = 1 << 8;
+        /// A Transfer-Encoding that is not understood.
+        const BAD_TRANSFER_ENCODING = 1 << 9;
+        /// A chunk size or chunk end that does not parse.
+        const BAD_CHUNK = 1 << 10;
+        /// A response to no request that was seen.
+        const UNPAIRED_RESPONSE = 1 << 11;
+        /// More requests in flight than the limit.
+        const PIPELINE_OVERFLOW = 1 << 12;
+        /// The protocol changed (101 or CONNECT) to one that is not decoded.
+        const UPGRADED = 1 << 13;
+        /// State was evicted to keep a bound.
+        const EVICTED = 1 << 14;
+        /// Two credentials that disagree.
+        const KEY_CONFLICT = 1 << 15;
+        /// Bytes that are not text where text belongs.
+        const NOT_UTF8 = 1 << 16;
+        /// Header fields or a body in a form that lenient servers take and strict ones refuse.
+        const LENIENT = 1 << 17;
+    }
+}
+
+impl Serialize for Anomalies {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter_names().map(|(name, _)| Lower(name)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Anomalies {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Anomalies, D::Error> {
+        let names = Vec::<CompactString>::deserialize(deserializer)?;
+        names.iter().try_fold(Anomalies::empty(), |all, name| {
+            Anomalies::from_name(&name.to_uppercase())
+                .map(|one| all | one)
+                .ok_or_else(|| de::Error::custom(format_args!("no anomaly is named `{name}`")))
+        })
+    }
+}
+
+/// Serialises a constant's name in lower case without allocating.
+struct Lower(&'static str);
+
+impl fmt::Display for Lower {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| fmt::Write::write_char(f, c.to_ascii_lowercase()))
+    }
+}
+
+impl Serialize for Lower {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_survive_json() {
+        let flow: FlowId = serde_json::from_str("\"f_00000000000000ff\"").unwrap();
+        assert_eq!((flow.0, flow.to_string()), (255, "f_00000000000000ff".into()));
+        assert!(serde_json::from_str::<FlowId>("\"f_ff\"").is_err());
+        assert!(serde_json::from_str::<KeyId>("\"f_00000000000000ff\"").is_err());
+    }
+
+    #[test]
+    fn anomalies_are_a_list_of_names() {
+        let set = Anomalies::GAP | Anomalies::BAD_CHUNK;
+        let json = serde_json::to_string(&set).unwrap();
+        assert_eq!(json, r#"["gap","bad_chunk"]"#);
+        assert_eq!(serde_json::from_str::<Anomalies>(&json).unwrap(), set);
+        assert!(serde_json::from_str::<Anomalies>(r#"["odd"]"#).is_err());
+    }
+}

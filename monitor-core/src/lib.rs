@@ -1,0 +1,17 @@
+//! The sans-IO core of Keywatch.
+//!
+//! Two state machines carry the product. The [`Decoder`](decode::Decoder) turns [`Input`](input::Input)
+//! (captured bytes with a time, a flow and a direction) into [`ApiCall`](call::ApiCall) records; the
+//! [`Engine`](engine::Engine) turns those into [`Alert`](alert::Alert)s. Neither reads a clock, the
+//! network, a disk or randomness: time and choice are arguments, so that the same input gives the
+//! same output, live or replayed.
+#![forbid(unsafe_code)]
+
+pub mod alert;
+pub mod call;
+pub mod decode;
+pub mod engine;
+pub mod identity;
+pub mod input;
+pub mod limits;
+pub mod time;

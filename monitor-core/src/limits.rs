@@ -1,0 +1,42 @@
+//! Every bound of the Decoder, in one place, each with where its number comes from.
+
+use std::time::Duration;
+
+/// Bounds on what the Decoder may hold. Each breach is counted in [`Counters`](crate::decode::Counters).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Flows at once. 100,000 concurrent API connections is a large exchange edge host.
+    pub flows_max: usize,
+    /// Out-of-order bytes held per direction of a flow: a 1 MiB window is the usual largest in use.
+    pub reorder_bytes_per_direction_max: usize,
+    /// Out-of-order bytes held over all flows.
+    pub reorder_bytes_max: usize,
+    /// How long a hole is waited for before it counts as a gap: several retransmission time-outs.
+    pub reorder_wait_max: Duration,
+    /// A request or response head: four times nginx's `large_client_header_buffers` default of 8 KiB.
+    pub head_bytes_max: usize,
+    /// Header fields in one head: Apache's `LimitRequestFields` is 100.
+    pub headers_max: usize,
+    /// Requests in flight on one connection: ten times what pipelining clients are seen to use.
+    pub pipeline_max: usize,
+    /// First bytes of an error body that are kept to read its code: they come in the first 100.
+    pub body_prefix_bytes: usize,
+    /// A flow without traffic is dropped after this; nginx's keep-alive default is 75 s.
+    pub idle_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            flows_max: 131_072,
+            reorder_bytes_per_direction_max: 1 << 20,
+            reorder_bytes_max: 64 << 20,
+            reorder_wait_max: Duration::from_secs(5),
+            head_bytes_max: 32 << 10,
+            headers_max: 128,
+            pipeline_max: 1024,
+            body_prefix_bytes: 512,
+            idle_max: Duration::from_secs(300),
+        }
+    }
+}

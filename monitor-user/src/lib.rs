@@ -1,0 +1,1 @@
+//! The IO shell of Keywatch.

@@ -1,0 +1,3 @@
+//! The `keywatch` command.
+
+fn main() {}

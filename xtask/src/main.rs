@@ -1,0 +1,3 @@
+//! Everything about Keywatch that a person would otherwise type.
+
+fn main() {}
