@@ -1,3 +1,91 @@
-//! Everything about Keywatch that a person would otherwise type.
+//! The `cargo xtask` command.
 
-fn main() {}
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::{bench, cases, ci, demo, ebpf, exchange, kafka, setup, tests};
+
+/// Everything about Keywatch that a person would otherwise type.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Bring whatever this machine lacks; names it first.
+    Setup,
+    /// Build the kernel object from source.
+    Ebpf,
+    /// Show the main job on this machine, in about a minute.
+    Demo(demo::Options),
+    /// Set up, build and run every test.
+    Test(tests::Options),
+    /// Format, lints, docs, kernel build, checks, then every test.
+    Ci,
+    /// Measure speed, loss and memory.
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// A real single-node Apache Kafka on loopback.
+    #[command(subcommand)]
+    Kafka(Kafka),
+    /// The sample exchange API.
+    Exchange {
+        /// Address to listen on.
+        #[arg(long)]
+        listen: SocketAddr,
+        /// JSON file with keys and their permissions.
+        #[arg(long)]
+        keys: PathBuf,
+    },
+    /// Write the captures of the case folders anew.
+    MakeCases,
+}
+
+#[derive(Subcommand)]
+enum Kafka {
+    /// Start one that stays.
+    Start {
+        /// Port to listen on; a free one when not given.
+        #[arg(long)]
+        port: Option<u16>,
+    },
+    /// End it and remove its data.
+    Stop,
+    /// Say whether it runs, and where.
+    Status,
+    /// Start one that ends with Ctrl-C.
+    Run {
+        /// Port to listen on; a free one when not given.
+        #[arg(long)]
+        port: Option<u16>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
+        Task::Setup => setup::run(),
+        Task::Ebpf => ebpf::run(),
+        Task::Demo(options) => demo::run(&options),
+        Task::Test(options) => tests::run(&options),
+        Task::Ci => ci::run(),
+        Task::Bench(bench) => bench::run(&bench),
+        Task::Kafka(Kafka::Start { port }) => kafka::start(port),
+        Task::Kafka(Kafka::Stop) => kafka::stop(),
+        Task::Kafka(Kafka::Status) => kafka::status(),
+        Task::Kafka(Kafka::Run { port }) => kafka::run(port),
+        Task::Exchange { listen, keys } => exchange::serve(listen, &keys),
+        Task::MakeCases => cases::write_all(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
