@@ -1,1 +1,2 @@
 //! The IO shell of Keywatch.
+pub mod capture;

@@ -52,15 +52,3 @@ pub fn cargo() -> Command {
     command.current_dir(workspace_root());
     command
 }
-
-/// Where downloads and other things worth keeping go: `$XDG_CACHE_HOME/keywatch`.
-pub fn cache_dir() -> Result<PathBuf> {
-    let base = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
-        (Some(dir), _) if !dir.is_empty() => PathBuf::from(dir),
-        (_, Some(home)) => PathBuf::from(home).join(".cache"),
-        (_, None) => workspace_root().join("target"),
-    };
-    let dir = base.join("keywatch");
-    std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
-    Ok(dir)
-}

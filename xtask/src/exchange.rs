@@ -18,7 +18,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::process::Proc;
-use crate::say::say;
 
 /// Calls a second that one key may make before it gets 429.
 const CALLS_PER_SECOND_MAX: u32 = 200;
@@ -55,7 +54,7 @@ pub fn serve(listen: SocketAddr, keys: &Path) -> Result<()> {
         let listener = tokio::net::TcpListener::bind(listen)
             .await
             .with_context(|| format!("listening on {listen}"))?;
-        say(format_args!("exchange: listening on {}", listener.local_addr()?));
+        println!("exchange: listening on {}", listener.local_addr()?);
         axum::serve(listener, router(Exchange::new(entries))).await.context("serving")
     })
 }

@@ -10,9 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use crate::build::cache_dir;
 use crate::process::{self, Proc};
-use crate::say::say;
+use crate::setup;
 
 /// Version of Kafka that is started.
 pub const VERSION: &str = "4.1.0";
@@ -73,7 +72,7 @@ impl Kafka {
     /// Every value of a topic, read from the beginning by a consumer that is not ours: kcat, or
     /// else Kafka's own.
     pub fn read_topic(&self, topic: &str) -> Result<Vec<String>> {
-        let text = match process::find_program("kcat") {
+        let text = match setup::find("kcat") {
             Some(kcat) => process::run(
                 Command::new(kcat)
                     .args(["-b", &self.bootstrap, "-t", topic])
@@ -97,13 +96,11 @@ impl Kafka {
 
 /// Why no broker can be started here, if so.
 pub fn missing() -> Option<String> {
-    let absent: Vec<&str> = ["java", "mvn"]
-        .into_iter()
-        .filter(|program| process::find_program(program).is_none())
-        .collect();
+    let absent: Vec<&str> =
+        ["java", "mvn"].into_iter().filter(|program| setup::find(program).is_none()).collect();
     (!absent.is_empty()).then(|| {
         format!(
-            "{} missing (mend: apt-get install default-jre-headless maven)",
+            "{} missing (mend: apt-get install openjdk-17-jre-headless maven)",
             absent.join(" and ")
         )
     })
@@ -141,14 +138,14 @@ pub fn start(port: Option<u16>) -> Result<()> {
         );
         Ok(output.contains("Kafka Server started"))
     })?;
-    say(format_args!("Kafka {VERSION} on {}; log {}/broker.log", running.bootstrap, dir.display()));
+    println!("Kafka {VERSION} on {}; log {}/broker.log", running.bootstrap, dir.display());
     Ok(())
 }
 
 /// `kafka stop`.
 pub fn stop() -> Result<()> {
     let Some(running) = background()? else {
-        say("Kafka does not run.");
+        println!("Kafka does not run.");
         return Ok(());
     };
     let pid = i32::try_from(running.pid).ok().and_then(rustix::process::Pid::from_raw);
@@ -157,7 +154,7 @@ pub fn stop() -> Result<()> {
     process::wait_until("Kafka ends", START_WAIT, || Ok(!is_ours(&running)))?;
     let _ = fs::remove_dir_all(&running.dir);
     fs::remove_file(state_file()?)?;
-    say(format_args!("Kafka on {} stopped.", running.bootstrap));
+    println!("Kafka on {} stopped.", running.bootstrap);
     Ok(())
 }
 
@@ -165,9 +162,9 @@ pub fn stop() -> Result<()> {
 pub fn status() -> Result<()> {
     match background()? {
         Some(running) => {
-            say(format_args!("Kafka runs on {} (pid {})", running.bootstrap, running.pid))
+            println!("Kafka runs on {} (pid {})", running.bootstrap, running.pid)
         }
-        None => say("Kafka does not run."),
+        None => println!("Kafka does not run."),
     }
     Ok(())
 }
@@ -176,7 +173,7 @@ pub fn status() -> Result<()> {
 pub fn run(port: Option<u16>) -> Result<()> {
     process::catch_interrupts()?;
     let kafka = Kafka::start_on(port.map_or_else(process::free_port, Ok)?)?;
-    say(format_args!("Kafka {VERSION} on {}; Ctrl-C ends it.", kafka.bootstrap));
+    println!("Kafka {VERSION} on {}; Ctrl-C ends it.", kafka.bootstrap);
     while process::check_interrupted().is_ok() {
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -202,7 +199,7 @@ fn is_ours(running: &Background) -> bool {
 }
 
 fn state_file() -> Result<PathBuf> {
-    Ok(cache_dir()?.join("kafka.json"))
+    Ok(setup::cache()?.join("kafka.json"))
 }
 
 /// A broker's folder: its config, log and data.
@@ -285,11 +282,11 @@ fn java(dir: &Path) -> Result<Command> {
 
 /// The folder with Kafka's jars, fetched through Maven the first time.
 pub fn jars() -> Result<PathBuf> {
-    let libs = cache_dir()?.join(format!("kafka-{VERSION}"));
+    let libs = setup::cache()?.join(format!("kafka-{VERSION}"));
     if libs.is_dir() {
         return Ok(libs);
     }
-    let work = tempfile::Builder::new().prefix("kafka-jars.").tempdir_in(cache_dir()?)?;
+    let work = tempfile::Builder::new().prefix("kafka-jars.").tempdir_in(setup::cache()?)?;
     fs::write(
         work.path().join("pom.xml"),
         format!(

@@ -2,6 +2,7 @@
 //!
 //! It is a library as well as a command, so that the tests start the same broker, the same nginx and
 //! the same agent as the demo does.
+#![expect(clippy::print_stdout, reason = "its commands talk to the person who runs them")]
 
 pub mod agent;
 pub mod bench;
@@ -16,6 +17,5 @@ pub mod kafka;
 pub mod nginx;
 pub mod passive;
 pub mod process;
-pub mod say;
 pub mod setup;
 pub mod tests;

@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, cases, ci, demo, ebpf, exchange, kafka, setup, tests};
+use xtask::setup::Purpose;
+use xtask::{bench, cases, ci, demo, ebpf, exchange, kafka, passive, setup, tests};
+
+/// What `setup` brings when it is not told.
+const USUAL: [Purpose; 4] = [Purpose::Build, Purpose::Ebpf, Purpose::Live, Purpose::Kafka];
 
 /// Everything about Keywatch that a person would otherwise type.
 #[derive(Parser)]
@@ -18,9 +22,21 @@ struct Cli {
 #[derive(Subcommand)]
 enum Task {
     /// Bring whatever this machine lacks; names it first.
-    Setup,
+    Setup {
+        /// What for; everything but the benches when not given.
+        purposes: Vec<Purpose>,
+    },
     /// Build the kernel object from source.
-    Ebpf,
+    Ebpf {
+        /// Check the build in even when its sources have not changed.
+        #[arg(long)]
+        always: bool,
+    },
+    /// Prove that the checked-in kernel object, or another, only watches.
+    Passive {
+        /// The object file.
+        object: Option<PathBuf>,
+    },
     /// Show the main job on this machine, in about a minute.
     Demo(demo::Options),
     /// Set up, build and run every test.
@@ -68,8 +84,10 @@ enum Kafka {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
-        Task::Setup => setup::run(),
-        Task::Ebpf => ebpf::run(),
+        Task::Setup { purposes } if purposes.is_empty() => setup::ensure_for(&USUAL),
+        Task::Setup { purposes } => setup::ensure_for(&purposes),
+        Task::Ebpf { always } => ebpf::run(always).map(drop),
+        Task::Passive { object } => passive::run(&object.unwrap_or_else(ebpf::prebuilt)),
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => tests::run(&options),
         Task::Ci => ci::run(),

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 
 use crate::process::{self, Proc};
+use crate::setup;
 
 const START_WAIT: Duration = Duration::from_secs(20);
 
@@ -55,8 +56,8 @@ impl Nginx {
     ) -> Result<Nginx> {
         let config = dir.join("nginx.conf");
         fs::write(&config, config_text(listen, role, dir))?;
-        let nginx = process::find_program("nginx")
-            .context("nginx is missing (mend: apt-get install nginx-light)")?;
+        let nginx =
+            setup::find("nginx").context("nginx is missing (mend: apt-get install nginx-light)")?;
         let mut command = match namespace {
             Some(name) => {
                 let mut command = Command::new("ip");
@@ -128,7 +129,7 @@ fn config_text(listen: &[SocketAddr], role: &Role, dir: &Path) -> String {
         ),
         Role::Block(block) => (String::new(), block.clone()),
     };
-    let user = if process::is_root() { "user root;\n" } else { "" };
+    let user = if setup::is_root() { "user root;\n" } else { "" };
     let dir = dir.display();
     format!(
         "{user}daemon off;\nworker_processes 1;\npid {dir}/nginx.pid;\n\

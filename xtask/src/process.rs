@@ -4,10 +4,11 @@ use std::fs::File;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::setup;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -144,24 +145,28 @@ pub fn run(command: &mut Command) -> Result<String> {
     Ok(stdout)
 }
 
-/// Where a program is, when it is on the PATH or where Debian keeps root's programs.
-pub fn find_program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
-        .map(|dir| dir.join(name))
-        .find(|file| file.is_file())
-}
-
 /// A loopback port that nobody listens on now.
 pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port")?;
     Ok(listener.local_addr()?.port())
 }
 
-/// Whether this process runs as root.
-pub fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+/// One below the range from which the kernel takes client ports (32768 and up unless it is told
+/// otherwise), so that no client is ever taken for this server. Never the same one twice.
+pub fn free_server_port() -> Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 18_000;
+    const COUNT: u16 = 14_000;
+    // Another process that does the same begins elsewhere.
+    let begin = u16::try_from(std::process::id() % 1000)? * 14;
+    for _ in 0..COUNT {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST + (begin + step) % COUNT;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port from {FIRST} on")
 }
 
 /// Waits until `ready` says so; fails with `what` when it does not in time.
@@ -217,7 +222,7 @@ fn pause() -> Result<()> {
 /// The same command under `setpriv --pdeathsig`, which replaces itself with it: the pid stays.
 fn tied_to_us(command: &Command) -> Command {
     use std::os::unix::process::CommandExt;
-    let mut tied = match find_program("setpriv") {
+    let mut tied = match setup::find("setpriv") {
         Some(setpriv) => {
             let mut tied = Command::new(setpriv);
             tied.args(["--pdeathsig", "TERM", "--"]).arg(command.get_program());

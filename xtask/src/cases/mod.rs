@@ -13,7 +13,6 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::build::workspace_root;
-use crate::say::say;
 use capture::{Format, Link, Packet, pcap};
 
 /// No cut: larger than any packet.
@@ -83,9 +82,6 @@ pub fn write_all() -> Result<()> {
         let file = dir.join("input.pcap");
         fs::write(&file, case.file()?).with_context(|| format!("writing {}", file.display()))?;
     }
-    say(format_args!(
-        "{} captures under tests/cases; now KEYWATCH_BLESS=1 cargo xtask test",
-        cases.len()
-    ));
+    println!("{} captures under tests/cases; now KEYWATCH_BLESS=1 cargo xtask test", cases.len());
     Ok(())
 }

@@ -23,8 +23,7 @@ use crate::exchange;
 use crate::kafka::{self, Kafka};
 use crate::nginx::{Nginx, Role};
 use crate::process::{self, Proc};
-use crate::say::say;
-use crate::setup;
+use crate::setup::{self, Purpose};
 
 /// Ordinary traffic alone, before anything bad happens.
 const ORDINARY: Duration = Duration::from_secs(20);
@@ -49,10 +48,10 @@ pub struct Options {
 /// Runs it; fails when an attack was not alerted or a call was missed.
 pub fn run(options: &Options) -> Result<()> {
     process::catch_interrupts()?;
-    setup::run()?;
-    ensure!(process::is_root(), "attaching to the kernel needs root (mend: run it with sudo -E)");
+    setup::ensure_for(&[Purpose::Build, Purpose::Live, Purpose::Kafka])?;
+    ensure!(setup::is_root(), "attaching to the kernel needs root (mend: run it with sudo -E)");
     let profile = if options.debug { Profile::Debug } else { Profile::Release };
-    say("Building keywatch ...");
+    println!("Building keywatch ...");
     let keywatch = build::keywatch(profile)?;
     let dir = build::workspace_root().join("target/demo");
     let _ = fs::remove_dir_all(&dir);
@@ -84,9 +83,9 @@ impl Stage {
         write_private(&dir.join("exchange-keys.json"), &serde_json::to_string(&keys)?)?;
 
         let kafka = start_kafka(options)?;
-        let upstream = loopback(process::free_port()?);
+        let upstream = loopback(process::free_server_port()?);
         let exchange = exchange::spawn(upstream, &dir.join("exchange-keys.json"), dir)?;
-        say(format_args!("Sample exchange on {upstream}."));
+        println!("Sample exchange on {upstream}.");
         let nginx = start_nginx(upstream, dir)?;
         let server = nginx.as_ref().map_or(upstream, |(address, _)| *address);
 
@@ -96,7 +95,7 @@ impl Stage {
             EventTime(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos())?);
         let ids = actors.iter().map(|actor| actor.key_id(&identifier)).collect::<Result<_>>()?;
         let count = history::write(&file, &actors, &identifier, server.port(), now, &mut rng)?;
-        say(format_args!("Two simulated weeks of {} keys: {count} calls.", actors.len()));
+        println!("Two simulated weeks of {} keys: {count} calls.", actors.len());
         Ok(Stage {
             dir: dir.to_owned(),
             rng,
@@ -116,7 +115,7 @@ impl Stage {
         let show = show::Show::start(agent.calls_file(), agent.alerts_file(), names);
         let sent = self.traffic()?;
 
-        say("SIGTERM to keywatch ...");
+        println!("SIGTERM to keywatch ...");
         let (calls_file, alerts_file) = (agent.calls_file(), agent.alerts_file());
         let status = agent.stop()?;
         drop(show);
@@ -167,14 +166,14 @@ impl Stage {
             args: &args,
             calls: true,
         })?;
-        say(format_args!("Keywatch (pid {}) watches port {}.", agent.pid(), self.server.port()));
+        println!("Keywatch (pid {}) watches port {}.", agent.pid(), self.server.port());
         Ok(agent)
     }
 
     /// Ordinary work throughout; the theft and the bad keys beside it, one after the other.
     fn traffic(&mut self) -> Result<u64> {
         let (server, start) = (self.server, Instant::now());
-        say(format_args!("\n{} keys at their ordinary work:", self.actors.len()));
+        println!("\n{} keys at their ordinary work:", self.actors.len());
         std::thread::scope(|scope| {
             let ordinary: Vec<_> = self
                 .actors
@@ -188,13 +187,9 @@ impl Stage {
                 .collect();
             process::sleep_until(start + ORDINARY)?;
             let victim = &self.actors[actors::STOLEN];
-            say(format_args!(
-                "\nThe key of {} is stolen; used from {}:",
-                victim.name,
-                traffic::THIEF
-            ));
+            println!("\nThe key of {} is stolen; used from {}:", victim.name, traffic::THIEF);
             let mut sent = traffic::theft(victim, server, &mut self.rng)?;
-            say(format_args!("\nThousands of bad keys from {}:", traffic::STUFFER));
+            println!("\nThousands of bad keys from {}:", traffic::STUFFER);
             sent += traffic::stuffing(server, &mut self.rng)?;
             for thread in ordinary {
                 let Ok(calls) = thread.join() else { bail!("a client panicked") };
@@ -237,16 +232,16 @@ impl Played {
             );
             checks.push((what, same_lines(in_kafka, &self.alert_lines)));
         }
-        say("\nSummary");
+        println!("\nSummary");
         for (what, good) in &checks {
-            say(format_args!("  {} {what}", if *good { "ok  " } else { "FAIL" }));
+            println!("  {} {what}", if *good { "ok  " } else { "FAIL" });
         }
         let others = self.alerts.iter().filter(|alert| !self.is_expected(alert)).count();
-        say(format_args!("       alert records about anything else: {others}"));
+        println!("       alert records about anything else: {others}");
         for name in ["calls.jsonl", "alerts.jsonl", "access.log", "keywatch.log", "history.jsonl"] {
             let file = self.dir.join(name);
             if file.exists() {
-                say(format_args!("       {}", file.display()));
+                println!("       {}", file.display());
             }
         }
         let failed = checks.iter().filter(|(_, good)| !good).count();
@@ -282,25 +277,25 @@ fn start_kafka(options: &Options) -> Result<Option<Kafka>> {
         return Ok(None);
     }
     if let Some(missing) = kafka::missing() {
-        say(format_args!("Without Kafka: {missing}."));
+        println!("Without Kafka: {missing}.");
         return Ok(None);
     }
-    say("Starting Kafka ...");
+    println!("Starting Kafka ...");
     let kafka = Kafka::start()?;
-    say(format_args!("Kafka {} on {}.", kafka::VERSION, kafka.bootstrap));
+    println!("Kafka {} on {}.", kafka::VERSION, kafka.bootstrap);
     Ok(Some(kafka))
 }
 
 fn start_nginx(upstream: SocketAddr, dir: &Path) -> Result<Option<(SocketAddr, Nginx)>> {
-    if process::find_program("nginx").is_none() {
-        say(
+    if setup::find("nginx").is_none() {
+        println!(
             "Without nginx (mend: apt-get install nginx-light): clients go to the exchange itself.",
         );
         return Ok(None);
     }
-    let address = loopback(process::free_port()?);
+    let address = loopback(process::free_server_port()?);
     let nginx = Nginx::start(&[address], &Role::Proxy(upstream), dir, None)?;
-    say(format_args!("nginx on {address} in front of it."));
+    println!("nginx on {address} in front of it.");
     Ok(Some((address, nginx)))
 }
 

@@ -12,8 +12,6 @@ use std::time::{Duration, Instant};
 use monitor_core::alert::{Alert, Entity, Severity};
 use monitor_core::call::{ApiCall, KeyId};
 
-use crate::say::say;
-
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A person reads no more lines than this a second.
@@ -73,7 +71,7 @@ impl Shown {
         let Ok(call) = serde_json::from_str::<ApiCall>(line) else { return };
         let (Some(request), Some(response)) = (&call.request, &call.response) else { return };
         self.next_call = Instant::now() + CALLS_SHOWN_EVERY;
-        say(format_args!(
+        println!(
             "  call   {:<12} {:>9}  {:<6} {:<38} {} {:<18} {:>6} us",
             call.key.as_ref().map_or("(no key)".into(), |key| self.name(key.id)),
             call.flow.client.ip(),
@@ -82,7 +80,7 @@ impl Shown {
             response.status,
             call.outcome.map_or("", |outcome| outcome.as_str()),
             call.latency_us.unwrap_or(0),
-        ));
+        );
     }
 
     /// An alert when it is raised and when it gets worse.
@@ -93,21 +91,21 @@ impl Shown {
             return;
         }
         let state = if before.is_some() { "worse" } else { "ALERT" };
-        say(format_args!(
+        println!(
             "  {state}  {:?}, confidence {:.2}: {} [{}]",
             alert.severity,
             alert.confidence,
             alert.title,
             self.whom(&alert.entity)
-        ));
-        say(format_args!("         {}", alert.explanation));
+        );
+        println!("         {}", alert.explanation);
         for finding in &alert.findings {
-            say(format_args!(
+            println!(
                 "         {:<4} {}: expected {}; seen {}",
                 finding.detector, finding.name, finding.expected, finding.seen
-            ));
+            );
         }
-        say(format_args!("         first: {}", alert.first_step));
+        println!("         first: {}", alert.first_step);
     }
 
     fn whom(&self, entity: &Entity) -> String {
