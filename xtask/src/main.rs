@@ -83,27 +83,28 @@ enum Kafka {
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().task {
-        Task::Setup { purposes } if purposes.is_empty() => setup::ensure_for(&USUAL),
-        Task::Setup { purposes } => setup::ensure_for(&purposes),
-        Task::Ebpf { always } => ebpf::run(always).map(drop),
-        Task::Passive { object } => passive::run(&object.unwrap_or_else(ebpf::prebuilt)),
-        Task::Demo(options) => demo::run(&options),
-        Task::Test(options) => tests::run(&options),
-        Task::Ci => ci::run(),
-        Task::Bench(bench) => bench::run(&bench),
-        Task::Kafka(Kafka::Start { port }) => kafka::start(port),
-        Task::Kafka(Kafka::Stop) => kafka::stop(),
-        Task::Kafka(Kafka::Status) => kafka::status(),
-        Task::Kafka(Kafka::Run { port }) => kafka::run(port),
-        Task::Exchange { listen, keys } => exchange::serve(listen, &keys),
-        Task::MakeCases => cases::write_all(),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("xtask: {error:#}");
-            ExitCode::FAILURE
-        }
+    run(Cli::parse().task).unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(task: Task) -> anyhow::Result<ExitCode> {
+    match task {
+        Task::Setup { purposes } if purposes.is_empty() => setup::ensure_for(&USUAL)?,
+        Task::Setup { purposes } => setup::ensure_for(&purposes)?,
+        Task::Ebpf { always } => drop(ebpf::run(always)?),
+        Task::Passive { object } => passive::run(&object.unwrap_or_else(ebpf::prebuilt))?,
+        Task::Demo(options) => demo::run(&options)?,
+        Task::Test(options) => return tests::run(&options),
+        Task::Ci => return ci::run(),
+        Task::Bench(bench) => bench::run(&bench)?,
+        Task::Kafka(Kafka::Start { port }) => kafka::start(port)?,
+        Task::Kafka(Kafka::Stop) => kafka::stop()?,
+        Task::Kafka(Kafka::Status) => kafka::status()?,
+        Task::Kafka(Kafka::Run { port }) => kafka::run(port)?,
+        Task::Exchange { listen, keys } => exchange::serve(listen, &keys)?,
+        Task::MakeCases => cases::write_all()?,
     }
+    Ok(ExitCode::SUCCESS)
 }
