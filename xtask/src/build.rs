@@ -27,7 +27,8 @@ pub fn keywatch(profile: Profile) -> Result<PathBuf> {
         return Ok(path.into());
     }
     let mut cargo = cargo();
-    cargo.args(["build", "--package", "monitor-user", "--bin", "keywatch"]);
+    // Not `--package`: with other packages chosen, dependencies would be built with other features.
+    cargo.args(["build", "--quiet", "--bin", "keywatch"]);
     cargo.args(["--message-format", "json-render-diagnostics"]);
     match profile {
         Profile::Debug => {}

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::build::cargo;
 use crate::setup::{self, Purpose};
-use crate::tests::{self, Tally};
+use crate::suite::{self, Tally};
 use crate::{ebpf, passive};
 
 /// Runs every step, whatever the ones before gave; one line a step, and the tally last: each step
@@ -48,7 +48,7 @@ pub fn run() -> Result<ExitCode> {
         passive::run(&ebpf::prebuilt())?;
         Ok(PASSED)
     });
-    step("tests", &|| tests::run_all(None, true));
+    step("tests", &|| suite::run_all(None, true));
     println!();
     for line in steps {
         println!("{line}");

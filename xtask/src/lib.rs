@@ -18,4 +18,4 @@ pub mod nginx;
 pub mod passive;
 pub mod process;
 pub mod setup;
-pub mod tests;
+pub mod suite;

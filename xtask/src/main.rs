@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::setup::Purpose;
-use xtask::{bench, cases, ci, demo, ebpf, exchange, kafka, passive, setup, tests};
+use xtask::{bench, cases, ci, demo, ebpf, exchange, kafka, passive, setup, suite};
 
 /// What `setup` brings when it is not told.
 const USUAL: [Purpose; 4] = [Purpose::Build, Purpose::Ebpf, Purpose::Live, Purpose::Kafka];
@@ -40,7 +40,7 @@ enum Task {
     /// Show the main job on this machine, in about a minute.
     Demo(demo::Options),
     /// Set up, build and run every test.
-    Test(tests::Options),
+    Test(suite::Options),
     /// Format, lints, docs, kernel build, checks, then every test.
     Ci,
     /// Measure speed, loss and memory.
@@ -96,7 +96,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Ebpf { always } => drop(ebpf::run(always)?),
         Task::Passive { object } => passive::run(&object.unwrap_or_else(ebpf::prebuilt))?,
         Task::Demo(options) => demo::run(&options)?,
-        Task::Test(options) => return tests::run(&options),
+        Task::Test(options) => return suite::run(&options),
         Task::Ci => return ci::run(),
         Task::Bench(bench) => bench::run(&bench)?,
         Task::Kafka(Kafka::Start { port }) => kafka::start(port)?,
