@@ -1,5 +1,7 @@
 //! IP and TCP headers of a packet, as far as reassembly needs them.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 
@@ -30,47 +32,56 @@ pub struct Headers {
 }
 
 /// Reads the headers of a TCP packet that begins at its IP header; `None` when it is anything else.
+///
+/// Everything is read in words: zeroing and copying bytes would become loops here.
 #[inline(always)]
 pub fn read(skb: *mut __sk_buff) -> Option<Headers> {
-    let mut source = [0; 16];
-    let mut target = [0; 16];
     // SAFETY: the context pointer is the kernel's; fields of it are read through the verifier.
-    let protocol = unsafe { (*skb).protocol };
-    let tcp_offset = if protocol == ETH_P_IP {
-        let ip: [u8; 20] = load(skb, 0)?;
-        if ip[9] != IPPROTO_TCP {
+    let (protocol, len) = unsafe { ((*skb).protocol, (*skb).len) };
+    let (source, target, tcp_offset) = if protocol == ETH_P_IP {
+        let ip: [u32; 5] = load(skb, 0)?;
+        let [first, _, third, source, target] = ip;
+        if third.to_ne_bytes()[1] != IPPROTO_TCP {
             return None;
         }
-        source[10] = 0xff;
-        source[11] = 0xff;
-        target[10] = 0xff;
-        target[11] = 0xff;
-        source[12..].copy_from_slice(&ip[12..16]);
-        target[12..].copy_from_slice(&ip[16..20]);
-        u32::from(ip[0] & 0x0f) * 4
+        let header_len = u32::from(first.to_ne_bytes()[0] & 0x0f) * 4;
+        (mapped(source), mapped(target), header_len)
     } else if protocol == ETH_P_IPV6 {
-        let ip: [u8; 40] = load(skb, 0)?;
-        source.copy_from_slice(&ip[8..24]);
-        target.copy_from_slice(&ip[24..40]);
-        after_extensions(skb, ip[6])?
+        let ip: [u32; 10] = load(skb, 0)?;
+        let [_, second, s0, s1, s2, s3, t0, t1, t2, t3] = ip;
+        let offset = after_extensions(skb, second.to_ne_bytes()[2])?;
+        (address([s0, s1, s2, s3]), address([t0, t1, t2, t3]), offset)
     } else {
         return None;
     };
-    let tcp: [u8; 20] = load(skb, tcp_offset)?;
-    let payload_offset = tcp_offset + u32::from(tcp[12] >> 4) * 4;
-    // SAFETY: as above.
-    let len = unsafe { (*skb).len };
+    let tcp: [u32; 4] = load(skb, tcp_offset)?;
+    let [ports, seq, ack, rest] = tcp;
+    let [source_high, source_low, target_high, target_low] = ports.to_ne_bytes();
+    let [data_offset, flags, ..] = rest.to_ne_bytes();
+    let payload_offset = tcp_offset + u32::from(data_offset >> 4) * 4;
     Some(Headers {
         source,
         target,
-        source_port: u16::from_be_bytes([tcp[0], tcp[1]]),
-        target_port: u16::from_be_bytes([tcp[2], tcp[3]]),
-        seq: u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]),
-        ack: u32::from_be_bytes([tcp[8], tcp[9], tcp[10], tcp[11]]),
-        flags: tcp[13],
+        source_port: u16::from_be_bytes([source_high, source_low]),
+        target_port: u16::from_be_bytes([target_high, target_low]),
+        seq: u32::from_be(seq),
+        ack: u32::from_be(ack),
+        flags,
         payload_offset,
         payload_len: len.checked_sub(payload_offset)?,
     })
+}
+
+/// An IPv4 address as IPv4-mapped IPv6 (RFC 4291, 2.5.5.2); all in network order.
+#[inline(always)]
+fn mapped(v4: u32) -> [u8; 16] {
+    address([0, 0, 0xffff_u32.to_be(), v4])
+}
+
+#[inline(always)]
+fn address(words: [u32; 4]) -> [u8; 16] {
+    // SAFETY: same size, and any bytes are an address.
+    unsafe { core::mem::transmute(words) }
 }
 
 /// Where TCP begins behind an IPv6 header and up to three extension headers (RFC 8200, 4), which is
@@ -96,12 +107,16 @@ fn after_extensions(skb: *mut __sk_buff, first: u8) -> Option<u32> {
     None
 }
 
-/// `N` bytes of the packet at `offset`, wherever the kernel keeps them.
+/// The bytes of the packet at `offset`, wherever the kernel keeps them.
 #[inline(always)]
-pub fn load<const N: usize>(skb: *mut __sk_buff, offset: u32) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    // SAFETY: the helper writes at most N bytes into `bytes` and fails beyond the packet's end.
-    let failed =
-        unsafe { bpf_skb_load_bytes(skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32) };
-    (failed == 0).then_some(bytes)
+pub fn load<T: Plain>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    let (to, len) = (value.as_mut_ptr().cast(), size_of::<T>() as u32);
+    // SAFETY: the helper writes `len` bytes into `value`, all of them or none, and any bytes are a T.
+    unsafe { (bpf_skb_load_bytes(skb.cast(), offset, to, len) == 0).then(|| value.assume_init()) }
 }
+
+/// Types that are valid for any bytes.
+pub trait Plain {}
+impl<const N: usize> Plain for [u8; N] {}
+impl<const N: usize> Plain for [u32; N] {}

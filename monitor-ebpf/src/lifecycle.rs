@@ -31,20 +31,10 @@ pub fn keywatch_state(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Kernel 6.3: `sock_recv_length(sk, ret, flags)`, in the context of the receiving process.
+/// Kernel 6.3: `sock_recv_length(sk, ret, flags)`, in the context of the receiving process. A server
+/// receives before it sends, so receiving alone tells.
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn keywatch_recv(ctx: BtfTracePointContext) -> i32 {
-    own(&ctx)
-}
-
-/// Kernel 6.3: `sock_send_length(sk, ret, flags)`, in the context of the sending process.
-#[btf_tracepoint(function = "sock_send_length")]
-pub fn keywatch_send(ctx: BtfTracePointContext) -> i32 {
-    own(&ctx)
-}
-
-#[inline(always)]
-fn own(ctx: &BtfTracePointContext) -> i32 {
     // SAFETY: the first argument is the socket.
     let Some(socket) = (unsafe { known(ctx.arg::<*mut c_void>(0)) }) else { return 0 };
     if socket.announced == 1 && socket.owned == 0 {

@@ -2,8 +2,7 @@
 
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::{
-    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_sk_fullsock,
-    bpf_skb_cgroup_id, bpf_tcp_sock,
+    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_skb_cgroup_id, bpf_tcp_sock,
 };
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
@@ -15,7 +14,9 @@ use monitor_common::{
 
 use crate::headers::{self, FIN, Headers, RST, SYN, load};
 use crate::rings::{put_control, put_payload};
-use crate::sockets::{add, count, first_bytes_decide, has_netns_cookie, is_watched, known_or_new};
+use crate::sockets::{
+    add, count, first_bytes_decide, has_netns_cookie, is_watched, known, known_or_new,
+};
 
 /// What a cgroup_skb program returns to let a packet through.
 const PASS: i32 = 1;
@@ -37,15 +38,25 @@ pub fn keywatch_egress(ctx: SkBuffContext) -> i32 {
 #[inline(always)]
 fn observe(ctx: &SkBuffContext, direction: u8) {
     let skb = ctx.skb.skb;
-    let Some(sk) = socket_of(skb) else { return };
-    // SAFETY: `sk` is a full socket; its fields are read through the verifier, one by one.
+    // SAFETY: the context is the kernel's; a null socket is checked for as the verifier asks.
+    let sk = unsafe { (*skb).__bindgen_anon_2.sk };
+    if sk.is_null() {
+        return;
+    }
+    // SAFETY: fields of the socket are read through the verifier, one by one.
     let (port, state) = unsafe {
         ((&raw const (*sk).src_port).read_volatile(), (&raw const (*sk).state).read_volatile())
     };
     if !is_watched(port as u16) {
         return;
     }
-    count(Counter::Packets, 1);
+    // SAFETY: `sk` is this packet's socket.
+    let known = unsafe { known(sk.cast()) };
+    if known.as_ref().is_some_and(|socket| {
+        socket.verdict == Verdict::Tls as u8 || socket.verdict == Verdict::Ignore as u8
+    }) {
+        return;
+    }
     let Some(headers) = headers::read(skb) else { return count(Counter::Malformed, 1) };
     if headers.payload_len == 0 && headers.flags & (FIN | RST) == 0 {
         return;
@@ -55,28 +66,20 @@ fn observe(ctx: &SkBuffContext, direction: u8) {
     if state == TCP_LISTEN {
         return before_accept(skb, &headers, now);
     }
-    // SAFETY: `sk` is this packet's full socket.
-    let Some(socket) = (unsafe { known_or_new(sk.cast()) }) else {
-        return count(Counter::SocketsUntracked, 1);
+    let socket = match known {
+        Some(socket) => socket,
+        None if headers.payload_len == 0 => return,
+        // SAFETY: as above.
+        None => match unsafe { known_or_new(sk.cast()) } {
+            Some(socket) => socket,
+            None => return count(Counter::Untracked, 1),
+        },
     };
     if socket.verdict == Verdict::Undecided as u8 {
         decide(ctx, sk, socket, &headers, direction, now);
     }
     if socket.verdict == Verdict::Watch as u8 {
         deliver(skb, socket, &headers, direction, now);
-    }
-}
-
-#[inline(always)]
-fn socket_of(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
-    // SAFETY: the context is the kernel's; a null socket is checked for as the verifier asks.
-    unsafe {
-        let sk = (*skb).__bindgen_anon_2.sk;
-        if sk.is_null() {
-            return None;
-        }
-        let full = bpf_sk_fullsock(sk);
-        (!full.is_null()).then_some(full)
     }
 }
 
@@ -138,7 +141,7 @@ fn decide(
         return;
     }
     let skb = ctx.skb.skb;
-    // SAFETY: `sk` is a full socket; a null answer is checked for; fields are read one by one.
+    // SAFETY: `sk` is this packet's socket; a null answer is checked for; fields are read one by one.
     let (remote_next, local_next, received, segments_out) = unsafe {
         let tcp = bpf_tcp_sock(sk);
         if tcp.is_null() {

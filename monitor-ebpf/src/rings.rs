@@ -37,10 +37,7 @@ pub fn put_payload(skb: *mut __sk_buff, offset: u32, header: &DataHeader) -> boo
     } else {
         put_class::<{ PAYLOAD_CLASSES[4] }>(skb, offset, header)
     };
-    if put {
-        count(Counter::Records, 1);
-        count(Counter::PayloadBytes, len as u64);
-    } else {
+    if !put {
         count(Counter::LostRecords, 1);
         count(Counter::LostBytes, len as u64);
     }

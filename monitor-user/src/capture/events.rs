@@ -22,6 +22,8 @@ pub(super) struct Events {
     sockets: HashMap<u64, Socket>,
     owners: Owners,
     clock: Clock,
+    records: u64,
+    payload_bytes: u64,
 }
 
 struct Socket {
@@ -37,7 +39,19 @@ impl Events {
             sockets: HashMap::new(),
             owners: Owners::default(),
             clock: Clock::new(),
+            records: 0,
+            payload_bytes: 0,
         }
+    }
+
+    /// Payload records read so far.
+    pub(super) fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Payload bytes in them.
+    pub(super) fn payload_bytes(&self) -> u64 {
+        self.payload_bytes
     }
 
     /// See [`Capture::drain`](super::Capture::drain). `last`: nothing is added to the rings any more.
@@ -67,6 +81,8 @@ impl Events {
                 self.give_first_waiting(each);
                 pulled_before = pulled_before.saturating_sub(1);
             }
+            self.records += 1;
+            self.payload_bytes += payload.len() as u64;
             self.give_payload(&header, payload, each);
         }
         if records < max {

@@ -41,8 +41,6 @@ pub struct Options {
 /// Totals since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Health {
-    /// Packets of watched ports.
-    pub packets: u64,
     /// Records delivered.
     pub events: u64,
     /// Payload bytes delivered.
@@ -63,8 +61,8 @@ pub struct Health {
     pub malformed: u64,
     /// Payload bytes passed over until a connection that was open before the start told what it is.
     pub skipped_bytes: u64,
-    /// Sockets for which the kernel had no memory.
-    pub sockets_untracked: u64,
+    /// Packets of sockets for which the kernel had no memory.
+    pub untracked: u64,
     /// Programs that are no longer attached.
     pub detached: Vec<String>,
 }
@@ -151,9 +149,8 @@ impl Capture {
             self.counters.get(&(counter as u32), 0).map_or(0, |slots| slots.iter().sum())
         };
         Health {
-            packets: total(Counter::Packets),
-            events: total(Counter::Records),
-            payload_bytes: total(Counter::PayloadBytes),
+            events: self.events.records(),
+            payload_bytes: self.events.payload_bytes(),
             lost_events: total(Counter::LostRecords),
             lost_bytes: total(Counter::LostBytes),
             lost_controls: total(Counter::LostControls),
@@ -162,7 +159,7 @@ impl Capture {
             sockets_ignored: total(Counter::SocketsIgnored),
             malformed: total(Counter::Malformed),
             skipped_bytes: total(Counter::SkippedBytes),
-            sockets_untracked: total(Counter::SocketsUntracked),
+            untracked: total(Counter::Untracked),
             detached: self.programs.as_ref().map(Programs::detached).unwrap_or_default(),
         }
     }

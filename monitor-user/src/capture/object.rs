@@ -20,12 +20,9 @@ const PACKETS: [(&str, CgroupSkbAttachType); 2] = [
 ];
 
 /// The programs that see what happens to sockets, and their tracepoints. Without the first, a flow
-/// ends by FIN, RST or idle time; without the others, its process is not known.
-const LIFECYCLE: [(&str, &str); 3] = [
-    ("keywatch_state", "inet_sock_set_state"),
-    ("keywatch_recv", "sock_recv_length"),
-    ("keywatch_send", "sock_send_length"),
-];
+/// ends by FIN, RST or idle time; without the second, its process is not known.
+const LIFECYCLE: [(&str, &str); 2] =
+    [("keywatch_state", "inet_sock_set_state"), ("keywatch_recv", "sock_recv_length")];
 
 /// Everything that capture keeps of the loaded object.
 pub(super) struct Loaded {
