@@ -1,2 +1,25 @@
 //! The IO shell of Keywatch.
+
 pub mod capture;
+pub mod cli;
+mod commands;
+pub mod config;
+pub mod doctor;
+pub mod driver;
+pub mod fault;
+mod history;
+mod notify;
+pub mod replay;
+mod run;
+pub mod secret;
+pub mod sinks;
+pub mod summary;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The `keywatch` command, from arguments to exit code.
+pub fn main() -> ExitCode {
+    fault::conclude(commands::dispatch(cli::Cli::parse()))
+}

@@ -1,3 +1,7 @@
 //! The `keywatch` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    monitor_user::main()
+}

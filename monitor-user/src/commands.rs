@@ -1,0 +1,185 @@
+//! From the parsed command line to the work: config found, log set up, parts joined.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::CommandFactory;
+use monitor_core::decode::Decoder;
+use monitor_core::engine::Engine;
+use monitor_core::identity::Identifier;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Cli, Command, CommonArgs, LogFormat, SummaryForm};
+use crate::config::{self, Config, LogLevel};
+use crate::driver::Driver;
+use crate::fault::{Misuse, tell};
+use crate::sinks::kafka::{Kafka, WhenFull};
+use crate::sinks::{OnFailure, Sink, Sinks, jsonl};
+use crate::{doctor, history, replay, run, secret};
+
+/// Does what the command line says.
+pub(crate) fn dispatch(cli: Cli) -> Result<()> {
+    match &cli.command {
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "keywatch", &mut script);
+            print(&script)
+        }
+        Command::Man => print(&manual()?),
+        Command::CheckConfig { file } => check_config(file, cli.verbose > 0),
+        Command::Run(args) => {
+            let config = load_config(&cli)?;
+            start_log(&cli, &config);
+            run::run(args, &config, cli.quiet)
+        }
+        Command::Replay(args) => {
+            let config = load_config(&cli)?;
+            start_log(&cli, &config);
+            replay::command::replay(args, &config, cli.quiet)
+        }
+        Command::Doctor(args) => {
+            let config = load_config(&cli)?;
+            start_log(&cli, &config);
+            doctor::doctor(args, &config)
+        }
+    }
+}
+
+/// Writes to stdout; a reader that has gone is fine.
+pub(crate) fn print(text: &[u8]) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write to stdout"),
+    }
+}
+
+/// Where records of a run go.
+pub(crate) struct Outputs {
+    pub(crate) calls: Option<PathBuf>,
+    pub(crate) alerts: Option<PathBuf>,
+    pub(crate) opening: jsonl::Opening,
+    pub(crate) on_failure: OnFailure,
+    pub(crate) kafka: Option<WhenFull>,
+}
+
+/// Joins Decoder, Engine and sinks. Reads the secret and the history.
+pub(crate) fn driver(
+    args: &CommonArgs,
+    config: &Config,
+    ports: &[u16],
+    outputs: &Outputs,
+) -> Result<Driver> {
+    let secret_file = args.secret_file.clone().or_else(|| config.identity.secret_file.clone());
+    let secret = secret::load_or_make(&secret_file.unwrap_or_else(secret::default_path))?;
+    let settings = config.engine.settings();
+    let host = settings.host.clone();
+    let mut engine = Engine::new(settings);
+    for path in &args.history {
+        let calls = history::learn(&mut engine, path)?;
+        tracing::info!(calls, file = %path.display(), "learnt from history");
+    }
+    let mut sinks =
+        jsonl::open(outputs.calls.as_deref(), outputs.alerts.as_deref(), outputs.opening)?;
+    if let Some(when_full) = outputs.kafka {
+        let kafka: Box<dyn Sink> = Box::new(Kafka::open(&config.sinks.kafka, &host, when_full)?);
+        sinks.push(kafka);
+    }
+    let decoder = Decoder::new((&config.limits).into(), Identifier::new(secret), ports);
+    Ok(Driver::new(decoder, engine, Sinks::new(sinks, outputs.on_failure)))
+}
+
+/// The ports of the command line, else those of the config.
+pub(crate) fn ports(args: &[u16], config: &Config) -> Vec<u16> {
+    let mut ports: Vec<u16> = match args {
+        [] => config.capture.ports.iter().map(|port| (*port).into()).collect(),
+        args => args.to_vec(),
+    };
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+/// Ends a run: the summary on stderr in the form that was asked for.
+pub(crate) fn summarise(driver: &mut Driver, form: SummaryForm, quiet: bool) {
+    let counters = driver.counters().clone();
+    let summary = driver.summary();
+    match form {
+        SummaryForm::Text if quiet => {}
+        SummaryForm::Text => eprint!("{}", summary.text(&counters)),
+        SummaryForm::Json => eprintln!("{}", summary.json(&counters)),
+        SummaryForm::Off => {}
+    }
+}
+
+fn load_config(cli: &Cli) -> Result<Config> {
+    let path = match &cli.config {
+        Some(path) => path,
+        None if Path::new(config::DEFAULT_PATH).exists() => Path::new(config::DEFAULT_PATH),
+        None => return Ok(Config::default()),
+    };
+    config::load(path).map_err(|config::Faults(faults)| {
+        let (last, others) = match faults.split_last() {
+            Some((last, others)) => (last.clone(), others),
+            None => (String::new(), &[][..]),
+        };
+        for fault in others {
+            tell(fault);
+        }
+        Misuse(last).into()
+    })
+}
+
+fn check_config(file: &Path, show: bool) -> Result<()> {
+    let cli = Cli {
+        config: Some(file.into()),
+        verbose: 0,
+        quiet: false,
+        log_format: None,
+        command: Command::Man,
+    };
+    let config = load_config(&cli)?;
+    let mut text = format!("{}: ok\n", file.display());
+    if show {
+        text.push_str(&config.show());
+    }
+    print(text.as_bytes())
+}
+
+fn start_log(cli: &Cli, config: &Config) {
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => LogLevel::Error,
+        (false, 0) => config.log.level,
+        (false, 1) => LogLevel::Debug,
+        (false, _) => LogLevel::Trace,
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(level.as_str()))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let result = match cli.log_format.unwrap_or(config.log.format) {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    if let Err(error) = result {
+        tell(&format!("no log: {error}"));
+    }
+}
+
+fn manual() -> Result<Vec<u8>> {
+    let mut page = Vec::new();
+    let mut command = Cli::command();
+    command.build();
+    clap_mangen::Man::new(command.clone()).render(&mut page).context("cannot write the manual")?;
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+        let man = clap_mangen::Man::new(sub.clone());
+        let name = sub.get_name().to_uppercase();
+        writeln!(page, ".SH \"KEYWATCH {name}\"")?;
+        man.render_synopsis_section(&mut page)?;
+        man.render_description_section(&mut page)?;
+        man.render_options_section(&mut page)?;
+        man.render_extra_section(&mut page)?;
+    }
+    Ok(page)
+}

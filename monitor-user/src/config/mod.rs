@@ -1,0 +1,390 @@
+//! The config file: TOML, every key optional, unknown keys refused.
+
+mod read;
+mod units;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use monitor_core::limits::Limits;
+use serde::{Deserialize, Serialize};
+
+pub use read::{Faults, load, parse};
+
+use crate::cli::LogFormat;
+
+/// Where the config is looked for when `--config` does not say.
+pub const DEFAULT_PATH: &str = "/etc/keywatch/keywatch.toml";
+
+/// Everything that can be set. `config/keywatch.toml` explains each key.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// What is captured.
+    pub capture: Capture,
+    /// How API keys are named.
+    pub identity: Identity,
+    /// Bounds of the Decoder.
+    pub limits: DecoderLimits,
+    /// The Engine.
+    pub engine: Engine,
+    /// Where records go.
+    pub sinks: Sinks,
+    /// What Keywatch says about itself.
+    pub log: Log,
+}
+
+/// `[capture]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Capture {
+    /// Server ports to watch.
+    pub ports: Vec<Port>,
+    /// cgroup v2 directory; `None`: the root of the hierarchy.
+    #[serde(with = "units::unset")]
+    pub cgroup: Option<PathBuf>,
+    /// Ring buffer for payload, bytes.
+    #[serde(with = "units::size")]
+    pub ring_bytes: u32,
+    /// Ring buffer for control events, bytes.
+    #[serde(with = "units::size")]
+    pub control_ring_bytes: u32,
+    /// Whether a connection is given up when its first bytes are no API protocol.
+    pub first_bytes: bool,
+    /// Log of the kernel programs.
+    pub kernel_log: LogLevel,
+}
+
+impl Default for Capture {
+    fn default() -> Capture {
+        Capture {
+            ports: Vec::new(),
+            cgroup: None,
+            ring_bytes: 16 << 20,
+            control_ring_bytes: 1 << 20,
+            first_bytes: true,
+            kernel_log: LogLevel::Off,
+        }
+    }
+}
+
+/// A TCP port: 1 to 65535.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "u16")]
+pub struct Port(u16);
+
+impl TryFrom<i64> for Port {
+    type Error = String;
+
+    fn try_from(number: i64) -> Result<Port, String> {
+        match u16::try_from(number) {
+            Ok(port) if port != 0 => Ok(Port(port)),
+            Ok(_) | Err(_) => Err(format!("{number} is not a port; write 1 to 65535")),
+        }
+    }
+}
+
+impl From<Port> for u16 {
+    fn from(port: Port) -> u16 {
+        port.0
+    }
+}
+
+/// `[identity]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Identity {
+    /// File of the secret under which keys are hashed; `None`: in the state directory.
+    #[serde(with = "units::unset")]
+    pub secret_file: Option<PathBuf>,
+}
+
+/// `[limits]`: see [`Limits`] for where the numbers come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DecoderLimits {
+    /// See [`Limits::flows_max`].
+    pub flows_max: usize,
+    /// See [`Limits::reorder_bytes_per_direction_max`].
+    #[serde(with = "units::size")]
+    pub reorder_bytes_per_direction_max: usize,
+    /// See [`Limits::reorder_bytes_max`].
+    #[serde(with = "units::size")]
+    pub reorder_bytes_max: usize,
+    /// See [`Limits::reorder_wait_max`].
+    #[serde(with = "units::duration")]
+    pub reorder_wait_max: Duration,
+    /// See [`Limits::head_bytes_max`].
+    #[serde(with = "units::size")]
+    pub head_bytes_max: usize,
+    /// See [`Limits::headers_max`].
+    pub headers_max: usize,
+    /// See [`Limits::pipeline_max`].
+    pub pipeline_max: usize,
+    /// See [`Limits::body_prefix_bytes`].
+    #[serde(with = "units::size")]
+    pub body_prefix_bytes: usize,
+    /// See [`Limits::idle_max`].
+    #[serde(with = "units::duration")]
+    pub idle_max: Duration,
+}
+
+impl Default for DecoderLimits {
+    fn default() -> DecoderLimits {
+        let limits = Limits::default();
+        DecoderLimits {
+            flows_max: limits.flows_max,
+            reorder_bytes_per_direction_max: limits.reorder_bytes_per_direction_max,
+            reorder_bytes_max: limits.reorder_bytes_max,
+            reorder_wait_max: limits.reorder_wait_max,
+            head_bytes_max: limits.head_bytes_max,
+            headers_max: limits.headers_max,
+            pipeline_max: limits.pipeline_max,
+            body_prefix_bytes: limits.body_prefix_bytes,
+            idle_max: limits.idle_max,
+        }
+    }
+}
+
+impl From<&DecoderLimits> for Limits {
+    fn from(set: &DecoderLimits) -> Limits {
+        Limits {
+            flows_max: set.flows_max,
+            reorder_bytes_per_direction_max: set.reorder_bytes_per_direction_max,
+            reorder_bytes_max: set.reorder_bytes_max,
+            reorder_wait_max: set.reorder_wait_max,
+            head_bytes_max: set.head_bytes_max,
+            headers_max: set.headers_max,
+            pipeline_max: set.pipeline_max,
+            body_prefix_bytes: set.body_prefix_bytes,
+            idle_max: set.idle_max,
+        }
+    }
+}
+
+/// `[engine]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Engine {
+    /// Host name that alerts carry; empty: the name of this host.
+    pub host: String,
+}
+
+impl Engine {
+    /// As the Engine takes it.
+    pub fn settings(&self) -> monitor_core::engine::Settings {
+        let host = match self.host.as_str() {
+            "" => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            host => host.to_owned(),
+        };
+        monitor_core::engine::Settings { host }
+    }
+}
+
+/// `[sinks]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sinks {
+    /// JSON lines.
+    pub jsonl: JsonLines,
+    /// Apache Kafka.
+    pub kafka: Kafka,
+}
+
+/// `[sinks.jsonl]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JsonLines {
+    /// Every call; `-` is stdout.
+    #[serde(with = "units::unset")]
+    pub calls: Option<PathBuf>,
+    /// Every alert; `-` is stdout.
+    #[serde(with = "units::unset")]
+    pub alerts: Option<PathBuf>,
+}
+
+/// `[sinks.kafka]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kafka {
+    /// `host:port` each; none: no Kafka.
+    pub brokers: Vec<String>,
+    /// Topic of alerts.
+    pub alerts_topic: String,
+    /// Topic of calls.
+    pub activity_topic: String,
+    /// Whether calls are sent too.
+    pub activity: bool,
+    /// Calls that wait to be sent; more are dropped and counted.
+    pub activity_queue_max: u32,
+    /// The same in bytes.
+    #[serde(with = "units::size")]
+    pub activity_queue_bytes_max: u64,
+    /// Alerts on their way at once; more wait in the spool.
+    pub alerts_in_flight_max: u32,
+    /// Where alerts wait for delivery; `None`: in the state directory.
+    #[serde(with = "units::unset")]
+    pub spool_dir: Option<PathBuf>,
+    /// How long the end of the program waits for the last deliveries.
+    #[serde(with = "units::duration")]
+    pub flush_max: Duration,
+    /// Passed to librdkafka.
+    pub options: BTreeMap<String, KafkaOption>,
+}
+
+impl Default for Kafka {
+    fn default() -> Kafka {
+        Kafka {
+            brokers: Vec::new(),
+            alerts_topic: "keywatch.alerts".into(),
+            activity_topic: "keywatch.activity".into(),
+            activity: true,
+            activity_queue_max: 100_000,
+            activity_queue_bytes_max: 32 << 20,
+            alerts_in_flight_max: 1_000,
+            spool_dir: None,
+            flush_max: Duration::from_secs(5),
+            options: BTreeMap::new(),
+        }
+    }
+}
+
+/// The value of a librdkafka option: text, a number or a truth value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum KafkaOption {
+    /// `true`
+    Bool(bool),
+    /// `5`
+    Number(i64),
+    /// `"zstd"`
+    Text(String),
+}
+
+impl std::fmt::Display for KafkaOption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            KafkaOption::Bool(value) => value.fmt(f),
+            KafkaOption::Number(value) => value.fmt(f),
+            KafkaOption::Text(value) => value.fmt(f),
+        }
+    }
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// Least serious line that is written.
+    pub level: LogLevel,
+    /// Form of the lines.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { level: LogLevel::Info, format: LogFormat::Text }
+    }
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Nothing.
+    Off,
+    /// What failed.
+    Error,
+    /// And what may fail.
+    Warn,
+    /// And what happens.
+    Info,
+    /// And why.
+    Debug,
+    /// And every packet.
+    Trace,
+}
+
+impl LogLevel {
+    /// As filters write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogLevel::Off => "off",
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        }
+    }
+}
+
+impl Config {
+    /// The effective settings as TOML, without secrets.
+    pub fn show(&self) -> String {
+        let mut shown = self.clone();
+        for (name, value) in &mut shown.sinks.kafka.options {
+            if ["password", "secret", "key.pem", "jaas", "oauth"].iter().any(|s| name.contains(s)) {
+                *value = KafkaOption::Text("[redacted]".into());
+            }
+        }
+        toml::to_string(&shown).unwrap_or_else(|error| format!("# cannot be shown: {error}\n"))
+    }
+
+    /// Values that have the right type and cannot work: key and reason.
+    fn faults(&self) -> Vec<(&'static str, String)> {
+        let mut faults = Vec::new();
+        let mut check = |key, ok: bool, reason: &str| {
+            if !ok {
+                faults.push((key, reason.to_owned()));
+            }
+        };
+        // bpf(2): the size of a ring buffer is a power of two and a multiple of the page size.
+        let ring = |bytes: u32| bytes.is_power_of_two() && (64 << 10..=1 << 30).contains(&bytes);
+        let ring_mend = "must be a power of two from 64KiB to 1GiB";
+        check("capture.ring_bytes", ring(self.capture.ring_bytes), ring_mend);
+        check("capture.control_ring_bytes", ring(self.capture.control_ring_bytes), ring_mend);
+        let limits = &self.limits;
+        for (key, value) in [
+            ("limits.flows_max", limits.flows_max),
+            ("limits.reorder_bytes_per_direction_max", limits.reorder_bytes_per_direction_max),
+            ("limits.reorder_bytes_max", limits.reorder_bytes_max),
+            ("limits.head_bytes_max", limits.head_bytes_max),
+            ("limits.headers_max", limits.headers_max),
+            ("limits.pipeline_max", limits.pipeline_max),
+        ] {
+            check(key, value > 0, "must be more than 0");
+        }
+        let kafka = &self.sinks.kafka;
+        let brokers_ok = kafka.brokers.iter().all(|broker| {
+            broker.rsplit_once(':').is_some_and(|(host, port)| {
+                !host.is_empty() && !host.contains(',') && port.parse::<u16>().is_ok_and(|p| p > 0)
+            })
+        });
+        check("sinks.kafka.brokers", brokers_ok, "must be a list of \"host:port\"");
+        let topic_mend = "must be 1 to 249 letters, digits, `.`, `_` or `-`";
+        check("sinks.kafka.alerts_topic", is_topic(&kafka.alerts_topic), topic_mend);
+        check("sinks.kafka.activity_topic", is_topic(&kafka.activity_topic), topic_mend);
+        for (key, value) in [
+            ("sinks.kafka.activity_queue_max", kafka.activity_queue_max),
+            ("sinks.kafka.alerts_in_flight_max", kafka.alerts_in_flight_max),
+        ] {
+            // librdkafka's own upper bound of queue.buffering.max.messages is higher.
+            check(key, (1..=10_000_000).contains(&value), "must be 1 to 10000000");
+        }
+        let queue = (1 << 20..=2 << 30).contains(&kafka.activity_queue_bytes_max);
+        check("sinks.kafka.activity_queue_bytes_max", queue, "must be 1MiB to 2GiB");
+        if let Err(fault) = crate::sinks::kafka::check_options(kafka) {
+            faults.push(("sinks.kafka.options", fault));
+        }
+        faults
+    }
+}
+
+/// Kafka's rule (org.apache.kafka.common.internals.Topic).
+fn is_topic(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    (1..=249).contains(&name.len()) && name != "." && name != ".." && name.chars().all(legal)
+}

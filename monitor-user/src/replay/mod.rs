@@ -1,0 +1,8 @@
+//! Captures to [`Input`](monitor_core::input::Input): the offline twin of live capture.
+
+pub(crate) mod command;
+mod packet;
+mod pcap;
+
+pub use packet::Link;
+pub use pcap::{Fault, Tally, read};

@@ -1,0 +1,125 @@
+//! Where records go. A sink that fails does not stop the others.
+
+pub mod jsonl;
+pub mod kafka;
+
+use std::ops::ControlFlow;
+
+use anyhow::Result;
+use monitor_core::alert::Alert;
+use monitor_core::call::ApiCall;
+
+use crate::fault::tell;
+
+/// A place for records. An error means that the sink is done for.
+pub trait Sink {
+    /// Name for messages.
+    fn name(&self) -> String;
+
+    /// Takes a call; `ordinal` counts the calls of this run from 0.
+    fn call(&mut self, call: &ApiCall, ordinal: u64) -> Result<()>;
+
+    /// Takes an alert and sees to it that it arrives soon.
+    fn alert(&mut self, alert: &Alert) -> Result<()>;
+
+    /// Writes out what waits in buffers.
+    fn flush(&mut self) -> Result<()>;
+
+    /// Nothing follows: waits, within the sink's own bound, until everything has arrived.
+    fn finish(&mut self) -> Result<()>;
+
+    /// Calls that were dropped because a queue was full.
+    fn dropped(&self) -> u64 {
+        0
+    }
+}
+
+/// What a failing sink means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The others go on: live, what is not watched now is gone.
+    Continue,
+    /// Everything ends: a replay can be repeated.
+    Stop,
+}
+
+/// All sinks of a run.
+pub struct Sinks {
+    sinks: Vec<Box<dyn Sink>>,
+    on_failure: OnFailure,
+    ordinal: u64,
+    dropped: u64,
+    failed: bool,
+    flow: ControlFlow<()>,
+}
+
+impl Sinks {
+    /// None at all is fine.
+    pub fn new(sinks: Vec<Box<dyn Sink>>, on_failure: OnFailure) -> Sinks {
+        Sinks {
+            sinks,
+            on_failure,
+            ordinal: 0,
+            dropped: 0,
+            failed: false,
+            flow: ControlFlow::Continue(()),
+        }
+    }
+
+    /// Break: there is no more use in going on.
+    pub fn flow(&self) -> ControlFlow<()> {
+        self.flow
+    }
+
+    pub(crate) fn call(&mut self, call: &ApiCall) {
+        let ordinal = self.ordinal;
+        self.ordinal += 1;
+        self.each(|sink| sink.call(call, ordinal));
+    }
+
+    pub(crate) fn alert(&mut self, alert: &Alert) {
+        self.each(|sink| sink.alert(alert));
+    }
+
+    pub(crate) fn flush(&mut self) {
+        self.each(|sink| sink.flush());
+    }
+
+    /// True when no sink failed.
+    pub(crate) fn finish(&mut self) -> bool {
+        self.each(|sink| sink.finish());
+        !self.failed
+    }
+
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped + self.sinks.iter().map(|sink| sink.dropped()).sum::<u64>()
+    }
+
+    fn each(&mut self, mut work: impl FnMut(&mut dyn Sink) -> Result<()>) {
+        let mut place = 0;
+        while let Some(sink) = self.sinks.get_mut(place) {
+            match work(sink.as_mut()) {
+                Ok(()) => place += 1,
+                Err(error) => self.remove(place, &error),
+            }
+        }
+    }
+
+    fn remove(&mut self, place: usize, error: &anyhow::Error) {
+        let sink = self.sinks.remove(place);
+        self.dropped += sink.dropped();
+        if error.is::<jsonl::ReaderGone>() {
+            // As `keywatch … | head` ends: nobody listens, and that is no failure.
+            self.flow = ControlFlow::Break(());
+            return;
+        }
+        self.failed = true;
+        let going_on = !self.sinks.is_empty() && self.on_failure == OnFailure::Continue;
+        let mend = if going_on { "the other outputs go on" } else { "free the place and repeat" };
+        tell(&format!("output failed: {}: {error:#}: {mend}", sink.name()));
+        match self.on_failure {
+            OnFailure::Continue => {}
+            OnFailure::Stop => self.flow = ControlFlow::Break(()),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! What a run amounted to: counts, latencies and loss.
+
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use monitor_core::alert::{Alert, Severity};
+use monitor_core::call::{ApiCall, Outcome};
+use monitor_core::decode::Counters;
+use monitor_core::time::EventTime;
+use serde_json::{Map, Value, json};
+
+use crate::replay::Tally;
+
+/// Counts over a run.
+pub struct Summary {
+    /// Payload bytes lost between kernel and user side.
+    pub lost_bytes: u64,
+    /// Kernel events lost.
+    pub lost_events: u64,
+    /// Calls that the Kafka queue had no place for.
+    pub dropped_calls: u64,
+    /// Packets of a replay.
+    pub replayed: Option<Tally>,
+    /// Segments of ports that are not watched.
+    pub other_ports: u64,
+    calls: u64,
+    incomplete: u64,
+    outcomes: [u64; Outcome::ALL.len()],
+    severities: [u64; SEVERITIES.len()],
+    latency_us: Histogram<u64>,
+    first: Option<EventTime>,
+    last: EventTime,
+    started: Instant,
+}
+
+const SEVERITIES: [(Severity, &str); 4] = [
+    (Severity::Critical, "critical"),
+    (Severity::High, "high"),
+    (Severity::Medium, "medium"),
+    (Severity::Low, "low"),
+];
+
+/// An hour: longer calls count as this long.
+const LATENCY_US_MAX: u64 = 3_600_000_000;
+
+impl Default for Summary {
+    fn default() -> Summary {
+        // Two digits: 32 KiB, and as exact as a figure in a summary needs to be.
+        let latency_us = Histogram::new_with_bounds(1, LATENCY_US_MAX, 2);
+        Summary {
+            lost_bytes: 0,
+            lost_events: 0,
+            dropped_calls: 0,
+            replayed: None,
+            other_ports: 0,
+            calls: 0,
+            incomplete: 0,
+            outcomes: [0; Outcome::ALL.len()],
+            severities: [0; SEVERITIES.len()],
+            latency_us: latency_us.expect("the bounds are constants that fit"),
+            first: None,
+            last: EventTime(0),
+            started: Instant::now(),
+        }
+    }
+}
+
+impl Summary {
+    pub(crate) fn call(&mut self, call: &ApiCall) {
+        self.calls += 1;
+        self.incomplete += u64::from(!call.complete);
+        if let Some(outcome) = call.outcome {
+            self.outcomes[outcome as usize] += 1;
+        }
+        if let Some(latency_us) = call.latency_us {
+            self.latency_us.saturating_record(latency_us);
+        }
+        self.first = Some(self.first.map_or(call.time, |first| first.min(call.time)));
+        self.last = self.last.max(call.time);
+    }
+
+    pub(crate) fn alert(&mut self, alert: &Alert) {
+        let place = SEVERITIES.iter().position(|(severity, _)| *severity == alert.severity);
+        if let Some(count) = place.and_then(|place| self.severities.get_mut(place)) {
+            *count += 1;
+        }
+    }
+
+    /// For machines: one JSON object, every figure in it.
+    pub fn json(&self, counters: &Counters) -> Value {
+        let outcomes = Outcome::ALL.iter().zip(self.outcomes);
+        let outcomes: Map<_, _> =
+            outcomes.map(|(outcome, count)| (outcome.to_string(), count.into())).collect();
+        let severities = SEVERITIES.iter().zip(self.severities);
+        let severities: Map<_, _> =
+            severities.map(|((_, name), count)| (name.to_string(), count.into())).collect();
+        json!({
+            "calls": self.calls,
+            "incomplete": self.incomplete,
+            "outcomes": outcomes,
+            "alerts": severities,
+            "latency_us": {
+                "count": self.latency_us.len(),
+                "p50": self.latency_us.value_at_quantile(0.50),
+                "p90": self.latency_us.value_at_quantile(0.90),
+                "p99": self.latency_us.value_at_quantile(0.99),
+                "max": self.latency_us.max(),
+            },
+            "first": self.first,
+            "last": self.first.map(|_| self.last),
+            "lost": { "bytes": self.lost_bytes, "events": self.lost_events },
+            "dropped_calls": self.dropped_calls,
+            "replayed": self.replayed,
+            "other_ports": self.other_ports,
+            "decoder": counters,
+            "seconds": self.started.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// For people: a few lines, without what is zero.
+    pub fn text(&self, counters: &Counters) -> String {
+        let mut text = String::new();
+        let elapsed = short(self.started.elapsed());
+        line(&mut text, format_args!("{} calls in {elapsed}", self.calls));
+        if let Some(first) = self.first {
+            let span = short(self.last.since(first));
+            line(&mut text, format_args!("from {first} to {} ({span})", self.last));
+        }
+        let outcomes = Outcome::ALL.iter().map(|outcome| outcome.as_str()).zip(self.outcomes);
+        list(&mut text, "outcomes", outcomes.chain([("incomplete", self.incomplete)]));
+        if !self.latency_us.is_empty() {
+            let at = |quantile| self.latency_us.value_at_quantile(quantile);
+            line(
+                &mut text,
+                format_args!(
+                    "latency: p50 {} us, p90 {} us, p99 {} us",
+                    at(0.50),
+                    at(0.90),
+                    at(0.99)
+                ),
+            );
+        }
+        let alerts: u64 = self.severities.iter().sum();
+        if alerts == 0 {
+            line(&mut text, format_args!("no alerts"));
+        }
+        let severities = SEVERITIES.iter().map(|(_, name)| *name).zip(self.severities);
+        list(&mut text, "alerts", severities);
+        if let Some(tally) = &self.replayed {
+            let skipped = [
+                ("not TCP", tally.not_tcp),
+                ("of other ports", self.other_ports),
+                ("fragments", tally.fragments),
+                ("malformed", tally.malformed),
+            ];
+            list(&mut text, "packets", [("read", tally.packets)].into_iter().chain(skipped));
+        }
+        let lost = [
+            ("bytes", self.lost_bytes),
+            ("events", self.lost_events),
+            ("calls that Kafka's queue had no place for", self.dropped_calls),
+        ];
+        list(&mut text, "lost", lost.into_iter());
+        let counters = serde_json::to_value(counters).unwrap_or_default();
+        let counters = counters.as_object().into_iter().flatten();
+        let counters = counters.filter_map(|(name, count)| Some((name.as_str(), count.as_u64()?)));
+        list(&mut text, "decoder", counters);
+        text
+    }
+}
+
+fn line(text: &mut String, content: std::fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "keywatch: {content}");
+}
+
+fn list<'a>(text: &mut String, name: &str, counts: impl Iterator<Item = (&'a str, u64)>) {
+    let shown: Vec<String> = counts
+        .filter(|(_, count)| *count > 0)
+        .map(|(what, count)| format!("{what} {count}"))
+        .collect();
+    if !shown.is_empty() {
+        line(text, format_args!("{name}: {}", shown.join(", ")));
+    }
+}
+
+fn short(duration: Duration) -> String {
+    match duration.as_secs() {
+        0..10 => format!("{:.3} s", duration.as_secs_f64()),
+        secs => humantime::format_duration(Duration::from_secs(secs)).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_not_zero_is_shown() {
+        let mut counters = Counters::default();
+        counters.calls += 3;
+        let summary = Summary { lost_bytes: 7, ..Summary::default() };
+        let text = summary.text(&counters);
+        assert!(text.contains("keywatch: lost: bytes 7\n"), "{text}");
+        assert!(text.contains("keywatch: decoder: calls 3\n"), "{text}");
+        assert!(text.contains("keywatch: no alerts\n"), "{text}");
+        assert!(!text.contains("outcomes"), "{text}");
+    }
+
+    #[test]
+    fn outcomes_stand_at_their_own_place() {
+        for (place, outcome) in Outcome::ALL.iter().enumerate() {
+            assert_eq!(*outcome as usize, place);
+        }
+    }
+}
