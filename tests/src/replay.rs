@@ -14,7 +14,7 @@ use xtask::build::{self, Profile};
 /// The secret of every test: key ids in expected files depend on it.
 const SECRET: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
 /// The config of every test: alerts carry the name of the host.
-const CONFIG: &str = "host = \"test\"\n";
+const CONFIG: &str = "[engine]\nhost = \"test\"\n";
 
 /// What a replay wrote.
 #[derive(Debug, PartialEq, Eq)]
