@@ -110,7 +110,7 @@ fn config(content: &str, names: &str) -> Result<()> {
 
 fn fails(dir: &Path, args: &[&str], code: i32, names: &str) -> Result<()> {
     let mut command = Command::new(keywatch()?);
-    command.arg(args[0]).args(common_args(dir)).args(&args[1..]);
+    command.arg("--quiet").arg(args[0]).args(common_args(dir)).args(&args[1..]);
     let output = run(&mut command)?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(code), "not {code}: {}; {stderr}", output.status);

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use xtask::build::{self, Profile};
 
 /// The secret of every test: key ids in expected files depend on it.
-const SECRET: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
+const SECRET: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0\n";
 /// The config of every test: alerts carry the name of the host.
 const CONFIG: &str = "[engine]\nhost = \"test\"\n";
 

@@ -50,7 +50,7 @@ impl Agent {
         }
         command.arg("--alerts").arg(setup.dir.join("alerts.jsonl"));
         let mut child = Proc::spawn("keywatch", &command, &setup.dir.join("keywatch.log"))?;
-        child.wait_for_line("keywatch: watching ports", ATTACH_WAIT)?;
+        child.wait_for_line("keywatch: watching port", ATTACH_WAIT)?;
         Ok(Agent { child, dir: setup.dir.to_owned() })
     }
 

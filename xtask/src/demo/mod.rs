@@ -78,7 +78,7 @@ impl Stage {
         let mut rng = Rng::with_seed(options.seed);
         let actors = actors::dozen(&mut rng);
         let secret: [u8; 32] = std::array::from_fn(|_| rng.u8(..));
-        write_private(&dir.join("secret"), &hex(&secret))?;
+        write_private(&dir.join("secret"), &(hex(&secret) + "\n"))?;
         let keys: Vec<_> = actors.iter().map(actors::Actor::entry).collect();
         write_private(&dir.join("exchange-keys.json"), &serde_json::to_string(&keys)?)?;
 
@@ -145,9 +145,10 @@ impl Stage {
         let mut config = String::new();
         if let Some(kafka) = &self.kafka {
             config = format!(
-                "[sinks.kafka]\nbrokers = \"{}\"\nalerts_topic = \"{ALERTS_TOPIC}\"\n\
+                "[sinks.kafka]\nbrokers = [\"{}\"]\nspool_dir = \"{}\"\nalerts_topic = \"{ALERTS_TOPIC}\"\n\
                  activity_topic = \"keywatch.activity\"\nactivity = true\n",
-                kafka.bootstrap
+                kafka.bootstrap,
+                self.dir.join("spool").display()
             );
         }
         let file = |name: &str| self.dir.join(name).display().to_string();
