@@ -125,6 +125,9 @@ impl Capture {
     ///
     /// When the ring can no longer be polled.
     pub async fn ready(&mut self) -> anyhow::Result<()> {
+        if self.pause.is_zero() {
+            return Ok(());
+        }
         tokio::select! {
             woken = self.data.readable() => woken.context("polling the ring buffer")?.clear_ready(),
             () = tokio::time::sleep(self.pause) => {}
@@ -136,7 +139,12 @@ impl Capture {
     /// how many records there were: fewer than `max` when the ring is empty.
     pub fn drain(&mut self, max: usize, each: &mut dyn FnMut(Input<'_>)) -> usize {
         let records = self.events.drain(self.data.get_mut(), max, self.programs.is_none(), each);
-        self.pause = if records > 0 { PAUSE_MIN } else { PAUSE_MAX.min(self.pause * 2) };
+        self.pause = match records {
+            0 => (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX),
+            // There may be more.
+            _ if records == max => Duration::ZERO,
+            _ => PAUSE_MIN,
+        };
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }

@@ -9,7 +9,7 @@ use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachT
 use aya::{Btf, Ebpf, EbpfLoader};
 use monitor_common::PORT_WORDS;
 
-use crate::capture::{Options, cgroup, privilege};
+use crate::capture::Options;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KEYWATCH_BPF_OBJECT"));
 
@@ -189,14 +189,9 @@ where
     Ok(program.with_context(|| format!("the kernel object has no program {name}"))?.try_into()?)
 }
 
-/// One line a part: rights, cgroup, rings and packet programs, each tracepoint.
+/// One entry a part: the rings with the packet programs, and each tracepoint.
 pub(super) fn probe() -> Vec<(String, Result<(), String>)> {
-    let mut parts =
-        vec![("rights".to_owned(), privilege::require().map_err(|error| format!("{error:#}")))];
-    parts.push((
-        "cgroup v2".to_owned(),
-        cgroup::root().map(|_| ()).map_err(|error| format!("{error:#}")),
-    ));
+    let mut parts = Vec::new();
     let options = Options {
         ports: Vec::new(),
         cgroup: None,
