@@ -104,37 +104,74 @@ pub enum Format {
     BigNanos,
 }
 
+impl Format {
+    fn u16_bytes(self, value: u16) -> [u8; 2] {
+        match self {
+            Format::LittleMicros => value.to_le_bytes(),
+            Format::BigNanos => value.to_be_bytes(),
+        }
+    }
+
+    fn u32_bytes(self, value: u32) -> [u8; 4] {
+        match self {
+            Format::LittleMicros => value.to_le_bytes(),
+            Format::BigNanos => value.to_be_bytes(),
+        }
+    }
+
+    fn magic(self) -> u32 {
+        match self {
+            Format::LittleMicros => 0xa1b2_c3d4,
+            Format::BigNanos => 0xa1b2_3c4d,
+        }
+    }
+
+    /// Nanoseconds in one unit of its time stamps.
+    fn fraction_ns(self) -> u64 {
+        match self {
+            Format::LittleMicros => 1000,
+            Format::BigNanos => 1,
+        }
+    }
+}
+
 /// A whole capture file. `snap_bytes` cuts each packet as `tcpdump -s` does.
 pub fn pcap(packets: &[Packet], link: Link, format: Format, snap_bytes: usize) -> Result<Vec<u8>> {
-    let u32_bytes = |value: u32| match format {
-        Format::LittleMicros => value.to_le_bytes(),
-        Format::BigNanos => value.to_be_bytes(),
-    };
-    let u16_bytes = |value: u16| match format {
-        Format::LittleMicros => value.to_le_bytes(),
-        Format::BigNanos => value.to_be_bytes(),
-    };
-    let (magic, fraction_ns) = match format {
-        Format::LittleMicros => (0xa1b2_c3d4, 1000),
-        Format::BigNanos => (0xa1b2_3c4d, 1),
-    };
-    let mut file = u32_bytes(magic).to_vec();
-    file.extend(u16_bytes(2));
-    file.extend(u16_bytes(4));
+    let mut file = file_header(link, format, snap_bytes)?;
+    append(&mut file, packets, link, format, snap_bytes)?;
+    Ok(file)
+}
+
+/// What a capture file begins with.
+pub fn file_header(link: Link, format: Format, snap_bytes: usize) -> Result<Vec<u8>> {
+    let mut file = format.u32_bytes(format.magic()).to_vec();
+    file.extend(format.u16_bytes(2));
+    file.extend(format.u16_bytes(4));
     for value in [0, 0, u32::try_from(snap_bytes)?, link.number()] {
-        file.extend(u32_bytes(value));
+        file.extend(format.u32_bytes(value));
     }
+    Ok(file)
+}
+
+/// The records of more packets.
+pub fn append(
+    file: &mut Vec<u8>,
+    packets: &[Packet],
+    link: Link,
+    format: Format,
+    snap_bytes: usize,
+) -> Result<()> {
     for packet in packets {
         let bytes = frame(packet, link)?;
         let kept = &bytes[..bytes.len().min(snap_bytes)];
-        let fraction = packet.time.0 % 1_000_000_000 / fraction_ns;
-        file.extend(u32_bytes(u32::try_from(packet.time.secs())?));
-        file.extend(u32_bytes(u32::try_from(fraction)?));
-        file.extend(u32_bytes(u32::try_from(kept.len())?));
-        file.extend(u32_bytes(u32::try_from(bytes.len())?));
+        let fraction = packet.time.0 % 1_000_000_000 / format.fraction_ns();
+        file.extend(format.u32_bytes(u32::try_from(packet.time.secs())?));
+        file.extend(format.u32_bytes(u32::try_from(fraction)?));
+        file.extend(format.u32_bytes(u32::try_from(kept.len())?));
+        file.extend(format.u32_bytes(u32::try_from(bytes.len())?));
         file.extend(kept);
     }
-    Ok(file)
+    Ok(())
 }
 
 fn frame(packet: &Packet, link: Link) -> Result<Vec<u8>> {
