@@ -35,7 +35,12 @@ pub(crate) fn run(args: &RunArgs, config: &Config, quiet: bool) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let watched = runtime.block_on(watch(&options, args.duration, &mut driver));
+    let _inside = runtime.enter();
+    // Before attaching, so that no signal finds the programs attached and nobody listening.
+    let stop = Stop::new(args.duration)?;
+    let capture = Capture::start(&options)?;
+    announce(&options, &capture);
+    let watched = runtime.block_on(watch(capture, stop, &mut driver));
     // Also after a failure: what was captured is written.
     let all_written = driver.finish();
     notify("STOPPING=1");
@@ -81,11 +86,7 @@ fn options(args: &RunArgs, config: &Config, ports: &[u16]) -> Options {
     }
 }
 
-async fn watch(options: &Options, duration: Option<Duration>, driver: &mut Driver) -> Result<()> {
-    // Before attaching, so that no signal finds the programs attached and nobody listening.
-    let mut stop = Stop::new(duration)?;
-    let mut capture = Capture::start(options)?;
-    announce(options, &capture);
+async fn watch(mut capture: Capture, mut stop: Stop, driver: &mut Driver) -> Result<()> {
     let mut seen = Health::default();
     let mut timer = interval(TICK);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
