@@ -15,7 +15,7 @@ use crate::config::{self, Config, LogLevel};
 use crate::driver::Driver;
 use crate::fault::{Misuse, tell};
 use crate::sinks::kafka::{Kafka, WhenFull};
-use crate::sinks::{OnFailure, Sink, Sinks, jsonl};
+use crate::sinks::{OnFailure, Sinks, jsonl};
 use crate::{doctor, history, replay, run, secret};
 
 /// Does what the command line says.
@@ -61,10 +61,9 @@ pub(crate) struct Outputs {
     pub(crate) alerts: Option<PathBuf>,
     pub(crate) opening: jsonl::Opening,
     pub(crate) on_failure: OnFailure,
-    pub(crate) kafka: Option<WhenFull>,
 }
 
-/// Joins Decoder, Engine and sinks. Reads the secret and the history.
+/// Joins Decoder, Engine and file sinks. Reads the secret and the history.
 pub(crate) fn driver(
     args: &CommonArgs,
     config: &Config,
@@ -74,20 +73,24 @@ pub(crate) fn driver(
     let secret_file = args.secret_file.clone().or_else(|| config.identity.secret_file.clone());
     let secret = secret::load_or_make(&secret_file.unwrap_or_else(secret::default_path))?;
     let settings = config.engine.settings();
-    let host = settings.host.clone();
     let mut engine = Engine::new(settings);
     for path in &args.history {
         let calls = history::learn(&mut engine, path)?;
         tracing::info!(calls, file = %path.display(), "learnt from history");
     }
-    let mut sinks =
-        jsonl::open(outputs.calls.as_deref(), outputs.alerts.as_deref(), outputs.opening)?;
-    if let Some(when_full) = outputs.kafka {
-        let kafka: Box<dyn Sink> = Box::new(Kafka::open(&config.sinks.kafka, &host, when_full)?);
-        sinks.push(kafka);
-    }
+    let sinks = jsonl::open(outputs.calls.as_deref(), outputs.alerts.as_deref(), outputs.opening)?;
     let decoder = Decoder::new((&config.limits).into(), Identifier::new(secret), ports);
     Ok(Driver::new(decoder, engine, Sinks::new(sinks, outputs.on_failure)))
+}
+
+/// Adds Kafka when the config names brokers. Starts threads, which keep the rights that this thread
+/// has now.
+pub(crate) fn add_kafka(driver: &mut Driver, config: &Config, when_full: WhenFull) -> Result<()> {
+    if !config.sinks.kafka.brokers.is_empty() {
+        let host = config.engine.settings().host;
+        driver.add_sink(Box::new(Kafka::open(&config.sinks.kafka, &host, when_full)?));
+    }
+    Ok(())
 }
 
 /// The ports of the command line, else those of the config.

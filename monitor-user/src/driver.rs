@@ -8,7 +8,7 @@ use monitor_core::engine::{Engine, Impairment};
 use monitor_core::input::Input;
 use monitor_core::time::EventTime;
 
-use crate::sinks::Sinks;
+use crate::sinks::{Sink, Sinks};
 use crate::summary::Summary;
 
 /// Decoder, Engine and sinks as one.
@@ -25,6 +25,11 @@ impl Driver {
     /// `engine` may have learnt before.
     pub fn new(decoder: Decoder, engine: Engine, sinks: Sinks) -> Driver {
         Driver { decoder, engine, sinks, summary: Summary::default(), timeout: EventTime(0) }
+    }
+
+    /// Adds a place for records; it gets those that come from now on.
+    pub fn add_sink(&mut self, sink: Box<dyn Sink>) {
+        self.sinks.add(sink);
     }
 
     /// Takes one input and writes what comes of it. Breaks when nobody reads the output any more.

@@ -9,7 +9,7 @@ use monitor_core::time::EventTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::capture::{Capture, Health, Options};
+use crate::capture::{Capture, Health, Options, privilege};
 use crate::cli::RunArgs;
 use crate::commands::{self, Outputs};
 use crate::config::{Config, LogLevel};
@@ -39,6 +39,9 @@ pub(crate) fn run(args: &RunArgs, config: &Config, quiet: bool) -> Result<()> {
     // Before attaching, so that no signal finds the programs attached and nobody listening.
     let stop = Stop::new(args.duration)?;
     let capture = Capture::start(&options)?;
+    // Before the first thread of another library, which would keep the rights.
+    privilege::drop_all_but_reading()?;
+    commands::add_kafka(&mut driver, config, WhenFull::Drop)?;
     announce(&options, &capture);
     let watched = runtime.block_on(watch(capture, stop, &mut driver));
     // Also after a failure: what was captured is written.
@@ -56,20 +59,13 @@ const BATCH_MAX: usize = 1024;
 const TICK: Duration = Duration::from_millis(200);
 
 fn outputs(args: &RunArgs, config: &Config) -> Outputs {
-    let kafka = (!config.sinks.kafka.brokers.is_empty()).then_some(WhenFull::Drop);
     let set = &config.sinks.jsonl;
     let calls = args.common.calls.clone().or_else(|| set.calls.clone());
     let mut alerts = args.common.alerts.clone().or_else(|| set.alerts.clone());
-    if calls.is_none() && alerts.is_none() && kafka.is_none() {
+    if calls.is_none() && alerts.is_none() && config.sinks.kafka.brokers.is_empty() {
         alerts = Some(PathBuf::from("-"));
     }
-    Outputs {
-        calls,
-        alerts,
-        opening: jsonl::Opening::Append,
-        on_failure: OnFailure::Continue,
-        kafka,
-    }
+    Outputs { calls, alerts, opening: jsonl::Opening::Append, on_failure: OnFailure::Continue }
 }
 
 fn options(args: &RunArgs, config: &Config, ports: &[u16]) -> Options {
@@ -86,6 +82,7 @@ fn options(args: &RunArgs, config: &Config, ports: &[u16]) -> Options {
     }
 }
 
+<<<<<<< HEAD
 async fn watch(mut capture: Capture, mut stop: Stop, driver: &mut Driver) -> Result<()> {
     let mut seen = Health::default();
     let mut timer = interval(TICK);

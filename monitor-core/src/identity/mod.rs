@@ -1,10 +1,21 @@
 //! Who asks for what: credentials become keyed hashes here and go no further.
 
+mod credential;
+mod operation;
+mod outcome;
+mod parameter;
+mod percent;
+mod target;
+
+use std::fmt;
+
 use compact_str::CompactString;
 use httparse::Header;
 use zeroize::Zeroizing;
 
 use crate::call::{Anomalies, Key, Operation, Outcome};
+use credential::{Hasher, Keyring};
+use target::Scan;
 
 /// The HMAC-SHA-256 secret under which credentials are hashed. Never printed; wiped when dropped.
 pub struct Secret(Zeroizing<[u8; 32]>);
@@ -17,7 +28,7 @@ impl Secret {
 }
 
 /// A request head as it stood on the wire.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct RequestHead<'a> {
     /// Method token.
     pub method: &'a str,
@@ -27,20 +38,31 @@ pub struct RequestHead<'a> {
     pub headers: &'a [Header<'a>],
 }
 
+/// Sizes only: target and headers hold credentials.
+impl fmt::Debug for RequestHead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestHead")
+            .field("method_bytes", &self.method.len())
+            .field("target_bytes", &self.target.len())
+            .field("headers", &self.headers.len())
+            .finish()
+    }
+}
+
 /// What a request says about itself, without its credentials.
 #[derive(Clone, Debug)]
 pub struct Identified {
     /// Who asks.
     pub key: Option<Key>,
-    /// The target with credentials replaced.
+    /// The target with credentials replaced, cut at [`TARGET_BYTES_MAX`].
     pub target: CompactString,
-    /// The path part of it.
+    /// The path part of it; empty for CONNECT.
     pub path: CompactString,
     /// What kind of thing is asked.
     pub op: Operation,
     /// Traded instrument.
     pub symbol: Option<CompactString>,
-    /// Objects named.
+    /// Objects named, at most [`OBJECT_IDS_MAX`].
     pub object_ids: Vec<CompactString>,
     /// Oddities of the credentials.
     pub anomalies: Anomalies,
@@ -48,44 +70,68 @@ pub struct Identified {
     pub style: Style,
 }
 
+/// Bytes of a target that go into a record, the mark of the cut aside. Browsers and proxies have
+/// long treated 2 KiB as the longest URL to rely on; longer ones are seldom read by a person.
+pub const TARGET_BYTES_MAX: usize = 2048;
+
+/// Object ids of one call: batch endpoints name more, and eight show which object was meant.
+pub const OBJECT_IDS_MAX: usize = 8;
+
 /// API style that decides how an outcome is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// Status code alone.
+    /// Status code, and a few words of the body.
     Generic,
     /// Binance error codes in the body.
     Binance,
 }
 
 /// Finds credentials, hashes them, classifies calls.
+///
+/// Where a request carries more than one credential, the first of these counts: `X-MBX-APIKEY`,
+/// `X-API-Key`, `Authorization`, a query parameter. What names one API comes before what a gateway
+/// in front may have added. Credentials that disagree set [`Anomalies::KEY_CONFLICT`].
 pub struct Identifier {
-    _secret: Secret,
+    hasher: Hasher,
 }
 
 impl Identifier {
     /// With the secret for key ids.
     pub fn new(secret: Secret) -> Identifier {
-        Identifier { _secret: secret }
+        Identifier { hasher: Hasher::new(&secret.0) }
     }
 
     /// Who asks for what.
     pub fn identify(&self, head: &RequestHead<'_>) -> Identified {
-        let path = head.target.split('?').next().unwrap_or_default();
+        let mut keyring = Keyring::new(&self.hasher);
+        keyring.read_headers(head.headers);
+        let scanned = Scan::run(head, &mut keyring);
+        let anomalies = if keyring.conflict { Anomalies::KEY_CONFLICT } else { Anomalies::empty() };
+        let style = if keyring.is_binance() || operation::is_binance(scanned.raw_path) {
+            Style::Binance
+        } else {
+            Style::Generic
+        };
+        let key = keyring.into_key();
+        let op = operation::classify(head.method, scanned.raw_path, key.is_some());
         Identified {
-            key: None,
-            target: path.into(),
-            path: path.into(),
-            op: Operation::Public,
-            symbol: None,
-            object_ids: Vec::new(),
-            anomalies: Anomalies::empty(),
-            style: Style::Generic,
+            key,
+            target: scanned.target,
+            path: scanned.path,
+            op,
+            symbol: scanned.symbol,
+            object_ids: scanned.object_ids,
+            anomalies,
+            style,
         }
     }
 
     /// How a call ended. `body` is the beginning of the response body, kept only when status is 400
     /// or above.
-    pub fn outcome(&self, _style: Style, status: u16, _body: &[u8]) -> Outcome {
-        if status < 400 { Outcome::Ok } else { Outcome::Error }
+    pub fn outcome(&self, style: Style, status: u16, body: &[u8]) -> Outcome {
+        outcome::read(style, status, body)
     }
 }
+
+#[cfg(test)]
+mod canary;

@@ -13,7 +13,7 @@ use crate::cli::DoctorArgs;
 use crate::config::Config;
 use crate::fault::AlreadyTold;
 use crate::sinks::kafka;
-use crate::{commands, secret};
+use crate::{capture, commands, secret};
 
 /// One line of the report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -92,7 +92,7 @@ pub(crate) fn doctor(args: &DoctorArgs, config: &Config) -> Result<()> {
 
 /// Whether the kernel takes the programs and their maps.
 fn kernel_programs() -> Vec<Check> {
-    probe()
+    capture::probe()
         .into_iter()
         .map(|(what, result)| match result {
             Ok(()) => Check::ok("kernel programs", what),
@@ -103,11 +103,6 @@ fn kernel_programs() -> Vec<Check> {
             ),
         })
         .collect()
-}
-
-/// What live capture says about loading: one entry for each program or map.
-fn probe() -> Vec<(String, Result<(), String>)> {
-    Vec::new()
 }
 
 fn secret_file(config: &Config) -> Check {

@@ -40,10 +40,12 @@ pub(crate) fn replay(args: &ReplayArgs, config: &Config, quiet: bool) -> Result<
         alerts,
         opening: jsonl::Opening::Truncate,
         on_failure: OnFailure::Stop,
-        kafka: args.publish.then_some(WhenFull::Wait),
     };
     refuse_overwriting(&args.files, &outputs)?;
     let mut driver = commands::driver(&args.common, config, &ports, &outputs)?;
+    if args.publish {
+        commands::add_kafka(&mut driver, config, WhenFull::Wait)?;
+    }
     let mut tally = Tally::default();
     let mut all_read = true;
     for path in &args.files {

@@ -66,6 +66,10 @@ impl Sinks {
         }
     }
 
+    pub(crate) fn add(&mut self, sink: Box<dyn Sink>) {
+        self.sinks.push(sink);
+    }
+
     /// Break: there is no more use in going on.
     pub fn flow(&self) -> ControlFlow<()> {
         self.flow

@@ -1,0 +1,366 @@
+//! One pass over a request target: credentials out, instrument and object ids noted.
+//!
+//! The target is hostile. It is read one percent-decoding level deep, so that an encoded separator
+//! or name hides nothing; `;`, `?` and `#` separate parameters like `&`; and once a secret's value
+//! has begun, nothing is shown before the next plain `&`.
+
+use compact_str::CompactString;
+
+use super::credential::Keyring;
+use super::parameter::Parameter;
+use super::{OBJECT_IDS_MAX, RequestHead, TARGET_BYTES_MAX, percent};
+
+const REDACTED: &str = "[redacted]";
+const CUT: &str = "[cut]";
+
+/// A symbol or object id that is longer is not one: the longest in use are UUIDs with a prefix.
+const NAME_BYTES_MAX: usize = 64;
+
+/// What a target said.
+pub(super) struct Scanned<'t> {
+    pub(super) target: CompactString,
+    pub(super) path: CompactString,
+    /// The path as it stood on the wire: to classify by, never to keep.
+    pub(super) raw_path: &'t [u8],
+    pub(super) symbol: Option<CompactString>,
+    pub(super) object_ids: Vec<CompactString>,
+}
+
+/// The pass itself.
+pub(super) struct Scan<'t, 'k, 'h> {
+    raw: &'t str,
+    keyring: &'k mut Keyring<'h>,
+    out: CompactString,
+    cut: bool,
+    /// Raw bytes before this are in `out`, or left out of it.
+    taken: usize,
+    in_query: bool,
+    /// Within the value of a secret.
+    hidden: bool,
+    segments: usize,
+    symbol: Option<CompactString>,
+    object_ids: Vec<CompactString>,
+}
+
+/// What stands between two separators.
+#[derive(Default)]
+struct Token {
+    start: usize,
+    /// Where the name ends and the value begins.
+    equals: Option<(usize, usize)>,
+    encoded: bool,
+    /// Where the first colon stands.
+    colon: Option<usize>,
+    /// Where the last `@` after a colon stands.
+    userinfo_end: Option<usize>,
+    brace: bool,
+    capital_j: bool,
+}
+
+impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
+    pub(super) fn run(head: &RequestHead<'t>, keyring: &'k mut Keyring<'h>) -> Scanned<'t> {
+        let mut scan = Scan {
+            raw: head.target,
+            keyring,
+            out: CompactString::default(),
+            cut: false,
+            taken: 0,
+            in_query: false,
+            hidden: false,
+            segments: 0,
+            symbol: None,
+            object_ids: Vec::new(),
+        };
+        let connect = head.method == "CONNECT";
+        let raw_path_start = scan.take_authority(connect);
+        let path_start = scan.out.len();
+        let (path_end, raw_path_end) = scan.take_rest(raw_path_start);
+        let path = match scan.out.get(path_start..path_end) {
+            _ if connect => "",
+            None | Some("") => "/",
+            Some(path) => path,
+        };
+        Scanned {
+            path: path.into(),
+            raw_path: &head.target.as_bytes()[raw_path_start..raw_path_end],
+            target: scan.out,
+            symbol: scan.symbol,
+            object_ids: scan.object_ids,
+        }
+    }
+
+    /// The scheme and authority of an absolute target (RFC 9112, 3.2.2) without its user part;
+    /// gives the place where the path begins.
+    fn take_authority(&mut self, connect: bool) -> usize {
+        let before_query = self.raw.find(['?', '#']).unwrap_or(self.raw.len());
+        let start = match self.raw[..before_query].find("://") {
+            Some(colon) if !self.raw[..colon].contains('/') => colon + 3,
+            Some(_) | None if connect => 0,
+            Some(_) | None => return 0,
+        };
+        let rest = &self.raw[start..before_query];
+        let mut end = start + rest.find('/').unwrap_or(rest.len());
+        if let Some(at) = user_part_end(rest, end - start) {
+            self.replace(start, start + at, REDACTED);
+            end = end.max(start + at);
+            end += self.raw[end..before_query].find('/').unwrap_or(before_query - end);
+        }
+        self.copy_until(end);
+        end
+    }
+
+    /// Path, query and fragment; gives where the path ends in `out` and in the raw target.
+    fn take_rest(&mut self, start: usize) -> (usize, usize) {
+        let raw = self.raw.as_bytes();
+        let mut path_ends = None;
+        let mut token = Token { start, ..Token::default() };
+        let mut at = start;
+        while at < raw.len() {
+            if !MARKED[usize::from(raw[at])] {
+                at += 1;
+                continue;
+            }
+            let (byte, width) = percent::decode_at(raw, at);
+            token.encoded |= width > 1;
+            match byte {
+                b'&' | b';' | b'?' | b'#' => self.end_token(&mut token, at, width),
+                b'/' if !self.in_query => self.end_token(&mut token, at, width),
+                b'=' if token.equals.is_none() => token.equals = Some((at, at + width)),
+                b':' => token.colon = token.colon.or(Some(at)),
+                b'@' if token.colon.is_some() => token.userinfo_end = Some(at),
+                b'{' => token.brace = true,
+                b'J' => token.capital_j = true,
+                _ => {}
+            }
+            if matches!(byte, b'?' | b'#') {
+                self.in_query = true;
+                if width == 1 && path_ends.is_none() {
+                    self.copy_until(at);
+                    path_ends = Some((self.out.len(), at));
+                }
+            }
+            at += width;
+        }
+        self.end_token(&mut token, raw.len(), 0);
+        self.copy_until(raw.len());
+        path_ends.unwrap_or((self.out.len(), raw.len()))
+    }
+
+    /// Deals with the token that ends at `end`, where a separator of `width` raw bytes stands.
+    fn end_token(&mut self, token: &mut Token, end: usize, width: usize) {
+        let ended = std::mem::replace(token, Token { start: end + width, ..Token::default() });
+        let raw = self.raw.as_bytes();
+        let named = ended.equals.map(|(name_end, value)| (&raw[ended.start..name_end], value));
+        if self.hidden {
+            // A key inside another secret's value still says who asks.
+            if let Some((name, value)) = named
+                && value < end
+                && Parameter::of(name) == Parameter::Key
+            {
+                self.keyring.add_parameter(&raw[value..end]);
+            }
+        } else {
+            match named {
+                Some((name, value)) if value < end => self.end_parameter(&ended, name, value, end),
+                Some((name, _)) => {
+                    self.end_segment(&ended, end);
+                    if matches!(Parameter::of(name), Parameter::Key | Parameter::Secret) {
+                        // A secret that begins with a separator, which none should.
+                        self.copy_until(end);
+                        self.hidden = true;
+                    }
+                }
+                None => self.end_segment(&ended, end),
+            }
+        }
+        let separator = if width == 1 { raw[end] } else { 0 };
+        let shows = match separator {
+            b'&' => true,
+            b'/' | b'?' => !self.in_query,
+            _ => false,
+        };
+        if self.hidden {
+            self.taken = end;
+            self.hidden = !shows;
+        }
+        self.segments += 1;
+    }
+
+    fn end_parameter(&mut self, token: &Token, name: &[u8], value: usize, end: usize) {
+        let raw = &self.raw.as_bytes()[value..end];
+        let parameter = Parameter::of(name);
+        let is_secret = matches!(parameter, Parameter::Key | Parameter::Secret);
+        let plain = self.end_plain(token, if is_secret { value } else { end });
+        match parameter {
+            Parameter::Key => {
+                let id = self.keyring.add_parameter(raw);
+                let shown = id.map(|id| compact_str::format_compact!("[{id}]"));
+                self.hide(value, end, shown.as_deref().unwrap_or(REDACTED));
+            }
+            Parameter::Secret => self.hide(value, end, REDACTED),
+            Parameter::Symbol if plain && self.symbol.is_none() => self.symbol = name_text(raw),
+            Parameter::Object if plain => {
+                if let Some(id) = name_text(raw) {
+                    self.add_object(id);
+                }
+            }
+            Parameter::Symbol | Parameter::Object | Parameter::Plain => {}
+        }
+    }
+
+    /// A path segment, or a parameter without a value.
+    fn end_segment(&mut self, token: &Token, end: usize) {
+        let plain = self.end_plain(token, end);
+        let raw = &self.raw.as_bytes()[token.start..end];
+        // The first segment of a path is a version or a mount point, whatever it looks like.
+        if plain
+            && !self.in_query
+            && self.segments > 1
+            && is_object_id(raw)
+            && let Some(id) = name_text(raw)
+        {
+            self.add_object(id);
+        }
+    }
+
+    /// Takes out what is a secret whatever its name, from the part of the token before `end`; true
+    /// when there was nothing.
+    fn end_plain(&mut self, token: &Token, end: usize) -> bool {
+        if token.brace {
+            // A JSON document may hold anything, and holds no separators that could be trusted.
+            self.hide(token.start, end, REDACTED);
+            return false;
+        }
+        let user_part = token.userinfo_end.filter(|at| *at < end).map(|at| {
+            let value = token.equals.map_or(token.start, |(_, value)| value);
+            let in_value = token.colon.is_some_and(|colon| colon >= value);
+            (if in_value { value } else { token.start }, at)
+        });
+        let token_start = if token.capital_j || token.encoded {
+            find_token(&self.raw.as_bytes()[token.start..end]).map(|at| token.start + at)
+        } else {
+            None
+        };
+        match (user_part, token_start) {
+            (None, None) => return true,
+            (Some((start, at)), None) => self.replace(start, at, REDACTED),
+            (None, Some(start)) => self.replace(start, end, REDACTED),
+            (Some((start, _)), Some(other)) => self.replace(start.min(other), end, REDACTED),
+        }
+        false
+    }
+
+    fn add_object(&mut self, id: CompactString) {
+        if self.object_ids.len() < OBJECT_IDS_MAX && !self.object_ids.contains(&id) {
+            self.object_ids.push(id);
+        }
+    }
+
+    /// Shows `text` for a secret from `start` to `end`, and nothing of what may still belong to it.
+    fn hide(&mut self, start: usize, end: usize, text: &str) {
+        if self.taken < end {
+            self.replace(start.max(self.taken), end, text);
+        }
+        self.hidden = true;
+    }
+
+    /// Shows `text` for the raw bytes from `start` to `end`.
+    fn replace(&mut self, start: usize, end: usize, text: &str) {
+        self.copy_until(start);
+        self.emit(text);
+        self.taken = end;
+    }
+
+    fn copy_until(&mut self, end: usize) {
+        if self.hidden && end > self.taken {
+            self.taken = end;
+        }
+        let raw = self.raw;
+        if let Some(text) = raw.get(self.taken..end) {
+            self.emit(text);
+        }
+        self.taken = self.taken.max(end);
+    }
+
+    fn emit(&mut self, text: &str) {
+        if self.cut {
+            return;
+        }
+        let room = TARGET_BYTES_MAX - self.out.len().min(TARGET_BYTES_MAX);
+        if text.len() <= room {
+            self.out.push_str(text);
+            return;
+        }
+        self.out.push_str(&text[..text.floor_char_boundary(room)]);
+        self.out.push_str(CUT);
+        self.cut = true;
+    }
+}
+
+/// Bytes that end a run of plain ones.
+const MARKED: [bool; 256] = {
+    let mut marked = [false; 256];
+    let marks = b"/?&;#=%J@:{";
+    let mut at = 0;
+    while at < marks.len() {
+        marked[marks[at] as usize] = true;
+        at += 1;
+    }
+    marked
+};
+
+/// Where the user part ends: at the last `@` of the authority, or beyond it when what stands there
+/// is no host and port (a password may hold a slash that should have been encoded).
+fn user_part_end(rest: &str, authority_len: usize) -> Option<usize> {
+    let authority = &rest[..authority_len];
+    if let Some(at) = authority.rfind('@') {
+        return Some(at);
+    }
+    let port = authority.rsplit_once(':')?.1;
+    let is_port = authority.starts_with('[') || port.bytes().all(|byte| byte.is_ascii_digit());
+    if is_port { None } else { Some(rest.rfind('@').unwrap_or(authority_len)) }
+}
+
+/// Where something that looks like a JSON web token begins: `eyJ`, then two dots.
+fn find_token(raw: &[u8]) -> Option<usize> {
+    let mut window = [(0, 0); 3];
+    let mut found = None;
+    let mut dots = 0;
+    for (at, byte) in percent::decoded(raw) {
+        window = [window[1], window[2], (at, byte)];
+        match found {
+            None if window.map(|(_, byte)| byte) == *b"eyJ" => found = Some(window[0].0),
+            Some(_) if byte == b'.' => dots += 1,
+            None | Some(_) => {}
+        }
+    }
+    found.filter(|_| dots >= 2)
+}
+
+/// A short plain name, decoded; anything else is no name.
+fn name_text(raw: &[u8]) -> Option<CompactString> {
+    if raw.len() > NAME_BYTES_MAX {
+        return None;
+    }
+    let mut text = CompactString::default();
+    for (_, byte) in percent::decoded(raw) {
+        match byte {
+            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'_' | b'/' | b':' | b'.' => {
+                text.push(char::from(byte));
+            }
+            _ => return None,
+        }
+    }
+    (!text.is_empty()).then_some(text)
+}
+
+/// Digits, or a UUID (RFC 9562, 4).
+fn is_object_id(raw: &[u8]) -> bool {
+    let digits = (1..=32).contains(&raw.len()) && raw.iter().all(u8::is_ascii_digit);
+    digits
+        || raw.len() == 36
+            && raw.iter().enumerate().all(|(at, byte)| match at {
+                8 | 13 | 18 | 23 => *byte == b'-',
+                _ => byte.is_ascii_hexdigit(),
+            })
+}

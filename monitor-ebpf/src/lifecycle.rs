@@ -1,0 +1,71 @@
+//! Who owns a watched socket, and when it is gone.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::cty::c_void;
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use monitor_common::{CLOSED, Control, OWNED, Socket, Verdict};
+
+use crate::rings::put_control;
+use crate::sockets::known;
+
+const TCP_CLOSE: i32 = 7;
+
+/// Kernel 5.15: `inet_sock_set_state(sk, oldstate, newstate)`.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn keywatch_state(ctx: BtfTracePointContext) -> i32 {
+    if ctx.arg::<i32>(2) != TCP_CLOSE {
+        return 0;
+    }
+    // SAFETY: the first argument is the socket.
+    let Some(socket) = (unsafe { known(ctx.arg::<*mut c_void>(0)) }) else { return 0 };
+    if socket.announced == 1 {
+        let mut event = event_of(socket, CLOSED);
+        event.lost_bytes = socket.lost_bytes;
+        put_control(&event);
+        // A closed socket may connect anew; what was learnt of it is over.
+        socket.verdict = Verdict::Ignore as u8;
+        socket.announced = 0;
+    }
+    0
+}
+
+/// Kernel 6.3: `sock_recv_length(sk, ret, flags)`, in the context of the receiving process. A server
+/// receives before it sends, so receiving alone tells.
+#[btf_tracepoint(function = "sock_recv_length")]
+pub fn keywatch_recv(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: the first argument is the socket.
+    let Some(socket) = (unsafe { known(ctx.arg::<*mut c_void>(0)) }) else { return 0 };
+    if socket.announced == 1 && socket.owned == 0 {
+        let mut event = event_of(socket, OWNED);
+        event.pid = ctx.tgid();
+        event.command = ctx.command().unwrap_or_default();
+        socket.owned = u8::from(put_control(&event));
+    }
+    0
+}
+
+#[inline(always)]
+fn event_of(socket: &Socket, kind: u32) -> Control {
+    Control {
+        // SAFETY: helper without arguments.
+        time_ns: unsafe { bpf_ktime_get_ns() },
+        cookie: socket.cookie,
+        scope: socket.scope,
+        lost_bytes: [0; 2],
+        local: [0; 16],
+        remote: [0; 16],
+        local_port: 0,
+        remote_port: 0,
+        kind,
+        remote_isn: 0,
+        remote_next: 0,
+        local_next: 0,
+        pid: 0,
+        command: [0; 16],
+        midstream: socket.midstream,
+        verdict: socket.verdict,
+        padding: [0; 6],
+    }
+}

@@ -1,0 +1,299 @@
+//! TCP payload of watched sockets, seen by `cgroup_skb` whichever system call moved it.
+
+use aya_ebpf::bindings::{__sk_buff, bpf_sock};
+use aya_ebpf::helpers::generated::{
+    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_skb_cgroup_id, bpf_tcp_sock,
+};
+use aya_ebpf::macros::cgroup_skb;
+use aya_ebpf::programs::SkBuffContext;
+use aya_log_ebpf::debug;
+use monitor_common::{
+    Control, Counter, DataHeader, EGRESS, INGRESS, OPENED, PAYLOAD_BYTES_MAX,
+    RECORDS_PER_PACKET_MAX, Socket, Verdict,
+};
+
+use crate::headers::{self, FIN, Headers, RST, SYN, load};
+use crate::rings::{put_control, put_payload};
+use crate::sockets::{
+    add, count, first_bytes_decide, has_netns_cookie, is_watched, known, known_or_new,
+};
+
+/// What a cgroup_skb program returns to let a packet through.
+const PASS: i32 = 1;
+
+const TCP_LISTEN: u32 = 10;
+
+#[cgroup_skb(ingress)]
+pub fn keywatch_ingress(ctx: SkBuffContext) -> i32 {
+    observe(&ctx, INGRESS);
+    PASS
+}
+
+#[cgroup_skb(egress)]
+pub fn keywatch_egress(ctx: SkBuffContext) -> i32 {
+    observe(&ctx, EGRESS);
+    PASS
+}
+
+#[inline(always)]
+fn observe(ctx: &SkBuffContext, direction: u8) {
+    let skb = ctx.skb.skb;
+    // SAFETY: the context is the kernel's; a null socket is checked for as the verifier asks.
+    let sk = unsafe { (*skb).__bindgen_anon_2.sk };
+    if sk.is_null() {
+        return;
+    }
+    // SAFETY: fields of the socket are read through the verifier, one by one.
+    let (port, state) = unsafe {
+        ((&raw const (*sk).src_port).read_volatile(), (&raw const (*sk).state).read_volatile())
+    };
+    if !is_watched(port as u16) {
+        return;
+    }
+    // SAFETY: `sk` is this packet's socket.
+    let known = unsafe { known(sk.cast()) };
+    if known.as_ref().is_some_and(|socket| {
+        socket.verdict == Verdict::Tls as u8 || socket.verdict == Verdict::Ignore as u8
+    }) {
+        return;
+    }
+    let Some(headers) = headers::read(skb) else { return count(Counter::Malformed, 1) };
+    if headers.payload_len == 0 && headers.flags & (FIN | RST) == 0 {
+        return;
+    }
+    // SAFETY: helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if state == TCP_LISTEN {
+        return before_accept(skb, &headers, now);
+    }
+    let socket = match known {
+        Some(socket) => socket,
+        None if headers.payload_len == 0 => return,
+        // SAFETY: as above.
+        None => match unsafe { known_or_new(sk.cast()) } {
+            Some(socket) => socket,
+            None => return count(Counter::Untracked, 1),
+        },
+    };
+    if socket.verdict == Verdict::Undecided as u8 {
+        decide(ctx, sk, socket, &headers, direction, now);
+    }
+    if socket.verdict == Verdict::Watch as u8 {
+        deliver(skb, socket, &headers, direction, now);
+    }
+}
+
+/// Payload that comes with the last segment of the handshake belongs to a socket that is not made
+/// yet: the kernel shows it at the listening one.
+#[inline(always)]
+fn before_accept(skb: *mut __sk_buff, headers: &Headers, now: u64) {
+    if headers.payload_len == 0 {
+        return;
+    }
+    if first_bytes_decide() && first_bytes(skb, headers) != Some(Content::Api) {
+        return;
+    }
+    let first_seq = headers.seq.wrapping_add(u32::from(headers.flags & SYN != 0));
+    let scope = scope_of(skb);
+    put_control(&Control {
+        time_ns: now,
+        cookie: 0,
+        scope,
+        lost_bytes: [0; 2],
+        local: headers.target,
+        remote: headers.source,
+        local_port: headers.target_port,
+        remote_port: headers.source_port,
+        kind: OPENED,
+        remote_isn: first_seq.wrapping_sub(1),
+        remote_next: first_seq,
+        local_next: headers.ack,
+        pid: 0,
+        command: [0; 16],
+        midstream: 0,
+        verdict: Verdict::Watch as u8,
+        padding: [0; 6],
+    });
+    let mut socket = Socket {
+        lost_bytes: [0; 2],
+        scope,
+        cookie: 0,
+        verdict: Verdict::Watch as u8,
+        announced: 1,
+        owned: 0,
+        midstream: 0,
+        padding: [0; 4],
+    };
+    deliver(skb, &mut socket, headers, INGRESS, now);
+}
+
+/// Looks at the first payload of a socket and, once it tells, says so to user side.
+#[inline(always)]
+fn decide(
+    ctx: &SkBuffContext,
+    sk: *mut bpf_sock,
+    socket: &mut Socket,
+    headers: &Headers,
+    direction: u8,
+    now: u64,
+) {
+    if headers.payload_len == 0 {
+        return;
+    }
+    let skb = ctx.skb.skb;
+    // SAFETY: `sk` is this packet's socket; a null answer is checked for; fields are read one by one.
+    let (remote_next, local_next, received, segments_out) = unsafe {
+        let tcp = bpf_tcp_sock(sk);
+        if tcp.is_null() {
+            return;
+        }
+        (
+            (&raw const (*tcp).rcv_nxt).read_volatile(),
+            (&raw const (*tcp).snd_nxt).read_volatile(),
+            (&raw const (*tcp).bytes_received).read_volatile(),
+            (&raw const (*tcp).data_segs_out).read_volatile(),
+        )
+    };
+    let fresh = received == 0 && (direction == INGRESS || segments_out <= 1);
+    // The first bytes went to the listening socket and were of interest, or came before the start.
+    let begun_at_listener = direction == INGRESS && received != 0 && segments_out == 0;
+    let unordered = direction == INGRESS && fresh && headers.seq != remote_next;
+    let verdict = if !first_bytes_decide() || begun_at_listener || unordered {
+        Verdict::Watch
+    } else {
+        match (first_bytes(skb, headers), fresh && direction == INGRESS) {
+            (Some(Content::Api), _) => Verdict::Watch,
+            (Some(Content::Tls), _) => Verdict::Tls,
+            (None, true) => Verdict::Ignore,
+            (None, false) => Verdict::Undecided,
+        }
+    };
+    socket.verdict = verdict as u8;
+    if socket.cookie == 0 {
+        // SAFETY: the helper takes the context.
+        socket.cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
+        socket.scope = scope_of(skb);
+        socket.midstream = u8::from(!fresh);
+    }
+    debug!(
+        ctx,
+        "socket {}: port {} verdict {}", socket.cookie, headers.source_port, socket.verdict
+    );
+    match verdict {
+        Verdict::Undecided => return count(Counter::SkippedBytes, u64::from(headers.payload_len)),
+        Verdict::Ignore => return count(Counter::SocketsIgnored, 1),
+        Verdict::Watch => count(Counter::SocketsWatched, 1),
+        Verdict::Tls => count(Counter::SocketsTls, 1),
+    }
+    let outward = direction == EGRESS;
+    let announced = put_control(&Control {
+        time_ns: now,
+        cookie: socket.cookie,
+        scope: socket.scope,
+        lost_bytes: [0; 2],
+        local: if outward { headers.source } else { headers.target },
+        remote: if outward { headers.target } else { headers.source },
+        local_port: if outward { headers.source_port } else { headers.target_port },
+        remote_port: if outward { headers.target_port } else { headers.source_port },
+        kind: OPENED,
+        remote_isn: remote_next.wrapping_sub(received as u32).wrapping_sub(1),
+        remote_next,
+        // On the way out the sequence number is the packet's own; the socket's may be ahead of it.
+        local_next: if outward { headers.seq } else { local_next },
+        pid: 0,
+        command: [0; 16],
+        midstream: socket.midstream,
+        verdict: socket.verdict,
+        padding: [0; 6],
+    });
+    socket.announced = u8::from(announced);
+}
+
+/// What first bytes look like.
+#[derive(PartialEq, Eq)]
+enum Content {
+    /// HTTP, an HTTP/2 preface, FIX, the PROXY protocol.
+    Api,
+    /// A TLS record.
+    Tls,
+}
+
+/// Looks at the first eight payload bytes; at the first alone when there are fewer.
+#[inline(always)]
+fn first_bytes(skb: *mut __sk_buff, headers: &Headers) -> Option<Content> {
+    let bytes: [u8; 8] = if headers.payload_len >= 8 {
+        load(skb, headers.payload_offset)?
+    } else {
+        let [first]: [u8; 1] = load(skb, headers.payload_offset)?;
+        [first, b' ', b' ', b' ', b' ', b' ', b' ', b' ']
+    };
+    let [first, second, third, ..] = bytes;
+    // RFC 8446, 5.1: content type 20 to 23, legacy version 3.x.
+    if (20..=23).contains(&first) && second == 3 {
+        return Some(Content::Tls);
+    }
+    // A line end may come before a request (RFC 9112, 2.2); a PROXY header begins with one too.
+    // A FIX message begins with `8=FIX`.
+    let begins_otherwise = first == b'\r' || (first == b'8' && second == b'=' && third == b'F');
+    (begins_otherwise || is_token_of_capitals(bytes)).then_some(Content::Api)
+}
+
+/// A method as servers know them (`GET `, `PROPFIND`), `HTTP/1.1`, `PRI * HT` or `PROXY TC`.
+#[inline(always)]
+fn is_token_of_capitals(bytes: [u8; 8]) -> bool {
+    let mut letters = 0;
+    while letters < 8 && bytes[letters].is_ascii_uppercase() {
+        letters += 1;
+    }
+    letters > 0 && (letters == 8 || matches!(bytes[letters], b' ' | b'/' | b'-' | b'_'))
+}
+
+/// Carries the packet's payload to user side, in as many records as it takes.
+#[inline(always)]
+fn deliver(skb: *mut __sk_buff, socket: &mut Socket, headers: &Headers, direction: u8, now: u64) {
+    // Egress is the only other value; an index the verifier can follow.
+    let way = usize::from(direction == EGRESS);
+    let data_seq = headers.seq.wrapping_add(u32::from(headers.flags & SYN != 0));
+    let mut done: u32 = 0;
+    for record in 0..RECORDS_PER_PACKET_MAX {
+        let rest = headers.payload_len - done;
+        let len = rest.min(PAYLOAD_BYTES_MAX as u32);
+        let last = record + 1 == RECORDS_PER_PACKET_MAX || len == rest;
+        let header = DataHeader {
+            time_ns: now,
+            cookie: socket.cookie,
+            scope: socket.scope,
+            lost_bytes: socket.lost_bytes[way],
+            source: headers.source,
+            target: headers.target,
+            source_port: headers.source_port,
+            target_port: headers.target_port,
+            seq: data_seq.wrapping_add(done),
+            ack: headers.ack,
+            payload_len: len,
+            missing: if last { rest - len } else { 0 },
+            // An end of stream belongs to the last byte; a SYN is told by the sequence numbers.
+            tcp_flags: if last { headers.flags & !SYN } else { headers.flags & !(SYN | FIN | RST) },
+            direction,
+            padding: [0; 2],
+        };
+        if !put_payload(skb, headers.payload_offset + done, &header) {
+            // SAFETY: the state lives as long as the socket, which this packet holds.
+            unsafe { add(&raw mut socket.lost_bytes[way], u64::from(len)) };
+        }
+        done += len;
+        if last {
+            break;
+        }
+    }
+}
+
+/// Where the packet's addresses are unique.
+#[inline(always)]
+fn scope_of(skb: *mut __sk_buff) -> u64 {
+    // SAFETY: both helpers take the context. The first is compiled out by the verifier on kernels
+    // that do not offer it.
+    unsafe {
+        if has_netns_cookie() { bpf_get_netns_cookie(skb.cast()) } else { bpf_skb_cgroup_id(skb) }
+    }
+}

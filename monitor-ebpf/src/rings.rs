@@ -1,0 +1,111 @@
+//! The two rings to user side: payload in size classes, and socket lifecycle.
+
+use aya_ebpf::bindings::{__sk_buff, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
+use aya_ebpf::cty::c_void;
+use aya_ebpf::helpers::generated::{
+    bpf_ringbuf_discard, bpf_ringbuf_query, bpf_ringbuf_reserve, bpf_ringbuf_submit,
+    bpf_skb_load_bytes,
+};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::RingBuf;
+use monitor_common::{Control, Counter, DataHeader, PAYLOAD_CLASSES, WAKE_BYTES};
+
+use crate::sockets::count;
+
+/// Sizes are set by the loader.
+#[map]
+static DATA: RingBuf = RingBuf::with_byte_size(1 << 24, 0);
+
+#[map]
+static CONTROL: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Puts one record with `header.payload_len` bytes at `offset` of the packet into the data ring.
+/// False, with the loss counted in total, when there is no room.
+#[inline(always)]
+pub fn put_payload(skb: *mut __sk_buff, offset: u32, header: &DataHeader) -> bool {
+    let len = header.payload_len as usize;
+    let put = if len == 0 {
+        put_empty(header)
+    } else if len <= PAYLOAD_CLASSES[0] {
+        put_class::<{ PAYLOAD_CLASSES[0] }>(skb, offset, header)
+    } else if len <= PAYLOAD_CLASSES[1] {
+        put_class::<{ PAYLOAD_CLASSES[1] }>(skb, offset, header)
+    } else if len <= PAYLOAD_CLASSES[2] {
+        put_class::<{ PAYLOAD_CLASSES[2] }>(skb, offset, header)
+    } else if len <= PAYLOAD_CLASSES[3] {
+        put_class::<{ PAYLOAD_CLASSES[3] }>(skb, offset, header)
+    } else {
+        put_class::<{ PAYLOAD_CLASSES[4] }>(skb, offset, header)
+    };
+    if !put {
+        count(Counter::LostRecords, 1);
+        count(Counter::LostBytes, len as u64);
+    }
+    put
+}
+
+/// A record without payload: an end of stream.
+#[inline(always)]
+fn put_empty(header: &DataHeader) -> bool {
+    // SAFETY: a reservation is null or as large as asked for.
+    unsafe {
+        let record = bpf_ringbuf_reserve(data(), size_of::<DataHeader>() as u64, 0);
+        let Some(slot) = record.cast::<DataHeader>().as_mut() else { return false };
+        *slot = *header;
+        bpf_ringbuf_submit(record, wake());
+    }
+    true
+}
+
+#[inline(always)]
+fn put_class<const CLASS: usize>(skb: *mut __sk_buff, offset: u32, header: &DataHeader) -> bool {
+    // SAFETY: a reservation is null or as large as asked for; the bytes loaded are at most CLASS.
+    unsafe {
+        let record = bpf_ringbuf_reserve(data(), (size_of::<DataHeader>() + CLASS) as u64, 0);
+        let Some(slot) = record.cast::<DataHeader>().as_mut() else { return false };
+        *slot = *header;
+        let payload = record.add(size_of::<DataHeader>());
+        let len = at_most::<CLASS>(header.payload_len);
+        if bpf_skb_load_bytes(skb.cast(), offset, payload, len) != 0 {
+            bpf_ringbuf_discard(record, u64::from(BPF_RB_NO_WAKEUP));
+            return false;
+        }
+        bpf_ringbuf_submit(record, wake());
+    }
+    true
+}
+
+/// `len`, which is in `1..=MAX` already, in a form in which the verifier sees that it is.
+#[inline(always)]
+fn at_most<const MAX: usize>(len: u32) -> u32 {
+    const { assert!(MAX.is_power_of_two()) };
+    let mut less_one = u64::from(len) - 1;
+    // SAFETY: touches the one register only. In assembly, because the compiler knows that the mask
+    // changes nothing and would leave it out.
+    unsafe { core::arch::asm!("{0} &= {1}", inout(reg) less_one, const MAX - 1) };
+    less_one as u32 + 1
+}
+
+/// Puts a lifecycle event into the control ring; false, and counted, when there is no room.
+#[inline(always)]
+pub fn put_control(event: &Control) -> bool {
+    if CONTROL.output::<Control>(event, u64::from(BPF_RB_NO_WAKEUP)).is_ok() {
+        return true;
+    }
+    count(Counter::LostControls, 1);
+    false
+}
+
+/// The reader looks by itself every few milliseconds; it is woken only when much has come meanwhile,
+/// since a wake-up for each record would cost more than the record.
+#[inline(always)]
+fn wake() -> u64 {
+    // SAFETY: `data()` is a ring buffer.
+    let waiting = unsafe { bpf_ringbuf_query(data(), u64::from(BPF_RB_AVAIL_DATA)) };
+    u64::from(if waiting >= WAKE_BYTES { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP })
+}
+
+#[inline(always)]
+fn data() -> *mut c_void {
+    (&raw const DATA).cast_mut().cast()
+}

@@ -1,0 +1,224 @@
+//! Records of the two rings, joined in order of time, become [`Input`].
+
+use std::collections::{HashMap, VecDeque};
+
+use aya::maps::{MapData, RingBuf};
+use monitor_common::{CLOSED, Control, DataHeader, EGRESS, INGRESS, OPENED, OWNED, Verdict};
+use monitor_core::input::{Direction, Endpoint, FlowKey, Input, Open, Segment, TcpFlags};
+use monitor_core::time::EventTime;
+
+use crate::capture::clock::Clock;
+use crate::capture::owner::Owners;
+
+/// Sockets that are tracked here for their losses and owners. Twice what the Decoder holds; beyond
+/// it the kernel side's close events were lost, and the table starts anew.
+const SOCKETS_MAX: usize = 262_144;
+
+/// Reads the rings.
+pub(super) struct Events {
+    control: RingBuf<MapData>,
+    /// Lifecycle events that wait for the payload before them to be read.
+    waiting: VecDeque<Control>,
+    sockets: HashMap<u64, Socket>,
+    owners: Owners,
+    clock: Clock,
+    records: u64,
+    payload_bytes: u64,
+}
+
+struct Socket {
+    flow: FlowKey,
+    lost_bytes: [u64; 2],
+}
+
+impl Events {
+    pub(super) fn new(control: RingBuf<MapData>) -> Events {
+        Events {
+            control,
+            waiting: VecDeque::new(),
+            sockets: HashMap::new(),
+            owners: Owners::default(),
+            clock: Clock::new(),
+            records: 0,
+            payload_bytes: 0,
+        }
+    }
+
+    /// Payload records read so far.
+    pub(super) fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Payload bytes in them.
+    pub(super) fn payload_bytes(&self) -> u64 {
+        self.payload_bytes
+    }
+
+    /// See [`Capture::drain`](super::Capture::drain). `last`: nothing is added to the rings any more.
+    ///
+    /// A lifecycle event is given out before the first payload that is later than it: what belongs
+    /// to a socket is so in order, since the kernel puts it into the rings in order.
+    pub(super) fn drain(
+        &mut self,
+        data: &mut RingBuf<MapData>,
+        max: usize,
+        last: bool,
+        each: &mut dyn FnMut(Input<'_>),
+    ) -> usize {
+        self.clock.refresh();
+        self.pull();
+        let mut pulled_before = self.waiting.len();
+        let mut records = 0;
+        while records < max {
+            let Some(record) = data.next() else { break };
+            records += 1;
+            self.pull();
+            let Some((header, payload)) = split(&record) else {
+                tracing::warn!(bytes = record.len(), "a record in the ring has a wrong size");
+                continue;
+            };
+            while self.waiting.front().is_some_and(|event| event.time_ns <= header.time_ns) {
+                self.give_first_waiting(each);
+                pulled_before = pulled_before.saturating_sub(1);
+            }
+            self.records += 1;
+            self.payload_bytes += payload.len() as u64;
+            self.give_payload(&header, payload, each);
+        }
+        if records < max {
+            // The ring was empty after these were pulled: all payload before them was read.
+            let ready = if last { self.waiting.len() } else { pulled_before };
+            (0..ready).for_each(|_| self.give_first_waiting(each));
+        }
+        records
+    }
+
+    fn pull(&mut self) {
+        while let Some(record) = self.control.next() {
+            match read::<Control>(&record) {
+                Some(event) => self.waiting.push_back(event),
+                None => tracing::warn!(bytes = record.len(), "a lifecycle record has a wrong size"),
+            }
+        }
+    }
+
+    fn give_payload(
+        &mut self,
+        header: &DataHeader,
+        payload: &[u8],
+        each: &mut dyn FnMut(Input<'_>),
+    ) {
+        let time = self.clock.event_time(header.time_ns);
+        let source = Endpoint { addr: header.source, port: header.source_port };
+        let target = Endpoint { addr: header.target, port: header.target_port };
+        if header.lost_bytes != 0 {
+            let (client, server) =
+                if header.direction == INGRESS { (source, target) } else { (target, source) };
+            let flow = FlowKey { client, server, scope: header.scope };
+            let socket = self
+                .sockets
+                .entry(header.cookie)
+                .or_insert_with(|| Socket { flow, lost_bytes: [0; 2] });
+            socket.notice_loss(time, header.direction, header.lost_bytes, each);
+        }
+        each(Input::Segment(Segment {
+            time,
+            source,
+            target,
+            scope: header.scope,
+            seq: header.seq,
+            ack: header.ack,
+            flags: TcpFlags::from_bits_truncate(header.tcp_flags),
+            payload,
+            missing: header.missing,
+        }));
+    }
+
+    fn give_first_waiting(&mut self, each: &mut dyn FnMut(Input<'_>)) {
+        let Some(event) = self.waiting.pop_front() else { return };
+        let time = self.clock.event_time(event.time_ns);
+        match event.kind {
+            OPENED => self.open(time, &event, each),
+            OWNED => self.own(time, &event, each),
+            CLOSED => self.close(time, &event, each),
+            kind => tracing::warn!(kind, "a lifecycle record of an unknown kind"),
+        }
+    }
+
+    fn open(&mut self, time: EventTime, event: &Control, each: &mut dyn FnMut(Input<'_>)) {
+        if event.verdict != Verdict::Watch as u8 {
+            return;
+        }
+        let flow = FlowKey {
+            client: Endpoint { addr: event.remote, port: event.remote_port },
+            server: Endpoint { addr: event.local, port: event.local_port },
+            scope: event.scope,
+        };
+        if event.cookie != 0 {
+            if self.sockets.len() >= SOCKETS_MAX {
+                tracing::warn!(SOCKETS_MAX, "too many sockets; their table starts anew");
+                self.sockets.clear();
+            }
+            self.sockets.insert(event.cookie, Socket { flow, lost_bytes: [0; 2] });
+        }
+        each(Input::Open(Open {
+            time,
+            flow,
+            client_isn: event.remote_isn,
+            client_next: event.remote_next,
+            server_next: event.local_next,
+            midstream: event.midstream != 0,
+        }));
+    }
+
+    fn own(&mut self, time: EventTime, event: &Control, each: &mut dyn FnMut(Input<'_>)) {
+        let Some(socket) = self.sockets.get(&event.cookie) else { return };
+        let owner = self.owners.owner(time, event.pid, &event.command);
+        each(Input::Owner { flow: socket.flow, owner });
+    }
+
+    fn close(&mut self, time: EventTime, event: &Control, each: &mut dyn FnMut(Input<'_>)) {
+        let Some(mut socket) = self.sockets.remove(&event.cookie) else { return };
+        for (direction, lost) in [INGRESS, EGRESS].into_iter().zip(event.lost_bytes) {
+            socket.notice_loss(time, direction, lost, each);
+        }
+        each(Input::Close { time, flow: socket.flow });
+    }
+}
+
+impl Socket {
+    /// Tells of bytes lost since the last time; `total` counts from the socket's beginning.
+    fn notice_loss(
+        &mut self,
+        time: EventTime,
+        direction: u8,
+        total: u64,
+        each: &mut dyn FnMut(Input<'_>),
+    ) {
+        let known = &mut self.lost_bytes[usize::from(direction == EGRESS)];
+        let bytes = total.saturating_sub(*known);
+        if bytes > 0 {
+            *known = total;
+            let direction =
+                if direction == INGRESS { Direction::ToServer } else { Direction::ToClient };
+            each(Input::Lost { time, flow: self.flow, direction, bytes });
+        }
+    }
+}
+
+/// Header and payload of a data record; a record of a size class is longer than its payload.
+fn split(record: &[u8]) -> Option<(DataHeader, &[u8])> {
+    let header = read::<DataHeader>(record)?;
+    let payload = record[size_of::<DataHeader>()..].get(..header.payload_len as usize)?;
+    Some((header, payload))
+}
+
+/// Types that are valid for any bytes.
+trait Plain: Copy {}
+impl Plain for DataHeader {}
+impl Plain for Control {}
+
+fn read<T: Plain>(bytes: &[u8]) -> Option<T> {
+    // SAFETY: there are enough bytes, and by its trait the type takes any.
+    (bytes.len() >= size_of::<T>()).then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}

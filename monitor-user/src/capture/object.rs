@@ -1,0 +1,249 @@
+//! Loads the kernel object and attaches its programs.
+
+use std::fs::File;
+
+use anyhow::Context as _;
+use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use aya::programs::cgroup_skb::CgroupSkbLink;
+use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType};
+use aya::{Btf, Ebpf, EbpfLoader};
+use monitor_common::PORT_WORDS;
+
+use crate::capture::Options;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KEYWATCH_BPF_OBJECT"));
+
+/// The programs that see packets, and where they go. Capture cannot do without them.
+const PACKETS: [(&str, CgroupSkbAttachType); 2] = [
+    ("keywatch_ingress", CgroupSkbAttachType::Ingress),
+    ("keywatch_egress", CgroupSkbAttachType::Egress),
+];
+
+/// The programs that see what happens to sockets, and their tracepoints. Without the first, a flow
+/// ends by FIN, RST or idle time; without the second, its process is not known.
+const LIFECYCLE: [(&str, &str); 2] =
+    [("keywatch_state", "inet_sock_set_state"), ("keywatch_recv", "sock_recv_length")];
+
+/// Everything that capture keeps of the loaded object.
+pub(super) struct Loaded {
+    pub(super) programs: Programs,
+    pub(super) data: RingBuf<MapData>,
+    pub(super) control: RingBuf<MapData>,
+    pub(super) counters: PerCpuArray<MapData, u64>,
+    pub(super) logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+}
+
+/// Keeps the programs attached as long as it lives.
+pub(super) struct Programs {
+    /// Holds the tracepoint programs and their links.
+    _object: Ebpf,
+    packets: Vec<Packets>,
+}
+
+/// An attached packet program.
+struct Packets {
+    name: &'static str,
+    program_id: u32,
+    _link: CgroupSkbLink,
+}
+
+impl Programs {
+    /// Names of packet programs that somebody has detached, or whose cgroup is gone: their link is
+    /// there, but holds no cgroup.
+    pub(super) fn detached(&self) -> Vec<String> {
+        let Ok(descriptors) = std::fs::read_dir("/proc/self/fdinfo") else { return Vec::new() };
+        let loose: Vec<u32> = descriptors
+            .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok())
+            .filter_map(|description| program_of_loose_link(&description))
+            .collect();
+        let detached = self.packets.iter().filter(|packets| loose.contains(&packets.program_id));
+        detached.map(|packets| packets.name.to_owned()).collect()
+    }
+}
+
+/// Program id of a cgroup link that holds no cgroup, from its file in /proc/PID/fdinfo.
+fn program_of_loose_link(description: &str) -> Option<u32> {
+    let field = |name: &str| {
+        description
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .map(str::trim)
+    };
+    let loose = field("link_type") == Some("cgroup") && field("cgroup_id") == Some("0");
+    loose.then(|| field("prog_id")?.parse().ok()).flatten()
+}
+
+pub(super) fn load_and_attach(options: &Options, cgroup: &File) -> anyhow::Result<Loaded> {
+    let mut object = load(options)?;
+    watch_ports(&mut object, &options.ports)?;
+    let mut packets = Vec::new();
+    for (name, attach_type) in PACKETS {
+        let program: &mut CgroupSkb = program(&mut object, name)?;
+        let link = program
+            .attach(cgroup, attach_type, CgroupAttachMode::Single)
+            .and_then(|id| program.take_link(id))
+            .with_context(|| format!("attaching {name}"))?;
+        let program_id = program.info().with_context(|| format!("asking about {name}"))?.id();
+        packets.push(Packets { name, program_id, _link: link });
+    }
+    attach_lifecycle(&mut object);
+    let logger = match &options.kernel_log {
+        Some(_) => Some(aya_log::EbpfLogger::init(&mut object).context("reading the kernel log")?),
+        None => None,
+    };
+    let mut take = |name| object.take_map(name).with_context(|| format!("map {name}"));
+    Ok(Loaded {
+        data: take("DATA")?.try_into()?,
+        control: take("CONTROL")?.try_into()?,
+        counters: take("COUNTERS")?.try_into()?,
+        programs: Programs { _object: object, packets },
+        logger,
+    })
+}
+
+/// Loads object and packet programs, with the network namespace told by the kernel if it can
+/// (6.15 and later), else with cgroups in its place.
+fn load(options: &Options) -> anyhow::Result<Ebpf> {
+    load_with(options, true).or_else(|_| load_with(options, false))
+}
+
+fn load_with(options: &Options, has_netns_cookie: bool) -> anyhow::Result<Ebpf> {
+    let level = options.kernel_log.as_deref().map_or(Ok(0), log_level)?;
+    let mut object = EbpfLoader::new()
+        .override_global("HAS_NETNS_COOKIE", &u8::from(has_netns_cookie), true)
+        .override_global("FIRST_BYTES", &u8::from(options.first_bytes), true)
+        .override_global("AYA_LOG_LEVEL", &level, true)
+        .map_max_entries("DATA", ring_size(options.ring_bytes)?)
+        .map_max_entries("CONTROL", ring_size(options.control_ring_bytes)?)
+        .load(OBJECT)
+        .context("loading the kernel object")?;
+    for (name, _) in PACKETS {
+        let program: &mut CgroupSkb = program(&mut object, name)?;
+        program.load().with_context(|| format!("loading {name}"))?;
+    }
+    Ok(object)
+}
+
+/// Ring sizes are powers of two of whole pages; 64 KiB pages are the largest in use.
+fn ring_size(bytes: u32) -> anyhow::Result<u32> {
+    const RING_BYTES_MIN: u32 = 1 << 16;
+    const RING_BYTES_MAX: u32 = 1 << 30;
+    anyhow::ensure!(
+        bytes <= RING_BYTES_MAX,
+        "a ring of {bytes} bytes is more than the {RING_BYTES_MAX} that the kernel gives"
+    );
+    Ok(bytes.max(RING_BYTES_MIN).next_power_of_two())
+}
+
+/// Levels as the kernel side numbers them.
+fn log_level(name: &str) -> anyhow::Result<u8> {
+    const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+    let index = LEVELS.iter().position(|level| *level == name);
+    index
+        .and_then(|index| u8::try_from(index + 1).ok())
+        .with_context(|| format!("kernel log level `{name}`: use one of {}", LEVELS.join(", ")))
+}
+
+fn watch_ports(object: &mut Ebpf, ports: &[u16]) -> anyhow::Result<()> {
+    let mut words = [0_u64; PORT_WORDS];
+    for port in ports {
+        words[usize::from(port / 64)] |= 1 << (port % 64);
+    }
+    let map = object.map_mut("PORTS").context("map PORTS")?;
+    let mut map: Array<_, u64> = map.try_into()?;
+    for (index, word) in (0..).zip(words).filter(|(_, word)| *word != 0) {
+        map.set(index, word, 0).context("setting the watched ports")?;
+    }
+    Ok(())
+}
+
+fn attach_lifecycle(object: &mut Ebpf) {
+    let btf = match Btf::from_sys_fs() {
+        Ok(btf) => btf,
+        Err(error) => return tracing::warn!(%error, "no BTF: processes of sockets stay unknown"),
+    };
+    for (name, tracepoint) in LIFECYCLE {
+        if let Err(error) = attach_tracepoint(object, name, tracepoint, &btf) {
+            tracing::warn!(tracepoint, "not attached; goes on without it: {error:#}");
+        }
+    }
+}
+
+fn attach_tracepoint(
+    object: &mut Ebpf,
+    name: &str,
+    tracepoint: &str,
+    btf: &Btf,
+) -> anyhow::Result<()> {
+    let program: &mut BtfTracePoint = program(object, name)?;
+    program.load(tracepoint, btf).context("loading")?;
+    program.attach().context("attaching")?;
+    Ok(())
+}
+
+fn program<'a, P>(object: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut P>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
+{
+    let program = object.program_mut(name);
+    Ok(program.with_context(|| format!("the kernel object has no program {name}"))?.try_into()?)
+}
+
+/// One entry a part: the rings with the packet programs, and each tracepoint.
+pub(super) fn probe() -> Vec<(String, Result<(), String>)> {
+    let mut parts = Vec::new();
+    let options = Options {
+        ports: Vec::new(),
+        cgroup: None,
+        ring_bytes: 0,
+        control_ring_bytes: 0,
+        kernel_log: None,
+        first_bytes: true,
+    };
+    let mut object = match load(&options) {
+        Ok(object) => object,
+        Err(error) => {
+            parts.push(("rings and packet programs".to_owned(), Err(format!("{error:#}"))));
+            return parts;
+        }
+    };
+    parts.push(("rings and packet programs".to_owned(), Ok(())));
+    for (name, tracepoint) in LIFECYCLE {
+        let attached = Btf::from_sys_fs()
+            .context("reading BTF")
+            .and_then(|btf| attach_tracepoint(&mut object, name, tracepoint, &btf));
+        parts.push((
+            format!("tracepoint {tracepoint}"),
+            attached.map_err(|error| format!("{error:#}")),
+        ));
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ring_sizes_are_what_the_kernel_takes() {
+        assert_eq!(ring_size(0).unwrap(), 65_536);
+        assert_eq!(ring_size(16 << 20).unwrap(), 16 << 20);
+        assert_eq!(ring_size((16 << 20) + 1).unwrap(), 32 << 20);
+        assert!(ring_size(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn a_loose_link_is_told_from_a_held_one() {
+        let held = "pos:\t0\nlink_type:\tcgroup\nprog_id:\t7\ncgroup_id:\t1\nattach_type:\t0\n";
+        assert_eq!(program_of_loose_link(held), None);
+        let loose = held.replace("cgroup_id:\t1", "cgroup_id:\t0");
+        assert_eq!(program_of_loose_link(&loose), Some(7));
+        assert_eq!(program_of_loose_link("pos:\t0\nflags:\t02\n"), None);
+    }
+
+    #[test]
+    fn log_levels_are_numbered_from_error() {
+        assert_eq!((log_level("error").unwrap(), log_level("trace").unwrap()), (1, 5));
+        assert!(log_level("loud").unwrap_err().to_string().contains("error, warn"));
+    }
+}

@@ -1,0 +1,221 @@
+//! Brings what building, testing and the demo need and this machine has not.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, fs};
+
+use anyhow::{Context as _, bail, ensure};
+use clap::ValueEnum;
+
+/// What the set-up is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Purpose {
+    /// An ordinary build, with the checked-in kernel object.
+    Build,
+    /// Building the kernel object from source.
+    Ebpf,
+    /// Live tests and the demo: real servers and captures.
+    Live,
+    /// A real Apache Kafka.
+    Kafka,
+    /// Load generators and their peers.
+    Bench,
+}
+
+/// A command, and the Debian package that brings it.
+struct Tool {
+    purpose: Purpose,
+    command: &'static str,
+    package: &'static str,
+}
+
+const TOOLS: [Tool; 13] = [
+    Tool { purpose: Purpose::Build, command: "cc", package: "gcc" },
+    Tool { purpose: Purpose::Build, command: "c++", package: "g++" },
+    Tool { purpose: Purpose::Build, command: "make", package: "make" },
+    Tool { purpose: Purpose::Live, command: "nginx", package: "nginx-light" },
+    Tool { purpose: Purpose::Live, command: "tcpdump", package: "tcpdump" },
+    Tool { purpose: Purpose::Live, command: "ip", package: "iproute2" },
+    Tool { purpose: Purpose::Live, command: "setpriv", package: "util-linux" },
+    Tool { purpose: Purpose::Kafka, command: "java", package: "openjdk-17-jre-headless" },
+    Tool { purpose: Purpose::Kafka, command: "mvn", package: "maven" },
+    Tool { purpose: Purpose::Kafka, command: "kcat", package: "kcat" },
+    Tool { purpose: Purpose::Bench, command: "wrk", package: "wrk" },
+    Tool { purpose: Purpose::Bench, command: "h2load", package: "nghttp2-client" },
+    Tool { purpose: Purpose::Bench, command: "bpftool", package: "bpftool" },
+];
+
+/// Version of bpf-linker, and the LLVM that it is built with. The linker must be at least as new as
+/// the LLVM of the compiler whose bitcode it reads.
+const BPF_LINKER: &str = "0.13.0";
+const LLVM: &str = "22";
+const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
+
+/// Brings everything for `purposes`; what is there already is left alone.
+///
+/// # Errors
+///
+/// When something is missing that only root can install (with the command to run), or when an
+/// installation fails.
+pub fn ensure_for(purposes: &[Purpose]) -> anyhow::Result<()> {
+    let missing: Vec<&str> = TOOLS
+        .iter()
+        .filter(|tool| purposes.contains(&tool.purpose) && find(tool.command).is_none())
+        .map(|tool| tool.package)
+        .collect();
+    install_packages(&missing)?;
+    if purposes.contains(&Purpose::Ebpf) {
+        ebpf_toolchain()?;
+    }
+    Ok(())
+}
+
+/// A compiler that can build `core` for BPF, and the linker that goes with it.
+pub struct EbpfToolchain {
+    /// rustc with its library sources.
+    pub rustc: PathBuf,
+    /// bpf-linker.
+    pub linker: PathBuf,
+    /// Strips debug sections and leaves BTF.
+    pub objcopy: PathBuf,
+}
+
+/// Finds the eBPF toolchain, and brings what is missing of it: library sources through rustup, or
+/// a compiler with sources from Debian where rustup has no network; bpf-linker is built once and
+/// kept in the user's cache.
+///
+/// # Errors
+///
+/// As [`ensure_for`].
+pub fn ebpf_toolchain() -> anyhow::Result<EbpfToolchain> {
+    let objcopy = Path::new(LLVM_PREFIX).join("bin/llvm-objcopy");
+    let has_llvm = objcopy.exists() && Path::new(LLVM_PREFIX).join("lib/libLLVM.so").exists();
+    if !has_llvm {
+        install_packages(&["llvm-22-dev"])?;
+    }
+    Ok(EbpfToolchain { rustc: rustc_with_sources()?, linker: bpf_linker()?, objcopy })
+}
+
+fn rustc_with_sources() -> anyhow::Result<PathBuf> {
+    let own = find("rustc").context("rustc is missing: install Rust from rustup.rs")?;
+    let packaged = Path::new("/usr/bin/rustc");
+    for rustc in [own.as_path(), packaged] {
+        if has_sources(rustc) && llvm_of(rustc).is_some_and(|llvm| llvm <= llvm_of_linker()) {
+            return Ok(rustc.to_path_buf());
+        }
+    }
+    if llvm_of(&own).is_some_and(|llvm| llvm <= llvm_of_linker()) && find("rustup").is_some() {
+        println!("setup: rustup component add rust-src");
+        let mut add = Command::new("rustup");
+        add.args(["component", "add", "rust-src"]).stderr(Stdio::null());
+        if add.status().is_ok_and(|status| status.success()) && has_sources(&own) {
+            return Ok(own);
+        }
+        println!("setup: rustup could not bring it; taking Debian's packages instead");
+    }
+    install_packages(&["rustc-web", "rust-web-src"])?;
+    ensure!(has_sources(packaged), "{} has no library sources", packaged.display());
+    Ok(packaged.to_path_buf())
+}
+
+fn has_sources(rustc: &Path) -> bool {
+    let sysroot = output(Command::new(rustc).args(["--print", "sysroot"]));
+    sysroot.is_some_and(|root| {
+        Path::new(root.trim()).join("lib/rustlib/src/rust/library/core").exists()
+    })
+}
+
+/// Major version of the LLVM in a compiler.
+fn llvm_of(rustc: &Path) -> Option<u32> {
+    let version = output(Command::new(rustc).arg("-vV"))?;
+    let llvm = version.lines().find_map(|line| line.strip_prefix("LLVM version: "))?;
+    llvm.split('.').next()?.parse().ok()
+}
+
+fn llvm_of_linker() -> u32 {
+    LLVM.parse().unwrap_or(0)
+}
+
+fn bpf_linker() -> anyhow::Result<PathBuf> {
+    let root = cache()?.join(format!("bpf-linker-{BPF_LINKER}-llvm{LLVM}"));
+    let linker = root.join("bin/bpf-linker");
+    if linker.exists() {
+        return Ok(linker);
+    }
+    println!("setup: building bpf-linker {BPF_LINKER} for LLVM {LLVM}, about two minutes, once");
+    let built = Command::new("cargo")
+        .args(["install", "bpf-linker", "--version", BPF_LINKER, "--locked", "--quiet"])
+        .args(["--no-default-features", "--features", &format!("llvm-{LLVM}")])
+        .arg("--root")
+        .arg(&root)
+        .env("LLVM_PREFIX", LLVM_PREFIX)
+        .env("LLVM_SYS_221_PREFIX", LLVM_PREFIX)
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_TARGET_DIR")
+        .status()
+        .context("running cargo install bpf-linker")?;
+    ensure!(built.success() && linker.exists(), "bpf-linker could not be built: {built}");
+    Ok(linker)
+}
+
+/// Where things are kept that are made once for all checkouts.
+///
+/// # Errors
+///
+/// When there is no home directory, or it cannot be written to.
+pub fn cache() -> anyhow::Result<PathBuf> {
+    let base = env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
+        .context("neither XDG_CACHE_HOME nor HOME is set")?;
+    let cache = base.join("keywatch");
+    fs::create_dir_all(&cache).with_context(|| format!("making {}", cache.display()))?;
+    Ok(cache)
+}
+
+/// Names the packages, then installs them as root, or says which command would.
+fn install_packages(packages: &[&str]) -> anyhow::Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let command = format!("apt-get install -y --no-install-recommends {}", packages.join(" "));
+    ensure!(find("apt-get").is_some(), "missing: {}; install them", packages.join(", "));
+    if !is_root() {
+        bail!("missing: {}; run: sudo {command}", packages.join(", "));
+    }
+    println!("setup: {command}");
+    let apt = |arguments: &[&str]| -> anyhow::Result<bool> {
+        let status = Command::new("apt-get")
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdout(Stdio::null())
+            .status()
+            .context("running apt-get")?;
+        Ok(status.success())
+    };
+    let mut arguments = vec!["install", "-y", "-q", "--no-install-recommends"];
+    arguments.extend(packages);
+    // Lists of packages may be old, or not there at all on a fresh machine.
+    let installed = apt(&arguments)? || (apt(&["update", "-q"])? && apt(&arguments)?);
+    ensure!(installed, "`{command}` failed; run it by hand to see why");
+    Ok(())
+}
+
+/// Whether this process runs as root.
+pub fn is_root() -> bool {
+    output(Command::new("id").arg("-u")).is_some_and(|id| id.trim() == "0")
+}
+
+/// Where a command is, by PATH and the folders that root's commands are in.
+pub fn find(command: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|folder| folder.join(command))
+        .find(|file| file.is_file())
+}
+
+fn output(command: &mut Command) -> Option<String> {
+    let output = command.stderr(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
