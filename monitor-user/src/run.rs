@@ -82,7 +82,6 @@ fn options(args: &RunArgs, config: &Config, ports: &[u16]) -> Options {
     }
 }
 
-<<<<<<< HEAD
 async fn watch(mut capture: Capture, mut stop: Stop, driver: &mut Driver) -> Result<()> {
     let mut seen = Health::default();
     let mut timer = interval(TICK);
@@ -153,7 +152,8 @@ async fn drain_rest(capture: &mut Capture, stop: &mut Stop, driver: &mut Driver)
 fn look_after(capture: &mut Capture, seen: &mut Health, driver: &mut Driver) {
     let health = capture.health();
     let bytes = health.lost_bytes.saturating_sub(seen.lost_bytes);
-    let events = health.lost_events.saturating_sub(seen.lost_events);
+    let lost = |health: &Health| health.lost_events + health.lost_controls;
+    let events = lost(&health).saturating_sub(lost(seen));
     if bytes > 0 || events > 0 {
         tracing::warn!(bytes, events, "capture lost data; a larger ring_bytes may help");
         driver.impairment(now(), &Impairment::Lost { bytes, events });
@@ -164,6 +164,7 @@ fn look_after(capture: &mut Capture, seen: &mut Health, driver: &mut Driver) {
             driver.impairment(now(), &Impairment::Detached { program: program.clone() });
         }
     }
+    driver.summary().capture = Some(health.clone());
     *seen = health;
 }
 
