@@ -232,8 +232,11 @@ mod tests {
     use super::super::fixture::*;
     use super::*;
 
-    /// Payloads with their times, the tally, and the fault in words.
-    fn all(file: &[u8]) -> (Vec<(u64, Vec<u8>, u32)>, Tally, Option<String>) {
+    /// Time, payload and missing bytes of a segment.
+    type Got = (u64, Vec<u8>, u32);
+
+    /// What came, the tally, and the fault in words.
+    fn all(file: &[u8]) -> (Vec<Got>, Tally, Option<String>) {
         let mut got = Vec::new();
         let mut tally = Tally::default();
         let result = read(file, &mut tally, &mut |input| {
