@@ -111,8 +111,9 @@ async fn watch(mut capture: Capture, mut stop: Stop, driver: &mut Driver) -> Res
             }
         }
     };
+    end_at_second_signal();
     capture.detach();
-    drain_rest(&mut capture, &mut stop, driver).await;
+    drain_rest(&mut capture, driver);
     look_after(&mut capture, &mut seen, driver);
     result
 }
@@ -126,25 +127,32 @@ fn announce(options: &Options, capture: &Capture) {
     notify("READY=1");
 }
 
-/// What the rings still hold; a second signal cuts it short.
-async fn drain_rest(capture: &mut Capture, stop: &mut Stop, driver: &mut Driver) {
-    stop.deadline = None;
-    loop {
-        let got = capture.drain(BATCH_MAX, &mut |input| {
+/// From here on a signal ends the program whatever it is doing. The spool is safe at any time.
+fn end_at_second_signal() {
+    let wait = || -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            Stop::new(None)?.asked().await;
+            Ok(())
+        })
+    };
+    std::thread::spawn(move || match wait() {
+        Ok(()) => {
+            tell("stopped at once: what was not written yet is lost");
+            std::process::exit(1);
+        }
+        Err(error) => tracing::warn!("a second signal is not listened for: {error:#}"),
+    });
+}
+
+/// What the rings still hold: no more than their size.
+fn drain_rest(capture: &mut Capture, driver: &mut Driver) {
+    let mut got = BATCH_MAX;
+    while got > 0 {
+        got = capture.drain(BATCH_MAX, &mut |input| {
             // Nobody reads the output any more: what is left goes nowhere.
             let _ = driver.handle(input);
         });
-        if got == 0 {
-            return;
-        }
-        tokio::select! {
-            biased;
-            () = stop.asked() => {
-                tell("stopped at once: what the kernel still held is lost");
-                return;
-            }
-            () = tokio::task::yield_now() => {}
-        }
     }
 }
 
