@@ -11,6 +11,7 @@ pub mod alert;
 pub mod call;
 pub mod decode;
 pub mod engine;
+mod flows;
 pub mod identity;
 pub mod input;
 pub mod limits;

@@ -14,8 +14,10 @@ pub struct Limits {
     /// How long a hole is waited for before it counts as a gap: several retransmission time-outs.
     pub reorder_wait_max: Duration,
     /// A request or response head: four times nginx's `large_client_header_buffers` default of 8 KiB.
+    /// Of a larger head the beginning counts, and whatever says how long the body is.
     pub head_bytes_max: usize,
-    /// Header fields in one head: Apache's `LimitRequestFields` is 100.
+    /// Header fields in one head: Apache's `LimitRequestFields` is 100. More are read and noted; the
+    /// size of the head bounds them.
     pub headers_max: usize,
     /// Requests in flight on one connection: ten times what pipelining clients are seen to use.
     pub pipeline_max: usize,
@@ -23,6 +25,11 @@ pub struct Limits {
     pub body_prefix_bytes: usize,
     /// A flow without traffic is dropped after this; nginx's keep-alive default is 75 s.
     pub idle_max: Duration,
+    /// A closed flow, or one without payload, is remembered so long: Linux's TIME_WAIT is 60 s.
+    pub closed_max: Duration,
+    /// Bytes held over all flows for heads, requests in flight and what is out of order; the flow
+    /// used longest ago goes first. Twice what 100,000 flows with one request of 1 KiB each need.
+    pub held_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -37,6 +44,8 @@ impl Default for Limits {
             pipeline_max: 1024,
             body_prefix_bytes: 512,
             idle_max: Duration::from_secs(300),
+            closed_max: Duration::from_secs(60),
+            held_bytes_max: 256 << 20,
         }
     }
 }

@@ -158,7 +158,8 @@ fn start_log(cli: &Cli, config: &Config) {
         (false, _) => LogLevel::Trace,
     };
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(level.as_str()))
+        // What the kernel side logs is asked for by --kernel-log alone.
+        .with_env_filter(EnvFilter::new(format!("{},keywatch_bpf=trace", level.as_str())))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     let result = match cli.log_format.unwrap_or(config.log.format) {

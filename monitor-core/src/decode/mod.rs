@@ -1,46 +1,296 @@
 //! The Decoder: captured bytes in, API calls out.
 
-use serde::Serialize;
+mod counters;
+mod flow;
+mod handshake;
+mod http1;
+mod sniff;
 
-use crate::call::ApiCall;
+use std::collections::{BTreeSet, VecDeque};
+
+pub use self::counters::Counters;
+use self::flow::{FlowState, Life, Shell};
+use self::handshake::Handshake;
+use crate::call::{Anomalies, ApiCall};
+use crate::flows::key::{PairKey, Side};
+use crate::flows::table::{Slot, Standing, Table};
 use crate::identity::Identifier;
-use crate::input::Input;
+use crate::input::{Direction, FlowKey, Input, Open, Segment, TcpFlags};
 use crate::limits::Limits;
-
-/// What the Decoder did and where it met a bound; nothing is dropped without a count here.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Counters {
-    /// Calls given out.
-    pub calls: u64,
-    /// Payload bytes that the kernel side could not deliver.
-    pub lost_bytes: u64,
-}
+use crate::time::EventTime;
 
 /// Turns [`Input`] into [`ApiCall`]s. State per flow.
 pub struct Decoder {
+    limits: Limits,
+    identifier: Identifier,
+    server_ports: Box<[u16]>,
     counters: Counters,
+    calls: VecDeque<ApiCall>,
+    table: Table<Tracked>,
+    /// Streams that wait for missing bytes, by when they stop to.
+    deadlines: BTreeSet<(EventTime, Slot, Side)>,
+    reorder_bytes: usize,
+    held_bytes: usize,
+    now: EventTime,
+}
+
+/// A flow, and what the totals hold of it.
+struct Tracked {
+    flow: FlowState,
+    reorder_bytes: usize,
+    held_bytes: usize,
+    /// For each side the deadline, and the sequence number that it waits for.
+    waits: [Option<(EventTime, u32)>; 2],
 }
 
 impl Decoder {
     /// `server_ports`: which ports belong to servers, to tell client from server where no handshake
     /// was seen; empty when not known.
-    pub fn new(_limits: Limits, _identifier: Identifier, _server_ports: &[u16]) -> Decoder {
-        Decoder { counters: Counters::default() }
+    pub fn new(limits: Limits, identifier: Identifier, server_ports: &[u16]) -> Decoder {
+        Decoder {
+            limits,
+            identifier,
+            server_ports: server_ports.into(),
+            counters: Counters::default(),
+            calls: VecDeque::new(),
+            table: Table::new(0),
+            deadlines: BTreeSet::new(),
+            reorder_bytes: 0,
+            held_bytes: 0,
+            now: EventTime::default(),
+        }
+    }
+
+    /// With a seed for the hash of the flow table. It changes nothing that is given out; a random one
+    /// keeps clients from choosing addresses that collide. To be set before the first input.
+    pub fn with_hash_seed(mut self, seed: u64) -> Decoder {
+        if self.table.len() == 0 {
+            self.table = Table::new(seed);
+        }
+        self
     }
 
     /// Takes one input, in order of capture.
-    pub fn handle_input(&mut self, _input: Input<'_>) {}
+    pub fn handle_input(&mut self, input: Input<'_>) {
+        match input {
+            Input::Segment(segment) => self.segment(&segment),
+            Input::Open(open) => self.open(&open),
+            Input::Owner { flow, owner } => match self.table.find(&PairKey::of(&flow).0) {
+                Some(slot) => {
+                    if let Some(tracked) = self.table.at(slot) {
+                        tracked.flow.ends.own(owner);
+                    }
+                }
+                None => self.counters.owners_unknown += 1,
+            },
+            Input::Lost { time, flow, direction, bytes } => {
+                self.lost(time, &flow, direction, bytes);
+            }
+            Input::Close { time, flow } => {
+                self.pass(time);
+                if let Some(slot) = self.table.find(&PairKey::of(&flow).0) {
+                    self.remove(slot, Anomalies::empty());
+                }
+            }
+            Input::Tick(time) => self.pass(time),
+        }
+        self.keep_bounds();
+    }
 
     /// The next finished call.
     pub fn poll_call(&mut self) -> Option<ApiCall> {
-        None
+        self.calls.pop_front()
     }
 
     /// No input follows: gives out what is still open, as incomplete as it is.
-    pub fn finish(&mut self) {}
+    pub fn finish(&mut self) {
+        while let Some(slot) = self.table.victim() {
+            self.remove(slot, Anomalies::empty());
+        }
+    }
 
     /// What happened so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Flows that are known at present.
+    pub fn flows(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Memory that depends on what was captured, about, in bytes; calls that wait to be polled aside.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes + self.table.len() * Table::<Tracked>::entry_bytes()
+    }
+
+    fn segment(&mut self, segment: &Segment<'_>) {
+        self.counters.segments += 1;
+        self.counters.payload_bytes += segment.payload.len() as u64;
+        self.pass(segment.time);
+        let (key, side) = PairKey::new(segment.source, segment.target, segment.scope);
+        let Some(slot) = self.slot_of(key, side, segment) else { return };
+        self.with_flow(slot, |flow, shell| flow.segment(side, segment, shell));
+    }
+
+    /// The flow that a segment belongs to, a new one where there is none.
+    fn slot_of(&mut self, key: PairKey, side: Side, segment: &Segment<'_>) -> Option<Slot> {
+        let Some(slot) = self.table.find(&key) else {
+            let is_empty = segment.payload.is_empty() && segment.missing == 0;
+            if is_empty && !segment.flags.contains(TcpFlags::SYN) {
+                self.counters.segments_unknown += 1;
+                return None;
+            }
+            let flow = handshake::begin(key, side, segment, &self.server_ports);
+            return Some(self.insert(key, flow));
+        };
+        let flow = &mut self.table.at(slot)?.flow;
+        match handshake::judge(flow, side, segment) {
+            Handshake::Same => Some(slot),
+            Handshake::Another => {
+                let next = handshake::succeed(flow, side, segment, &self.server_ports);
+                self.remove(slot, Anomalies::empty());
+                Some(self.insert(key, next))
+            }
+            Handshake::Unclear => {
+                self.counters.syns_ignored += 1;
+                None
+            }
+        }
+    }
+
+    fn open(&mut self, open: &Open) {
+        self.pass(open.time);
+        let (key, client) = PairKey::of(&open.flow);
+        if let Some(slot) = self.table.find(&key) {
+            let Some(tracked) = self.table.at(slot) else { return };
+            let isn = tracked.flow.ends.client_isn();
+            if tracked.flow.life == Life::Open && isn.is_none_or(|isn| isn == open.client_isn) {
+                tracked.flow.start(client, open);
+                return;
+            }
+            self.remove(slot, Anomalies::empty());
+        }
+        self.insert(key, FlowState::opened(key, client, open));
+    }
+
+    fn lost(&mut self, time: EventTime, flow: &FlowKey, direction: Direction, bytes: u64) {
+        self.counters.lost_bytes += bytes;
+        self.pass(time);
+        let (key, client) = PairKey::of(flow);
+        let Some(slot) = self.table.find(&key) else { return };
+        let side = match direction {
+            Direction::ToServer => client,
+            Direction::ToClient => client.other(),
+        };
+        self.with_flow(slot, |flow, shell| {
+            flow.ends.orient(|| client);
+            flow.streams[side.index()].lose(bytes);
+            flow.pump(side, time, shell);
+        });
+    }
+
+    /// Time goes on: what has waited too long is given up.
+    fn pass(&mut self, time: EventTime) {
+        if time <= self.now {
+            return;
+        }
+        self.now = time;
+        while let Some(&(deadline, slot, side)) = self.deadlines.first() {
+            if deadline > time {
+                break;
+            }
+            self.counters.reorder_timeouts += 1;
+            self.with_flow(slot, |flow, shell| flow.give_up(side, time, shell));
+        }
+        let bounds =
+            [(Standing::Spare, self.limits.closed_max), (Standing::Kept, self.limits.idle_max)];
+        for (standing, wait) in bounds {
+            while let Some((slot, used)) = self.table.oldest(standing) {
+                if used.after(wait) >= time {
+                    break;
+                }
+                let open = self.table.at(slot).is_some_and(|it| it.flow.life == Life::Open);
+                self.counters.flows_expired += u64::from(open);
+                self.remove(slot, Anomalies::EVICTED);
+            }
+        }
+    }
+
+    fn insert(&mut self, key: PairKey, flow: FlowState) -> Slot {
+        while self.table.len() >= self.limits.flows_max.max(1) {
+            let Some(slot) = self.table.victim() else { break };
+            let open = self.table.at(slot).is_some_and(|it| it.flow.life == Life::Open);
+            self.counters.flows_evicted += u64::from(open);
+            self.remove(slot, Anomalies::EVICTED);
+        }
+        self.counters.flows_opened += 1;
+        self.counters.flows_midstream += u64::from(!flow.from_start);
+        let tracked = Tracked { flow, reorder_bytes: 0, held_bytes: 0, waits: [None; 2] };
+        self.table.insert(key, self.now, tracked)
+    }
+
+    fn remove(&mut self, slot: Slot, why: Anomalies) {
+        let now = self.now;
+        self.with_flow(slot, |flow, shell| flow.finish(now, why, shell));
+        if let Some(tracked) = self.table.remove(slot) {
+            self.reorder_bytes -= tracked.reorder_bytes;
+            self.held_bytes -= tracked.held_bytes;
+            for (side, wait) in Side::BOTH.into_iter().zip(tracked.waits) {
+                if let Some((deadline, _)) = wait {
+                    self.deadlines.remove(&(deadline, slot, side));
+                }
+            }
+        }
+    }
+
+    /// Does something with a flow and keeps the accounts.
+    fn with_flow(&mut self, slot: Slot, act: impl FnOnce(&mut FlowState, &mut Shell<'_>)) {
+        let Some(tracked) = self.table.at(slot) else { return };
+        let mut shell = Shell {
+            limits: &self.limits,
+            identifier: &self.identifier,
+            counters: &mut self.counters,
+            calls: &mut self.calls,
+        };
+        act(&mut tracked.flow, &mut shell);
+        let flow = &tracked.flow;
+        let (reorder_bytes, held_bytes) = (flow.reorder_bytes(), flow.held_bytes());
+        self.reorder_bytes = self.reorder_bytes - tracked.reorder_bytes + reorder_bytes;
+        self.held_bytes = self.held_bytes - tracked.held_bytes + held_bytes;
+        (tracked.reorder_bytes, tracked.held_bytes) = (reorder_bytes, held_bytes);
+        for side in Side::BOTH {
+            let wait = &mut tracked.waits[side.index()];
+            let stream = &flow.streams[side.index()];
+            let seq = stream.waits().then(|| stream.next_seq());
+            if wait.map(|(_, seq)| seq) != seq {
+                if let Some((deadline, _)) = wait.take() {
+                    self.deadlines.remove(&(deadline, slot, side));
+                }
+                *wait = seq.map(|seq| (self.now.after(self.limits.reorder_wait_max), seq));
+                if let Some((deadline, _)) = wait {
+                    self.deadlines.insert((*deadline, slot, side));
+                }
+            }
+        }
+        let in_use = flow.life == Life::Open && flow.has_payload;
+        let standing = if in_use { Standing::Kept } else { Standing::Spare };
+        self.table.touch(slot, self.now, standing);
+    }
+
+    /// Gives up holes, then flows, until what is held is within its bounds.
+    fn keep_bounds(&mut self) {
+        while self.reorder_bytes > self.limits.reorder_bytes_max {
+            let Some(&(_, slot, side)) = self.deadlines.first() else { break };
+            self.counters.reorder_evictions += 1;
+            let now = self.now;
+            self.with_flow(slot, |flow, shell| flow.give_up(side, now, shell));
+        }
+        while self.held_bytes > self.limits.held_bytes_max {
+            let Some((slot, _)) = self.table.oldest(Standing::Kept) else { break };
+            self.counters.flows_evicted += 1;
+            self.counters.flows_evicted_for_memory += 1;
+            self.remove(slot, Anomalies::EVICTED);
+        }
     }
 }

@@ -1,0 +1,260 @@
+//! Message heads: gathered from chunks, bounded, parsed once.
+//!
+//! The common head lies whole in one chunk and is parsed where it is. Others are gathered; they are
+//! parsed when their end has been found, so that single bytes cost no more than one look each.
+
+use std::mem::MaybeUninit;
+
+use httparse::{EMPTY_HEADER, Error, Header, Status};
+use memchr::memchr;
+
+use super::framing::Framing;
+use crate::call::Anomalies;
+use crate::decode::Counters;
+use crate::limits::Limits;
+
+/// Header fields that fit on the stack; more are parsed in a buffer of their own.
+const HEADERS_INLINE: usize = 128;
+
+/// Bytes kept of a line behind the limit: enough for any framing field.
+const LINE_BYTES_MAX: usize = 256;
+
+/// What a head must show within its first bytes: methods have at most this many.
+const METHOD_BYTES_MAX: usize = 32;
+
+/// How strictly a head is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Mode {
+    /// By the letter.
+    Strict,
+    /// As lenient servers and browsers do: several spaces, folded and invalid fields.
+    Lenient,
+}
+
+/// What requests and responses have each their own way of.
+pub(super) trait Parse {
+    /// What a head becomes.
+    type Head;
+
+    /// Parses a head at the front of `bytes`: the value and how many bytes it took.
+    fn parse<'b>(
+        &self,
+        bytes: &'b [u8],
+        mode: Mode,
+        headers: &mut [MaybeUninit<Header<'b>>],
+    ) -> Result<Status<(Self::Head, usize)>, Error>;
+
+    /// Stands for a head that does not parse.
+    fn unreadable(&self) -> Self::Head;
+
+    /// Framing and oddities of a head, to add to.
+    fn framing<'h>(&self, head: &'h mut Self::Head) -> &'h mut Framing;
+
+    /// Whether bytes, of which there may be few, can begin a head.
+    fn plausible(&self, start: &[u8]) -> bool;
+}
+
+/// Reads heads, one after the other.
+pub(super) struct HeadReader<H> {
+    bytes: Vec<u8>,
+    /// The rest of a head that is too large.
+    rest: Option<Box<Rest<H>>>,
+}
+
+/// What came of a chunk.
+pub(super) enum Step<H> {
+    /// All of it was taken and the head goes on.
+    More,
+    /// A head ended after so many bytes of the chunk.
+    Head(H, usize),
+    /// These bytes, and the chunk after them, are not a head.
+    Implausible(Vec<u8>),
+}
+
+struct Rest<H> {
+    head: H,
+    line: Vec<u8>,
+}
+
+impl<H> Default for HeadReader<H> {
+    fn default() -> HeadReader<H> {
+        HeadReader { bytes: Vec::new(), rest: None }
+    }
+}
+
+impl<H> HeadReader<H> {
+    /// Begins with bytes that were found by other means.
+    pub(super) fn begin(&mut self, bytes: Vec<u8>) {
+        (self.bytes, self.rest) = (bytes, None);
+    }
+
+    /// Whether no byte of a head has been seen.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.rest.is_none()
+    }
+
+    /// Forgets what was gathered.
+    pub(super) fn clear(&mut self) {
+        (self.bytes, self.rest) = (Vec::new(), None);
+    }
+
+    /// Memory held, bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        let rest = self.rest.as_ref().map_or(0, |_| size_of::<Rest<H>>() + LINE_BYTES_MAX);
+        self.bytes.capacity() + rest
+    }
+
+    /// Takes a chunk that is not empty.
+    pub(super) fn read<P: Parse<Head = H>>(
+        &mut self,
+        parser: &P,
+        chunk: &[u8],
+        limits: &Limits,
+        counters: &mut Counters,
+    ) -> Step<H> {
+        if self.rest.is_some() {
+            return self.read_rest(parser, chunk);
+        }
+        if self.bytes.is_empty() {
+            let mut headers = [const { MaybeUninit::uninit() }; HEADERS_INLINE];
+            let count = limits.headers_max.min(HEADERS_INLINE);
+            if let Ok(Status::Complete((head, used))) =
+                parser.parse(chunk, Mode::Strict, &mut headers[..count])
+                && used <= limits.head_bytes_max
+            {
+                return Step::Head(head, used);
+            }
+        }
+        if self.bytes.len() < METHOD_BYTES_MAX && !self.start_is_plausible(parser, chunk) {
+            return Step::Implausible(std::mem::take(&mut self.bytes));
+        }
+        self.gather(parser, chunk, limits, counters)
+    }
+
+    fn start_is_plausible<P: Parse>(&self, parser: &P, chunk: &[u8]) -> bool {
+        let mut start = [0; METHOD_BYTES_MAX];
+        let both = self.bytes.iter().chain(chunk);
+        let count = start.iter_mut().zip(both).map(|(to, from)| *to = *from).count();
+        parser.plausible(&start[..count])
+    }
+
+    /// Adds to the gathered bytes and parses them when the head is whole.
+    fn gather<P: Parse<Head = H>>(
+        &mut self,
+        parser: &P,
+        chunk: &[u8],
+        limits: &Limits,
+        counters: &mut Counters,
+    ) -> Step<H> {
+        let had = self.bytes.len();
+        let room = limits.head_bytes_max.saturating_sub(had).min(chunk.len());
+        self.bytes.extend_from_slice(&chunk[..room]);
+        // The line end before the last two bytes may be part of the head's end.
+        if let Some(end) = end_of_head(&self.bytes, had.saturating_sub(2)) {
+            let mut bytes = std::mem::take(&mut self.bytes);
+            bytes.truncate(end);
+            return Step::Head(parse_whole(parser, &bytes, limits, counters), end - had);
+        }
+        if self.bytes.len() < limits.head_bytes_max {
+            return Step::More;
+        }
+        counters.heads_too_large += 1;
+        let mut bytes = std::mem::take(&mut self.bytes);
+        let lines = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let line = bytes.split_off(lines);
+        let mut head = if bytes.is_empty() {
+            parser.unreadable()
+        } else {
+            bytes.extend_from_slice(b"\r\n");
+            parse_whole(parser, &bytes, limits, counters)
+        };
+        parser.framing(&mut head).odd |= Anomalies::HEAD_TOO_LARGE;
+        let line = line.into_iter().take(LINE_BYTES_MAX).collect();
+        self.rest = Some(Box::new(Rest { head, line }));
+        match self.read_rest(parser, &chunk[room..]) {
+            Step::Head(head, used) => Step::Head(head, room + used),
+            other @ (Step::More | Step::Implausible(_)) => other,
+        }
+    }
+
+    /// Behind the limit only framing fields and the end are looked for.
+    fn read_rest<P: Parse<Head = H>>(&mut self, parser: &P, chunk: &[u8]) -> Step<H> {
+        let Some(mut rest) = self.rest.take() else { return Step::More };
+        let mut at = 0;
+        while at < chunk.len() {
+            let end = memchr(b'\n', &chunk[at..]).map(|end| at + end);
+            let piece = &chunk[at..end.unwrap_or(chunk.len())];
+            let room = LINE_BYTES_MAX.saturating_sub(rest.line.len()).min(piece.len());
+            rest.line.extend_from_slice(&piece[..room]);
+            let Some(end) = end else { break };
+            at = end + 1;
+            if matches!(&rest.line[..], b"" | b"\r") {
+                return Step::Head(rest.head, at);
+            }
+            add_line(parser.framing(&mut rest.head), &rest.line);
+            rest.line.clear();
+        }
+        self.rest = Some(rest);
+        Step::More
+    }
+}
+
+/// Where the head ends: after the first empty line. Looks from `from` on.
+fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    while let Some(end) = memchr(b'\n', bytes.get(at..)?) {
+        at += end + 1;
+        match bytes.get(at..)? {
+            [b'\n', ..] => return Some(at + 1),
+            [b'\r', b'\n', ..] => return Some(at + 2),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Parses a head that is whole, as well as it can be.
+fn parse_whole<P: Parse>(
+    parser: &P,
+    bytes: &[u8],
+    limits: &Limits,
+    counters: &mut Counters,
+) -> P::Head {
+    let lines = memchr::memchr_iter(b'\n', bytes).count();
+    let mut inline = [const { MaybeUninit::uninit() }; HEADERS_INLINE];
+    let mut many;
+    let headers: &mut [MaybeUninit<Header<'_>>] = if lines <= HEADERS_INLINE {
+        &mut inline
+    } else {
+        many = vec![MaybeUninit::new(EMPTY_HEADER); lines];
+        &mut many
+    };
+    let mut odd = Anomalies::empty();
+    // The first line and the empty one are no fields.
+    if lines.saturating_sub(2) > limits.headers_max {
+        odd |= Anomalies::TOO_MANY_HEADERS;
+        counters.headers_too_many += 1;
+    }
+    for mode in [Mode::Strict, Mode::Lenient] {
+        if let Ok(Status::Complete((mut head, _))) = parser.parse(bytes, mode, headers) {
+            if mode == Mode::Lenient {
+                odd |= Anomalies::LENIENT;
+            }
+            parser.framing(&mut head).odd |= odd;
+            return head;
+        }
+    }
+    counters.heads_bad += 1;
+    let mut head = parser.unreadable();
+    let framing = parser.framing(&mut head);
+    framing.odd |= odd;
+    bytes.split(|byte| *byte == b'\n').skip(1).for_each(|line| add_line(framing, line));
+    head
+}
+
+/// A header line of a head that is not parsed: only its framing counts.
+fn add_line(framing: &mut Framing, line: &[u8]) {
+    if let Some(colon) = memchr(b':', line) {
+        framing.add(line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
+    }
+}

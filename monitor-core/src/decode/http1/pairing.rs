@@ -1,0 +1,323 @@
+//! Which response answers which request.
+//!
+//! HTTP/1 answers in order, so counting is enough as long as every message is seen. After a gap that
+//! may hide messages, pairing is in doubt. Requests that came before the gap keep their place; of what
+//! comes after it nothing is paired until the client shows where it stands: a client that waits for
+//! each answer before it asks again (every client but pipelining ones) has had all its answers when it
+//! asks, so its next request opens a new count. A client that was seen to pipeline shows nothing of
+//! the kind, and the rest of such a connection stays unpaired.
+
+use std::collections::VecDeque;
+
+use super::message::{Asked, Kind};
+use crate::call::{Anomalies, ApiCall, Outcome, Protocol, Request, Response};
+use crate::identity::{Identified, Style};
+use crate::time::EventTime;
+
+/// A request that has no complete answer.
+pub(super) struct Pending {
+    pub(super) time: EventTime,
+    /// Capture of its last byte so far.
+    pub(super) last: EventTime,
+    pub(super) asked: Option<(Request, Identified)>,
+    pub(super) protocol: Protocol,
+    pub(super) kind: Kind,
+    pub(super) anomalies: Anomalies,
+    /// Every byte was seen so far.
+    pub(super) complete: bool,
+    /// Its body goes on.
+    pub(super) open: bool,
+    /// It came while pairing was in doubt: no response is taken for its answer.
+    doubtful: bool,
+    /// A complete answer that came before the request was complete.
+    answer: Option<Answer>,
+    /// Requests after it that found no room.
+    dropped_after: u32,
+}
+
+/// A response.
+pub(super) struct Answer {
+    /// Capture of its first byte.
+    pub(super) time: EventTime,
+    pub(super) response: Response,
+    pub(super) protocol: Protocol,
+    pub(super) outcome: Outcome,
+    pub(super) anomalies: Anomalies,
+    /// Every byte was seen.
+    pub(super) complete: bool,
+}
+
+impl Pending {
+    /// A request whose head has been read.
+    pub(super) fn new(asked: Asked, time: EventTime, last: EventTime, open: bool) -> Pending {
+        Pending {
+            time,
+            last,
+            asked: asked.parts,
+            protocol: asked.protocol,
+            kind: asked.kind,
+            anomalies: asked.framing.odd,
+            complete: true,
+            open,
+            doubtful: false,
+            answer: None,
+            dropped_after: 0,
+        }
+    }
+
+    /// The style in which its answer is read.
+    pub(super) fn style(&self) -> Style {
+        self.asked.as_ref().map_or(Style::Generic, |(_, identified)| identified.style)
+    }
+
+    /// Memory, bytes.
+    fn held_bytes(&self) -> usize {
+        let Some((request, identified)) = &self.asked else { return size_of::<Pending>() };
+        let optional = [&request.host, &request.user_agent, &identified.symbol];
+        size_of::<Pending>()
+            + [&request.method, &request.target, &request.path]
+                .map(|text| text.len())
+                .iter()
+                .sum::<usize>()
+            + optional.into_iter().flatten().map(|text| text.len()).sum::<usize>()
+            + identified.object_ids.iter().map(|id| id.len() + 24).sum::<usize>()
+    }
+}
+
+/// Whether counting tells which response answers which request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Trust {
+    /// Every message so far was seen.
+    Sure,
+    /// Messages were missed.
+    Doubt {
+        /// Requests were missed, and no response yet that could answer them.
+        unanswered: bool,
+        /// Requests since.
+        asked: u64,
+        /// Responses without a request since.
+        unpaired: u64,
+        /// Responses may have been missed since the last request.
+        missed: bool,
+    },
+}
+
+/// Requests in flight on one connection.
+pub(super) struct Pairing {
+    queue: VecDeque<Pending>,
+    trust: Trust,
+    pipelines: bool,
+    /// Responses that belong to requests which found no room.
+    skip_responses: u32,
+    held_bytes: usize,
+}
+
+impl Pairing {
+    /// Nothing in flight.
+    pub(super) fn new() -> Pairing {
+        Pairing {
+            queue: VecDeque::new(),
+            trust: Trust::Sure,
+            pipelines: false,
+            skip_responses: 0,
+            held_bytes: 0,
+        }
+    }
+
+    /// Memory held, bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes + self.queue.capacity() * size_of::<Pending>()
+    }
+
+    /// The request whose body is being read.
+    pub(super) fn open(&mut self) -> Option<&mut Pending> {
+        self.queue.back_mut().filter(|request| request.open)
+    }
+
+    /// The request that the next response answers; `None` when it answers none that is known.
+    pub(super) fn front(&mut self) -> Option<&mut Pending> {
+        if self.skip_responses > 0 {
+            return None;
+        }
+        self.queue.front_mut().filter(|request| !request.doubtful && request.answer.is_none())
+    }
+
+    /// A request begins. `between_responses`: no response is under way. Gives it back when there is no
+    /// room for it.
+    pub(super) fn ask(
+        &mut self,
+        mut request: Pending,
+        between_responses: bool,
+        pipeline_max: usize,
+    ) -> Option<Pending> {
+        match &mut self.trust {
+            Trust::Sure => self.pipelines |= !self.queue.is_empty() || self.skip_responses > 0,
+            Trust::Doubt { unanswered, asked, unpaired, missed } => {
+                self.pipelines |= *asked > *unpaired;
+                let quiet = self.queue.is_empty() && between_responses && *unpaired >= *asked;
+                if quiet && !*unanswered && !self.pipelines {
+                    self.trust = Trust::Sure;
+                    self.skip_responses = 0;
+                } else {
+                    *asked += 1;
+                    *missed = false;
+                    request.doubtful = true;
+                }
+            }
+        }
+        if self.queue.len() >= pipeline_max {
+            match self.queue.back_mut() {
+                Some(last) if request.kind == Kind::Other => last.dropped_after += 1,
+                Some(_) | None => self.miss_requests(),
+            }
+            return Some(request);
+        }
+        self.held_bytes += request.held_bytes();
+        self.queue.push_back(request);
+        None
+    }
+
+    /// The request whose body was being read is complete, or will get no more of it. Gives the request
+    /// when there is nothing to wait for.
+    pub(super) fn close_request(&mut self) -> Option<(Pending, Option<Answer>)> {
+        let request = self.queue.back_mut()?;
+        request.open = false;
+        if !request.doubtful && request.answer.is_none() {
+            return None;
+        }
+        let mut request = self.queue.pop_back()?;
+        self.gone(&request);
+        let answer = request.answer.take();
+        Some((request, answer))
+    }
+
+    /// A response is complete; `paired` when it began as the answer to the front of the queue. Gives
+    /// the call, unless the rest of its request must be awaited.
+    pub(super) fn answer(
+        &mut self,
+        answer: Answer,
+        paired: bool,
+    ) -> Option<(Option<Pending>, Answer)> {
+        let Some(front) = self.front().filter(|_| paired) else {
+            if self.skip_responses > 0 {
+                self.skip_responses -= 1;
+            } else {
+                self.count_unpaired();
+            }
+            return Some((None, answer));
+        };
+        if front.open {
+            front.answer = Some(answer);
+            return None;
+        }
+        let request = self.queue.pop_front()?;
+        self.gone(&request);
+        if let Trust::Doubt { unanswered, .. } = &mut self.trust {
+            *unanswered = false;
+        }
+        Some((Some(request), answer))
+    }
+
+    /// Bytes are missing that may have held requests.
+    pub(super) fn miss_requests(&mut self) {
+        // A response that answered no request has its explanation here, and so have missed ones.
+        let (extra, missed) = match self.trust {
+            Trust::Sure => (false, false),
+            Trust::Doubt { asked, unpaired, missed, .. } => (unpaired > asked, missed),
+        };
+        self.trust = Trust::Doubt {
+            unanswered: !extra && !missed,
+            asked: 0,
+            unpaired: u64::from(extra),
+            missed,
+        };
+    }
+
+    /// Bytes are missing that may have held responses: no request in flight will be paired.
+    pub(super) fn miss_responses(&mut self) {
+        self.trust = Trust::Doubt { unanswered: false, asked: 0, unpaired: 0, missed: true };
+        self.skip_responses = 0;
+        self.queue.iter_mut().for_each(|request| request.doubtful = true);
+    }
+
+    /// Takes out a request that waits for nothing: one in doubt, or any when `all`.
+    pub(super) fn give_up(&mut self, all: bool) -> Option<(Pending, Option<Answer>)> {
+        let front = self.queue.front()?;
+        if !all && (front.open || !front.doubtful) {
+            return None;
+        }
+        let mut request = self.queue.pop_front()?;
+        self.gone(&request);
+        let answer = request.answer.take();
+        Some((request, answer))
+    }
+
+    fn gone(&mut self, request: &Pending) {
+        self.held_bytes -= request.held_bytes();
+        self.skip_responses += request.dropped_after;
+        if self.queue.is_empty() {
+            // A burst once had should not be paid for ever.
+            if self.queue.capacity() > 16 {
+                self.queue = VecDeque::new();
+            }
+        }
+    }
+
+    fn count_unpaired(&mut self) {
+        match &mut self.trust {
+            Trust::Sure => {
+                self.trust =
+                    Trust::Doubt { unanswered: false, asked: 0, unpaired: 1, missed: false };
+            }
+            Trust::Doubt { unanswered, unpaired, .. } => {
+                *unanswered = false;
+                *unpaired += 1;
+            }
+        }
+    }
+}
+
+/// Microseconds from the last byte of the request to the first of the response.
+fn latency_us(request: &Pending, answer: &Answer) -> u64 {
+    u64::try_from(answer.time.since(request.last).as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The record of a request and its response, or of what there is of the two.
+pub(super) fn call(
+    flow: std::sync::Arc<crate::call::Flow>,
+    request: Option<Pending>,
+    answer: Option<Answer>,
+) -> Option<ApiCall> {
+    let first = request.as_ref().map(|request| (request.time, request.protocol));
+    let (time, protocol) =
+        first.or(answer.as_ref().map(|answer| (answer.time, answer.protocol)))?;
+    let latency_us = request.as_ref().zip(answer.as_ref()).map(|(r, a)| latency_us(r, a));
+    let complete =
+        request.as_ref().is_some_and(|request| request.complete && request.asked.is_some())
+            && answer.as_ref().is_some_and(|answer| answer.complete);
+    let mut anomalies = request.as_ref().map_or(Anomalies::UNPAIRED_RESPONSE, |r| r.anomalies);
+    if let Some(answer) = &answer {
+        anomalies |= answer.anomalies;
+    }
+    let (request, identified) = request.and_then(|request| request.asked).unzip();
+    let (key, op, symbol, object_ids) = match identified {
+        Some(Identified { key, op, symbol, object_ids, .. }) => (key, op, symbol, object_ids),
+        None => (None, crate::call::Operation::Public, None, Vec::new()),
+    };
+    let (response, outcome) = answer.map(|answer| (answer.response, answer.outcome)).unzip();
+    Some(ApiCall {
+        time,
+        flow,
+        protocol,
+        request,
+        response,
+        latency_us,
+        key,
+        op,
+        symbol,
+        object_ids,
+        outcome,
+        complete,
+        anomalies,
+    })
+}

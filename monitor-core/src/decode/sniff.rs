@@ -1,0 +1,113 @@
+//! What a connection speaks, from the first bytes of either side.
+
+use crate::flows::key::Side;
+use crate::time::EventTime;
+
+/// Bytes that decide: `OPTIONS ` and `HTTP/1.1` are eight.
+const START_BYTES: usize = 8;
+
+/// First bytes of both sides until there are enough.
+#[derive(Default)]
+pub(super) struct Sniff {
+    sides: [Start; 2],
+}
+
+#[derive(Default, Clone, Copy)]
+struct Start {
+    bytes: [u8; START_BYTES],
+    count: usize,
+    time: EventTime,
+}
+
+/// What first bytes look like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Look {
+    /// A method.
+    Request,
+    /// An HTTP/1 status line.
+    Response,
+    /// A TLS handshake, or a record from within a TLS connection.
+    Tls,
+    /// None of these.
+    Other,
+}
+
+impl Sniff {
+    /// Takes bytes of one side. Says what its start looks like once that can be told; the bytes taken
+    /// before must then be had from [`Sniff::start`].
+    pub(super) fn look(&mut self, side: Side, time: EventTime, bytes: &[u8]) -> Option<Look> {
+        let start = &mut self.sides[side.index()];
+        let mut known = *start;
+        if known.count == 0 {
+            known.time = time;
+        }
+        for byte in bytes {
+            // Empty lines may come before a request (RFC 9112, 2.2).
+            if known.count == 0 && matches!(byte, b'\r' | b'\n') {
+                continue;
+            }
+            known.bytes[known.count] = *byte;
+            known.count += 1;
+            if known.count == START_BYTES {
+                return Some(look(&known.bytes));
+            }
+        }
+        *start = known;
+        None
+    }
+
+    /// The bytes that were taken and did not decide.
+    pub(super) fn start(&self, side: Side) -> (EventTime, &[u8]) {
+        let start = &self.sides[side.index()];
+        (start.time, &start.bytes[..start.count])
+    }
+
+    /// Bytes of one side are missing.
+    pub(super) fn gap(&mut self, side: Side) {
+        self.sides[side.index()] = Start::default();
+    }
+}
+
+fn look(start: &[u8; START_BYTES]) -> Look {
+    match start {
+        b"HTTP/1.0" | b"HTTP/1.1" => Look::Response,
+        // The HTTP/2 preface (RFC 9113, 3.4).
+        b"PRI * HT" => Look::Other,
+        // Content type and version of a record (RFC 8446, 5.1).
+        [0x14..=0x17, 3, 0..=4, ..] => Look::Tls,
+        _ => {
+            let method = start.iter().position(|byte| *byte == b' ').unwrap_or(START_BYTES);
+            let named = start[..method].iter().all(|b| b.is_ascii_uppercase() || b"-_".contains(b));
+            if method > 0 && named { Look::Request } else { Look::Other }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_bytes_tell() {
+        let cases: [(&[u8], Look); 9] = [
+            (b"GET / HTTP/1.1", Look::Request),
+            (b"\r\n\r\nOPTIONS *", Look::Request),
+            (b"PROPFIND /", Look::Request),
+            (b"HTTP/1.1 200 OK", Look::Response),
+            (b"\x16\x03\x01\x02\x00\x01\x00\x01", Look::Tls),
+            (b"SSH-2.0-x", Look::Other),
+            (b"8=FIX.4.4", Look::Other),
+            (b"PRI * HTTP/2.0", Look::Other),
+            (b" GET / HTTP", Look::Other),
+        ];
+        for (bytes, expected) in cases {
+            for step in 1..=bytes.len() {
+                let mut sniff = Sniff::default();
+                let mut chunks = bytes.chunks(step);
+                let look = chunks.find_map(|chunk| sniff.look(Side::Low, EventTime(1), chunk));
+                assert_eq!(look, Some(expected), "{bytes:?} by {step}");
+            }
+        }
+        assert_eq!(Sniff::default().look(Side::Low, EventTime(1), b"GET / H"), None);
+    }
+}

@@ -1,0 +1,429 @@
+//! One direction of a TCP connection: segments in any order to bytes in order, and holes to gaps.
+//!
+//! The bytes that come first count (as Linux, BSD and Windows receivers have it for segments that
+//! are in order); a retransmission that says otherwise is noted where both copies are at hand, that
+//! is while they wait for a hole to fill.
+//!
+//! A hole is given up when the receiver acknowledges what lies behind it, for then it will not be
+//! sent again: on the host itself a segment is captured before it can be acknowledged. A capture that
+//! merges several taps may order the two directions wrongly by some microseconds; there the late
+//! segment counts as retransmitted and its bytes as a gap. Without acknowledgements a hole is given
+//! up when the kernel side said that it lost bytes of this direction, after
+//! [`reorder_wait_max`](crate::limits::Limits::reorder_wait_max), or when a limit on memory is met.
+
+use std::collections::BTreeMap;
+
+use crate::decode::Counters;
+use crate::time::EventTime;
+
+/// A segment this far from what is expected is not of this connection: the largest window that TCP
+/// can offer is 1 GiB (RFC 7323, 2.3).
+const JUMP_BYTES_MAX: u32 = 1 << 30;
+
+/// What a held piece costs besides its bytes: its share of a tree node and of the allocator.
+const PIECE_BYTES: usize = 96;
+
+/// A run of bytes as captured, possibly cut short.
+#[derive(Clone, Copy)]
+pub(crate) struct Run<'a> {
+    /// When it was captured.
+    pub(crate) time: EventTime,
+    /// Sequence number of its first byte.
+    pub(crate) seq: u32,
+    /// What was captured of it.
+    pub(crate) payload: &'a [u8],
+    /// Bytes after `payload` that were not captured.
+    pub(crate) missing: u32,
+    /// Nothing follows it.
+    pub(crate) fin: bool,
+}
+
+/// What became of a [`Run`].
+pub(crate) enum Accepted<'a> {
+    /// These bytes, then a gap of `missing`, are next in the stream and count as delivered.
+    InOrder {
+        /// What is new of the payload.
+        payload: &'a [u8],
+        /// Bytes after it that were not captured.
+        missing: u32,
+    },
+    /// It waits, or was not new: see [`Stream::next_held`].
+    Held,
+    /// Too far away to be true.
+    Absurd,
+}
+
+/// A run that had to wait.
+pub(crate) struct Held {
+    /// When it was captured.
+    pub(crate) time: EventTime,
+    /// The bytes.
+    pub(crate) data: Box<[u8]>,
+    /// Bytes after `data` that were not captured.
+    pub(crate) missing: u32,
+    /// A retransmission had other bytes.
+    pub(crate) conflict: bool,
+}
+
+impl Held {
+    fn bytes(&self) -> u64 {
+        self.data.len() as u64 + u64::from(self.missing)
+    }
+
+    fn cost(&self) -> usize {
+        self.data.len() + PIECE_BYTES
+    }
+}
+
+/// Reassembly of one direction. Positions are counted in bytes from where the capture began.
+#[derive(Default)]
+pub(crate) struct Stream {
+    /// Sequence number of the next byte; meaningful when `started`.
+    next_seq: u32,
+    started: bool,
+    finished: bool,
+    /// Position of the next byte.
+    next: u64,
+    /// Position of the FIN.
+    fin: Option<u64>,
+    /// The receiver has everything before this position.
+    acked: u64,
+    /// Bytes that the kernel side lost and no gap has shown yet.
+    lost_bytes: u64,
+    held: BTreeMap<u64, Held>,
+    held_bytes: usize,
+}
+
+impl Stream {
+    /// Sets where the stream begins, unless that is known.
+    pub(crate) fn start(&mut self, seq: u32) {
+        if !self.started {
+            (self.started, self.next_seq) = (true, seq);
+        }
+    }
+
+    /// Whether a byte with this number may still come.
+    pub(crate) fn expects(&self, seq: u32) -> bool {
+        !self.started || self.ahead(seq).is_some_and(|ahead| ahead >= 0)
+    }
+
+    /// Sequence number of the next byte.
+    pub(crate) fn next_seq(&self) -> u32 {
+        self.next_seq
+    }
+
+    /// Whether the FIN was reached.
+    pub(crate) fn finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Memory for what waits, bytes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// The kernel side lost bytes of this direction.
+    pub(crate) fn lose(&mut self, bytes: u64) {
+        self.lost_bytes = self.lost_bytes.saturating_add(bytes);
+    }
+
+    /// Takes a run of bytes.
+    pub(crate) fn accept<'a>(&mut self, run: Run<'a>, counters: &mut Counters) -> Accepted<'a> {
+        self.start(run.seq);
+        let Some(ahead) = self.ahead(run.seq) else { return Accepted::Absurd };
+        let (mut payload, mut missing) = (run.payload, run.missing);
+        let end = self.next as i64 + ahead + payload.len() as i64 + i64::from(missing);
+        let end = u64::try_from(end).unwrap_or(0);
+        if run.fin && end >= self.next {
+            self.fin.get_or_insert(end);
+        }
+        // Data behind a FIN: the FIN was not the sender's, or not taken by the receiver.
+        if self.fin.is_some_and(|fin| end > fin) && !self.finished {
+            self.fin = None;
+        }
+        let old = u64::try_from(-ahead).unwrap_or(0);
+        let fresh_from = usize::try_from(old).unwrap_or(usize::MAX).min(payload.len());
+        let repeated = old.min(payload.len() as u64 + u64::from(missing));
+        counters.retransmitted_bytes += repeated;
+        payload = &payload[fresh_from..];
+        missing -= (repeated - fresh_from as u64) as u32;
+        let bytes = payload.len() as u64 + u64::from(missing);
+        if bytes == 0 || self.finished {
+            return Accepted::Held;
+        }
+        let at = self.next + u64::try_from(ahead).unwrap_or(0);
+        let alone = self.held.first_key_value().is_none_or(|(first, _)| *first >= at + bytes);
+        if at == self.next && alone {
+            self.advance(bytes);
+            return Accepted::InOrder { payload, missing };
+        }
+        self.hold(at, run.time, payload, missing, counters);
+        Accepted::Held
+    }
+
+    /// The receiver has everything before `ack`.
+    pub(crate) fn acknowledge(&mut self, ack: u32) {
+        if !self.started {
+            return;
+        }
+        if let Some(ahead @ 1..) = self.ahead(ack) {
+            self.acked = self.acked.max(self.next.saturating_add_signed(ahead));
+        }
+    }
+
+    /// The next bytes that waited, when nothing is missing before them.
+    pub(crate) fn next_held(&mut self) -> Option<Held> {
+        let first = self.held.first_entry()?;
+        if *first.key() != self.next {
+            return None;
+        }
+        let held = first.remove();
+        self.held_bytes -= held.cost();
+        self.advance(held.bytes());
+        Some(held)
+    }
+
+    /// True once when the FIN is next.
+    pub(crate) fn reach_fin(&mut self) -> bool {
+        let reached = !self.finished && self.fin == Some(self.next);
+        self.finished |= reached;
+        reached
+    }
+
+    /// Whether something waits for bytes that are not there.
+    pub(crate) fn waits(&self) -> bool {
+        self.hole_end().is_some()
+    }
+
+    /// Whether waiting for those is in vain.
+    pub(crate) fn waits_in_vain(&self) -> bool {
+        self.hole_end().is_some_and(|end| end <= self.acked || self.lost_bytes > 0)
+    }
+
+    /// Gives up the hole: how many bytes were missing.
+    pub(crate) fn give_up(&mut self) -> Option<u64> {
+        let end = self.hole_end()?;
+        Some(self.jump_to(end))
+    }
+
+    /// Gives up everything that the receiver has acknowledged and nobody has shown us.
+    pub(crate) fn give_up_acknowledged(&mut self) -> Option<u64> {
+        let first = self.held.first_key_value().map_or(u64::MAX, |(first, _)| *first);
+        // The acknowledgement of a FIN counts one.
+        let end = self.acked.min(first).min(self.fin.unwrap_or(u64::MAX));
+        (end > self.next).then(|| self.jump_to(end))
+    }
+
+    fn jump_to(&mut self, end: u64) -> u64 {
+        let bytes = end - self.next;
+        self.lost_bytes = self.lost_bytes.saturating_sub(bytes);
+        self.advance(bytes);
+        bytes
+    }
+
+    fn hole_end(&self) -> Option<u64> {
+        match self.held.first_key_value() {
+            Some((first, _)) => (*first > self.next).then_some(*first),
+            None => self.fin.filter(|fin| *fin > self.next),
+        }
+    }
+
+    fn advance(&mut self, bytes: u64) {
+        self.next += bytes;
+        self.next_seq = self.next_seq.wrapping_add(bytes as u32);
+    }
+
+    /// How far `seq` lies ahead of what is expected.
+    fn ahead(&self, seq: u32) -> Option<i64> {
+        let ahead = seq.wrapping_sub(self.next_seq).cast_signed();
+        (ahead.unsigned_abs() <= JUMP_BYTES_MAX).then_some(i64::from(ahead))
+    }
+
+    /// Keeps a run, where it does not overlap what is kept already.
+    fn hold(
+        &mut self,
+        at: u64,
+        time: EventTime,
+        payload: &[u8],
+        missing: u32,
+        counters: &mut Counters,
+    ) {
+        let run = Span { at, payload, end: at + payload.len() as u64 + u64::from(missing) };
+        let before = self.held.range(..=at).next_back().map_or(at, |(start, _)| *start);
+        let mut free = Vec::new();
+        let mut from = at;
+        for (&start, piece) in self.held.range_mut(before..run.end) {
+            let piece_end = start + piece.bytes();
+            if piece_end <= at {
+                continue;
+            }
+            if start > from {
+                free.push((from, start));
+            }
+            let (overlap, overlap_end) = (start.max(at), piece_end.min(run.end));
+            counters.retransmitted_bytes += overlap_end - overlap;
+            let kept = Span { at: start, payload: &piece.data, end: piece_end };
+            if kept.differs(&run, overlap, overlap_end) {
+                counters.overlap_conflicts += 1;
+                piece.conflict = true;
+            }
+            from = piece_end;
+        }
+        if from < run.end {
+            free.push((from, run.end));
+        }
+        for (from, end) in free {
+            let data: Box<[u8]> = run.between(from, end).into();
+            let missing = (end - from - data.len() as u64) as u32;
+            let held = Held { time, data, missing, conflict: false };
+            self.held_bytes += held.cost();
+            self.held.insert(from, held);
+        }
+    }
+}
+
+/// Bytes at a position of the stream; those between the end of `payload` and `end` are not known.
+struct Span<'a> {
+    at: u64,
+    payload: &'a [u8],
+    end: u64,
+}
+
+impl Span<'_> {
+    /// The known bytes from one position to another.
+    fn between(&self, from: u64, end: u64) -> &[u8] {
+        let index = |position: u64| {
+            usize::try_from(position.min(self.end).saturating_sub(self.at))
+                .unwrap_or(usize::MAX)
+                .min(self.payload.len())
+        };
+        &self.payload[index(from)..index(end)]
+    }
+
+    /// Whether both know a byte between the positions and disagree on it.
+    fn differs(&self, other: &Span<'_>, from: u64, end: u64) -> bool {
+        let (mine, theirs) = (self.between(from, end), other.between(from, end));
+        let both = mine.len().min(theirs.len());
+        mine[..both] != theirs[..both]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds runs of (sequence number, bytes) and gives the stream as text, with gaps as `<n>`.
+    fn reassemble(start: u32, runs: &[(u32, &str)], at_end: fn(&mut Stream)) -> (String, Counters) {
+        let (mut stream, mut counters, mut text) =
+            (Stream::default(), Counters::default(), String::new());
+        stream.start(start);
+        for (seq, bytes) in runs {
+            let run = Run {
+                time: EventTime(0),
+                seq: *seq,
+                payload: bytes.as_bytes(),
+                missing: 0,
+                fin: false,
+            };
+            match stream.accept(run, &mut counters) {
+                Accepted::InOrder { payload, missing } => {
+                    text.push_str(str::from_utf8(payload).unwrap());
+                    assert_eq!(missing, 0);
+                }
+                Accepted::Held => {}
+                Accepted::Absurd => text.push('!'),
+            }
+            drain(&mut stream, &mut text);
+        }
+        at_end(&mut stream);
+        while let Some(bytes) = stream.give_up() {
+            text.push_str(&format!("<{bytes}>"));
+            drain(&mut stream, &mut text);
+        }
+        assert_eq!((stream.held_bytes(), stream.held.len()), (0, 0));
+        (text, counters)
+    }
+
+    fn drain(stream: &mut Stream, text: &mut String) {
+        while let Some(held) = stream.next_held() {
+            text.push_str(str::from_utf8(&held.data).unwrap());
+            if held.conflict {
+                text.push('~');
+            }
+        }
+    }
+
+    #[test]
+    fn orders_across_the_wrap() {
+        let (text, _) =
+            reassemble(u32::MAX - 1, &[(2, "ef"), (0, "cd"), (u32::MAX - 1, "ab")], |_| {});
+        assert_eq!(text, "abcdef");
+    }
+
+    #[test]
+    fn repeats_and_overlaps_count_once() {
+        let runs = [(0, "abc"), (0, "abc"), (1, "bcde"), (2, "c"), (8, "i"), (4, "efghij")];
+        let (text, counters) = reassemble(0, &runs, |_| {});
+        assert_eq!(text, "abcdefghij");
+        assert_eq!(counters.retransmitted_bytes, 3 + 2 + 1 + 1 + 1);
+        assert_eq!(counters.overlap_conflicts, 0);
+    }
+
+    #[test]
+    fn the_first_bytes_win_and_a_conflict_is_noted() {
+        let (text, counters) = reassemble(0, &[(2, "CD"), (1, "bcde"), (0, "a")], |_| {});
+        assert_eq!(text, "abCD~e");
+        assert_eq!(counters.overlap_conflicts, 1);
+    }
+
+    #[test]
+    fn holes_become_gaps_when_given_up() {
+        let (text, _) = reassemble(0, &[(0, "ab"), (4, "ef"), (9, "j")], |_| {});
+        assert_eq!(text, "ab<2>ef<3>j");
+    }
+
+    #[test]
+    fn a_gibibyte_away_is_absurd() {
+        let (text, _) = reassemble(0, &[(0, "a"), ((1 << 30) + 2, "x"), (1, "b")], |_| {});
+        assert_eq!(text, "a!b");
+    }
+
+    #[test]
+    fn an_acknowledged_hole_is_waited_for_in_vain() {
+        reassemble(0, &[(0, "ab"), (4, "ef")], |stream| {
+            stream.acknowledge(3);
+            assert!(!stream.waits_in_vain());
+            stream.acknowledge(4);
+            assert!(stream.waits_in_vain());
+        });
+    }
+
+    #[test]
+    fn a_cut_segment_leaves_a_gap_of_known_length() {
+        let (mut stream, mut counters) = (Stream::default(), Counters::default());
+        let run =
+            |seq, payload, missing| Run { time: EventTime(0), seq, payload, missing, fin: false };
+        stream.start(0);
+        assert!(matches!(stream.accept(run(10, b"klm", 7), &mut counters), Accepted::Held));
+        let first = stream.accept(run(0, b"abc", 7), &mut counters);
+        assert!(matches!(first, Accepted::InOrder { payload: b"abc", missing: 7 }));
+        let held = stream.next_held().unwrap();
+        assert_eq!((&*held.data, held.missing, stream.next_seq()), (&b"klm"[..], 7, 20));
+        let rest = stream.accept(run(15, b"pqrst", 5), &mut counters);
+        assert!(matches!(rest, Accepted::InOrder { payload: b"", missing: 5 }));
+    }
+
+    #[test]
+    fn the_fin_is_reached_once_and_in_order() {
+        let (mut stream, mut counters) = (Stream::default(), Counters::default());
+        let run = |seq, payload, fin| Run { time: EventTime(0), seq, payload, missing: 0, fin };
+        stream.start(0);
+        assert!(matches!(stream.accept(run(2, b"", true), &mut counters), Accepted::Held));
+        assert!(!stream.reach_fin() && stream.waits());
+        assert!(matches!(
+            stream.accept(run(0, b"ab", false), &mut counters),
+            Accepted::InOrder { .. }
+        ));
+        assert!(stream.reach_fin() && !stream.reach_fin() && !stream.waits());
+    }
+}

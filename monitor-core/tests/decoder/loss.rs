@@ -1,0 +1,214 @@
+//! What is not captured: exact where the length is known, never paired wrongly where it is not.
+
+use monitor_core::input::{Direction, Input};
+use monitor_core::limits::Limits;
+use monitor_core::time::EventTime;
+
+use crate::wire::{Packet, Wire, decoder, feed, lines};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")
+}
+
+/// What a conversation comes to without some of its packets (the handshake is 0 to 2).
+fn check(wire: &Wire, lost: &[usize], expected: &[&str]) {
+    let keep = |(at, packet): (usize, &Packet)| (!lost.contains(&at)).then(|| packet.clone());
+    let packets: Vec<Packet> = wire.packets.iter().enumerate().filter_map(keep).collect();
+    let mut decoder = decoder(Limits::default());
+    let calls = feed(&mut decoder, wire.flow, &packets);
+    assert_eq!(lines(&calls), expected, "without {lost:?}");
+}
+
+/// Three calls, one after the other, in packets 3 to 8.
+fn three_calls() -> Wire {
+    let mut wire = Wire::open(1000, 2000);
+    for path in ["/1", "/2", "/3"] {
+        wire.ask(get(path)).answer(OK);
+    }
+    wire.close();
+    wire
+}
+
+#[test]
+fn a_lost_request_leaves_an_unpaired_response() {
+    let unpaired = "- > 200 2 incomplete UNPAIRED_RESPONSE";
+    check(&three_calls(), &[3], &[unpaired, "GET /2 0 > 200 2", "GET /3 0 > 200 2"]);
+    check(&three_calls(), &[5], &["GET /1 0 > 200 2", unpaired, "GET /3 0 > 200 2"]);
+    check(&three_calls(), &[7], &["GET /1 0 > 200 2", "GET /2 0 > 200 2", unpaired]);
+}
+
+#[test]
+fn a_lost_response_leaves_an_unanswered_request() {
+    let gap = |path| format!("GET {path} 0 > - incomplete GAP");
+    check(&three_calls(), &[4], &[&gap("/1"), "GET /2 0 > 200 2", "GET /3 0 > 200 2"]);
+    check(&three_calls(), &[6], &["GET /1 0 > 200 2", &gap("/2"), "GET /3 0 > 200 2"]);
+    let cut = "GET /3 0 > - incomplete";
+    check(&three_calls(), &[8], &["GET /1 0 > 200 2", "GET /2 0 > 200 2", &gap("/3")]);
+    check(&three_calls(), &[8, 9, 10], &["GET /1 0 > 200 2", "GET /2 0 > 200 2", cut]);
+}
+
+#[test]
+fn a_whole_call_is_lost() {
+    check(&three_calls(), &[5, 6], &["GET /1 0 > 200 2", "GET /3 0 > 200 2"]);
+    check(&three_calls(), &[3, 4, 5, 6], &["GET /3 0 > 200 2"]);
+}
+
+#[test]
+fn bodies_of_known_length_are_counted_through() {
+    let mut wire = Wire::open(1000, 2000);
+    wire.cut = 100;
+    let post = format!("POST /up HTTP/1.1\r\nContent-Length: 1000\r\n\r\n{}", "u".repeat(1000));
+    let down = format!("HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n{}", "d".repeat(2000));
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunked = format!("{chunked}3e8\r\n{}\r\n0\r\n\r\n", "c".repeat(1000));
+    let requests = wire.packets.len();
+    wire.ask(post);
+    let responses = wire.packets.len();
+    wire.answer(down).ask(get("/2"));
+    let chunks = wire.packets.len();
+    wire.answer(chunked).ask(get("/3")).answer(OK).close();
+    let lost = [requests + 2, requests + 3, responses + 5, chunks + 4];
+    let expected = [
+        "POST /up 1000 > 200 2000 incomplete GAP",
+        "GET /2 0 > 200 1000 incomplete GAP",
+        "GET /3 0 > 200 2",
+    ];
+    check(&wire, &lost, &expected);
+}
+
+#[test]
+fn a_cut_snap_length_is_a_gap_of_known_length() {
+    let mut wire = Wire::open(1000, 2000);
+    let body = "x".repeat(500);
+    wire.ask(format!("POST /a HTTP/1.1\r\nContent-Length: 500\r\n\r\n{body}"));
+    wire.answer(format!("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{body}"));
+    wire.ask(get("/2")).answer(OK).close();
+    for packet in &mut wire.packets {
+        packet.missing = packet.payload.len().saturating_sub(96) as u32;
+        packet.payload.truncate(96);
+    }
+    check(&wire, &[], &["POST /a 500 > 200 500 incomplete GAP", "GET /2 0 > 200 2"]);
+    let counters = wire.run().1;
+    assert_eq!((counters.gaps, counters.gap_bytes > 800), (2, true));
+}
+
+#[test]
+fn after_a_loss_a_pipelining_client_is_not_paired_again() {
+    let mut wire = Wire::open(1000, 2000);
+    let burst = |wire: &mut Wire, from: usize| {
+        for n in from..from + 3 {
+            wire.ask(get(&format!("/{n}")));
+        }
+        for n in from..from + 3 {
+            wire.answer(format!("HTTP/1.1 {} x\r\nContent-Length: 0\r\n\r\n", 200 + n));
+        }
+    };
+    burst(&mut wire, 1);
+    burst(&mut wire, 4);
+    burst(&mut wire, 7);
+    // The second request of the second burst.
+    let expected = [
+        "GET /1 0 > 201 0",
+        "GET /2 0 > 202 0",
+        "GET /3 0 > 203 0",
+        "GET /6 0 > - incomplete",
+        "GET /4 0 > 204 0",
+        "- > 205 0 incomplete UNPAIRED_RESPONSE",
+        "- > 206 0 incomplete UNPAIRED_RESPONSE",
+        "GET /7 0 > - incomplete",
+        "GET /8 0 > - incomplete",
+        "GET /9 0 > - incomplete",
+        "- > 207 0 incomplete UNPAIRED_RESPONSE",
+        "- > 208 0 incomplete UNPAIRED_RESPONSE",
+        "- > 209 0 incomplete UNPAIRED_RESPONSE",
+    ];
+    check(&wire, &[10], &expected);
+}
+
+#[test]
+fn a_hole_is_given_up_after_a_time() {
+    // Nothing is heard of the server: nobody acknowledges.
+    let mut wire = Wire::open(1000, 2000);
+    wire.ask(get("/1")).ask(get("/2")).ask(get("/3"));
+    let limits = Limits::default();
+    let mut decoder = decoder(limits.clone());
+    for (at, packet) in wire.packets.iter().enumerate() {
+        if at != 4 {
+            decoder.handle_input(packet.input(wire.flow));
+        }
+    }
+    let deadline = EventTime(wire.time).after(limits.reorder_wait_max);
+    decoder.handle_input(Input::Tick(EventTime(deadline.0 - 1)));
+    assert_eq!((decoder.counters().gaps, decoder.poll_call()), (0, None));
+    decoder.handle_input(Input::Tick(deadline));
+    let counters = decoder.counters();
+    assert_eq!((counters.gaps, counters.gap_bytes), (1, get("/2").len() as u64));
+    assert_eq!(counters.reorder_timeouts, 1);
+    assert_eq!(lines(&[decoder.poll_call().unwrap()]), ["GET /3 0 > - incomplete"]);
+}
+
+#[test]
+fn announced_losses_are_not_waited_for() {
+    for early in [true, false] {
+        let mut wire = Wire::open(1000, 2000);
+        wire.ask(get("/1")).ask(get("/2")).ask(get("/3"));
+        let mut decoder = decoder(Limits::default());
+        let lost = |decoder: &mut monitor_core::decode::Decoder| {
+            decoder.handle_input(Input::Lost {
+                time: EventTime(1_000_000),
+                flow: wire.flow,
+                direction: Direction::ToServer,
+                bytes: get("/2").len() as u64,
+            });
+        };
+        for (at, packet) in wire.packets.iter().enumerate() {
+            if at == 4 {
+                if early {
+                    lost(&mut decoder);
+                }
+                continue;
+            }
+            decoder.handle_input(packet.input(wire.flow));
+        }
+        if !early {
+            assert_eq!(decoder.counters().gaps, 0);
+            lost(&mut decoder);
+        }
+        let counters = decoder.counters();
+        assert_eq!((counters.gaps, counters.lost_bytes), (1, get("/2").len() as u64));
+    }
+}
+
+#[test]
+fn bytes_that_wait_are_bounded() {
+    let limits = Limits {
+        reorder_bytes_per_direction_max: 10_000,
+        reorder_bytes_max: 15_000,
+        ..Limits::default()
+    };
+    let mut decoder = decoder(limits.clone());
+    let mut wires: Vec<Wire> = (1..4)
+        .map(|port| {
+            let mut wire = Wire::open(1000, 2000);
+            wire.flow = crate::wire::flow(port);
+            wire
+        })
+        .collect();
+    for wire in &mut wires {
+        wire.ask("POST /a HTTP/1.1\r\nContent-Length: 100000\r\n\r\n").ask("lost");
+        wire.packets.truncate(4);
+        for _ in 0..90 {
+            wire.ask([b'x'; 100]);
+        }
+        for packet in &wire.packets {
+            decoder.handle_input(packet.input(wire.flow));
+            let held = decoder.held_bytes();
+            assert!(held < limits.reorder_bytes_max + 3 * 4000, "{held}");
+        }
+    }
+    let counters = decoder.counters();
+    assert!(counters.reorder_evictions >= 3, "{counters:?}");
+    assert_eq!(counters.gap_bytes, 3 * 4);
+}

@@ -1,0 +1,9 @@
+//! The Decoder from the outside: conversations as segments in, calls out.
+
+mod hostile;
+mod loss;
+mod messages;
+mod model;
+mod reorder;
+mod tcp;
+mod wire;

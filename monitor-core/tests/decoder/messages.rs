@@ -1,0 +1,262 @@
+//! Message forms: each conversation is also cut into pieces of every size, with the same result.
+
+use monitor_core::call::Protocol;
+use monitor_core::input::Direction;
+
+use crate::wire::{Wire, line, lines};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// What `talk` comes to, whatever the size of the pieces.
+fn check(talk: impl Fn(&mut Wire), expected: &[&str]) {
+    for cut in [usize::MAX, 1, 2, 3, 5, 7, 16, 100] {
+        let mut wire = Wire::open(1000, 2000);
+        wire.cut = cut;
+        talk(&mut wire);
+        let (calls, counters) = wire.run();
+        assert_eq!(lines(&calls), expected, "pieces of {cut} bytes");
+        assert_eq!(counters.calls, expected.len() as u64);
+        assert_eq!((counters.gaps, counters.flows_not_http), (0, 0));
+    }
+}
+
+/// A request, a response.
+fn check_one(request: &str, response: &str, expected: &str) {
+    check(
+        |wire| {
+            wire.ask(request).answer(response).ask("GET /next HTTP/1.1\r\n\r\n").answer(OK).close();
+        },
+        &[expected, "GET /next 0 > 200 2"],
+    );
+}
+
+#[test]
+fn plain_calls() {
+    check_one("GET /a?b=c HTTP/1.1\r\nHost: h\r\n\r\n", OK, "GET /a 0 > 200 2");
+    check_one("\r\n\r\nGET /a HTTP/1.1\r\n\r\n", OK, "GET /a 0 > 200 2");
+    check_one("POST /a HTTP/1.1\r\nContent-Length: 5\r\n\r\n12345", OK, "POST /a 5 > 200 2");
+    check_one("GET /a HTTP/1.0\r\n\r\n", OK, "GET /a 0 > 200 2");
+    check_one("GET /a HTTP/1.1\n\n", "HTTP/1.1 200\nContent-Length:1\n\nx", "GET /a 0 > 200 1");
+}
+
+#[test]
+fn responses_without_a_body() {
+    let length = "Content-Length: 77\r\n\r\n";
+    check_one(
+        "HEAD /a HTTP/1.1\r\n\r\n",
+        &format!("HTTP/1.1 200 OK\r\n{length}"),
+        "HEAD /a 0 > 200 0",
+    );
+    check_one(
+        "GET /a HTTP/1.1\r\n\r\n",
+        &format!("HTTP/1.1 304 x\r\n{length}"),
+        "GET /a 0 > 304 0",
+    );
+    check_one("GET /a HTTP/1.1\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n", "GET /a 0 > 204 0");
+    let early = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
+    check_one("GET /a HTTP/1.1\r\n\r\n", &format!("{early}{early}{OK}"), "GET /a 0 > 200 2");
+}
+
+#[test]
+fn chunked_bodies() {
+    let request = "POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n";
+    let response = "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n\
+                    A;x=\"y\"\r\n0123456789\r\n1\r\nx\r\n0\r\nTrailer: t\r\n\r\n";
+    check_one(request, response, "POST /a 4 > 200 11");
+}
+
+#[test]
+fn continue_comes_between_head_and_body() {
+    check(
+        |wire| {
+            wire.ask("PUT /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+                .answer("HTTP/1.1 100 Continue\r\n\r\n")
+                .ask("abc")
+                .answer(OK)
+                .close();
+        },
+        &["PUT /a 3 > 200 2"],
+    );
+}
+
+#[test]
+fn an_early_answer_waits_for_the_rest_of_the_request() {
+    check(
+        |wire| {
+            wire.ask("PUT /a HTTP/1.1\r\nContent-Length: 6\r\n\r\nabc")
+                .answer("HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+                .ask("def")
+                .ask("GET /b HTTP/1.1\r\n\r\n")
+                .answer(OK)
+                .close();
+        },
+        &["PUT /a 6 > 413 0", "GET /b 0 > 200 2"],
+    );
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    check(
+        |wire| {
+            wire.ask("GET /1 HTTP/1.1\r\n\r\nHEAD /2 HTTP/1.1\r\n\r\nGET /3 HTTP/1.1\r\n\r\n")
+                .answer(format!(
+                    "{OK}HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nHTTP/1.1 404 No\r\n"
+                ))
+                .answer("Content-Length: 3\r\n\r\nabc")
+                .close();
+        },
+        &["GET /1 0 > 200 2", "HEAD /2 0 > 200 0", "GET /3 0 > 404 3"],
+    );
+}
+
+#[test]
+fn a_body_until_close_ends_with_the_fin() {
+    let response = "HTTP/1.0 200 OK\r\n\r\nall the rest";
+    check(
+        |wire| {
+            wire.ask("GET /a HTTP/1.0\r\n\r\n").answer(response).close();
+        },
+        &["GET /a 0 > 200 12"],
+    );
+    check(
+        |wire| {
+            wire.ask("GET /a HTTP/1.0\r\n\r\n").answer(response).reset(Direction::ToClient);
+        },
+        &["GET /a 0 > 200 12 incomplete TRUNCATED"],
+    );
+    check(
+        |wire| {
+            wire.ask("GET /a HTTP/1.0\r\n\r\n").answer(response);
+        },
+        &["GET /a 0 > 200 12 incomplete TRUNCATED"],
+    );
+}
+
+#[test]
+fn what_is_cut_off_is_noted() {
+    check(
+        |wire| {
+            wire.ask("POST /a HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc").close();
+        },
+        &["POST /a 3 > - incomplete"],
+    );
+    check(
+        |wire| {
+            wire.ask("GET /a HTTP/1.1\r\n\r\n")
+                .answer("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+                .close();
+        },
+        &["GET /a 0 > 200 3 incomplete TRUNCATED"],
+    );
+    check(
+        |wire| {
+            wire.ask("GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\n")
+                .answer(OK)
+                .reset(Direction::ToServer);
+        },
+        &["GET /a 0 > 200 2", "GET /b 0 > - incomplete"],
+    );
+}
+
+#[test]
+fn other_protocols_take_over() {
+    for (request, response) in [
+        (
+            "GET /a HTTP/1.1\r\nUpgrade: websocket\r\n\r\n",
+            "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        ),
+        ("CONNECT h:443 HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"),
+    ] {
+        for cut in [usize::MAX, 1] {
+            let mut wire = Wire::open(1, 2);
+            wire.cut = cut;
+            wire.ask(request).answer(response);
+            wire.ask("GET /no HTTP/1.1\r\n\r\n").answer(OK).close();
+            let (calls, counters) = wire.run();
+            assert_eq!(calls.len(), 1, "{calls:?}");
+            assert!(line(&calls[0]).ends_with(" 0 UPGRADED"), "{}", line(&calls[0]));
+            assert_eq!((counters.upgraded_flows, counters.tunnel_bytes), (1, 20 + OK.len() as u64));
+        }
+    }
+}
+
+#[test]
+fn a_response_without_a_request_is_a_record() {
+    check(
+        |wire| {
+            wire.answer("HTTP/1.1 408 Request Timeout\r\nContent-Length: 1\r\n\r\nx").close();
+        },
+        &["- > 408 1 incomplete UNPAIRED_RESPONSE"],
+    );
+}
+
+#[test]
+fn lengths_that_make_no_sense() {
+    let both = "Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n1\r\nx\r\n0\r\n\r\n";
+    check_one(&format!("POST /a HTTP/1.1\r\n{both}"), OK, "POST /a 1 > 200 2 LENGTH_AND_CHUNKED");
+    let two = "Content-Length: 2\r\nContent-Length: 3\r\n\r\nab";
+    check_one(&format!("POST /a HTTP/1.1\r\n{two}"), OK, "POST /a 2 > 200 2 BAD_CONTENT_LENGTH");
+    let sign = "Content-Length: +2\r\n\r\n";
+    check_one(&format!("POST /a HTTP/1.1\r\n{sign}"), OK, "POST /a 0 > 200 2 BAD_CONTENT_LENGTH");
+    check(
+        |wire| {
+            wire.ask("POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxx\r\n")
+                .answer("HTTP/1.1 400 Bad\r\nContent-Length: 0\r\n\r\n")
+                .ask("GET /b HTTP/1.1\r\n\r\n")
+                .answer(OK)
+                .close();
+        },
+        &["POST /a 0 > 400 0 incomplete BAD_CHUNK", "GET /b 0 > 200 2"],
+    );
+}
+
+#[test]
+fn lenient_forms_are_read_and_noted() {
+    let odd = "GET /a  HTTP/1.1\r\nHost : h\r\nno colon\r\n\r\n";
+    check_one(odd, OK, "GET /a 0 > 200 2 LENIENT");
+    let folded = "HTTP/1.1  200 OK\r\nX: y\r\n z\r\nContent-Length: 2\r\n\r\nok";
+    check_one("GET /a HTTP/1.1\r\n\r\n", folded, "GET /a 0 > 200 2 LENIENT");
+}
+
+#[test]
+fn bad_heads_keep_their_place() {
+    let bad = "GET /a HTTP/3.7\r\nContent-Length: 3\r\n\r\nabc";
+    check_one(bad, "HTTP/1.1 505 No\r\nContent-Length: 0\r\n\r\n", "- > 505 0 incomplete BAD_HEAD");
+}
+
+#[test]
+fn a_head_that_is_too_large_is_read_as_far_as_it_goes() {
+    let fill = "X-Fill: 0123456789012345678901234567890123456789\r\n".repeat(1000);
+    let request = format!("POST /a HTTP/1.1\r\n{fill}Content-Length: 3\r\n\r\nabc");
+    check_one(&request, OK, "POST /a 3 > 200 2 HEAD_TOO_LARGE+TOO_MANY_HEADERS");
+    let response = format!("HTTP/1.1 200 OK\r\n{fill}Content-Length: 3\r\n\r\nabc");
+    let get = "GET /a HTTP/1.1\r\n\r\n";
+    check_one(get, &response, "GET /a 0 > 200 3 HEAD_TOO_LARGE+TOO_MANY_HEADERS");
+    let target = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(40_000));
+    check_one(&target, OK, "- > 200 2 incomplete HEAD_TOO_LARGE+BAD_HEAD");
+}
+
+#[test]
+fn many_header_fields_are_read_and_noted() {
+    let fields = |count| format!("GET /a HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(count));
+    check_one(&fields(128), OK, "GET /a 0 > 200 2");
+    check_one(&fields(129), OK, "GET /a 0 > 200 2 TOO_MANY_HEADERS");
+}
+
+#[test]
+fn fields_of_a_call() {
+    let mut wire = Wire::open(1, 2);
+    wire.wait(10)
+        .ask("GET http://u:p@a.b:80/x HTTP/1.0\r\nHost: c.d\r\nUser-Agent: test\r\n\r\n")
+        .wait(250)
+        .answer(OK)
+        .close();
+    let calls = wire.decode();
+    let [call] = &calls[..] else { panic!("{calls:?}") };
+    let request = call.request.as_ref().unwrap();
+    assert_eq!(call.protocol, Protocol::Http10);
+    assert_eq!(call.latency_us, Some(250));
+    assert_eq!(call.time.0, 1_010_000);
+    assert_eq!(request.host.as_deref(), Some("a.b:80"));
+    assert_eq!((call.flow.client, call.flow.server), (wire.flow.client, wire.flow.server));
+}
