@@ -79,7 +79,8 @@ pub(crate) fn driver(
         tracing::info!(calls, file = %path.display(), "learnt from history");
     }
     let sinks = jsonl::open(outputs.calls.as_deref(), outputs.alerts.as_deref(), outputs.opening)?;
-    let decoder = Decoder::new((&config.limits).into(), Identifier::new(secret), ports);
+    let decoder = Decoder::new((&config.limits).into(), Identifier::new(secret), ports)
+        .with_hash_seed(secret::random_seed()?);
     Ok(Driver::new(decoder, engine, Sinks::new(sinks, outputs.on_failure)))
 }
 

@@ -49,8 +49,8 @@ const LATENCY_US_MAX: u64 = 3_600_000_000;
 
 impl Default for Summary {
     fn default() -> Summary {
-        // Two digits: 32 KiB, and as exact as a figure in a summary needs to be.
-        let latency_us = Histogram::new_with_bounds(1, LATENCY_US_MAX, 2);
+        // Three digits: 190 KiB, and exact below 2 ms, where fast servers are.
+        let latency_us = Histogram::new_with_bounds(1, LATENCY_US_MAX, 3);
         Summary {
             lost_bytes: 0,
             lost_events: 0,

@@ -214,7 +214,16 @@ fn a_capture_is_replayed() {
     assert_eq!(seen["replayed"]["packets"], 8);
     assert_eq!(seen["replayed"]["segments"], 8);
     let calls = sandbox.read("calls.jsonl");
-    assert_eq!(seen["calls"], calls.lines().count());
+    let records: Vec<Value> =
+        calls.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((records.len(), &seen["calls"]), (1, &Value::from(1)));
+    assert_eq!(records[0]["request"]["path"], "/api/v3/time");
+    assert_eq!(records[0]["response"]["status"], 200);
+    assert_eq!(records[0]["time"], "2026-11-23T20:00:00.001500000Z");
+    assert_eq!(records[0]["latency_us"], 500);
+    assert_eq!(records[0]["complete"], true);
+    assert_eq!(seen["outcomes"]["ok"], 1);
+    assert_eq!(seen["latency_us"]["max"], 500);
     assert_eq!(seen["lost"]["bytes"], 0);
 
     // Once more, from stdin: the same bytes.
@@ -277,6 +286,28 @@ fn an_output_that_cannot_be_opened_fails_the_replay() {
         1,
         "cannot open the output: no/such/dir/calls.jsonl: No such file or directory (os error 2)",
     );
+}
+
+#[test]
+fn a_full_disk_fails_the_replay() {
+    let sandbox = Sandbox::new();
+    sandbox.write("a.pcap", pcap(&exchange(50_000, 8080)));
+    sandbox.run(&["replay", "--calls", "/dev/full", "a.pcap"]).is_refused(
+        1,
+        "output failed: /dev/full: No space left on device (os error 28): free the place and \
+         repeat",
+    );
+}
+
+#[test]
+fn calls_and_alerts_share_a_file_line_by_line() {
+    let sandbox = Sandbox::new();
+    let packets = [exchange(50_000, 8080), exchange(50_001, 8080)].concat();
+    sandbox.write("a.pcap", pcap(&packets));
+    let outcome = sandbox.run(&["replay", "-q", "--calls", "-", "--alerts", "-", "a.pcap"]);
+    let calls: Vec<Value> =
+        outcome.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(calls.len(), 2, "{}", outcome.stdout);
 }
 
 #[test]
