@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::{Cli, Command, CommonArgs, LogFormat, SummaryForm};
 use crate::config::{self, Config, LogLevel};
 use crate::driver::Driver;
-use crate::fault::{Misuse, tell};
+use crate::fault::{Misuse, tell, write_stderr};
 use crate::sinks::kafka::{Kafka, WhenFull};
 use crate::sinks::{OnFailure, Sinks, jsonl};
 use crate::{doctor, history, replay, run, secret};
@@ -79,7 +79,8 @@ pub(crate) fn driver(
         tracing::info!(calls, file = %path.display(), "learnt from history");
     }
     let sinks = jsonl::open(outputs.calls.as_deref(), outputs.alerts.as_deref(), outputs.opening)?;
-    let decoder = Decoder::new((&config.limits).into(), Identifier::new(secret), ports);
+    let decoder = Decoder::new((&config.limits).into(), Identifier::new(secret), ports)
+        .with_hash_seed(secret::random_seed()?);
     Ok(Driver::new(decoder, engine, Sinks::new(sinks, outputs.on_failure)))
 }
 
@@ -110,8 +111,8 @@ pub(crate) fn summarise(driver: &mut Driver, form: SummaryForm, quiet: bool) {
     let summary = driver.summary();
     match form {
         SummaryForm::Text if quiet => {}
-        SummaryForm::Text => eprint!("{}", summary.text(&counters)),
-        SummaryForm::Json => eprintln!("{}", summary.json(&counters)),
+        SummaryForm::Text => write_stderr(&summary.text(&counters)),
+        SummaryForm::Json => write_stderr(&format!("{}\n", summary.json(&counters))),
         SummaryForm::Off => {}
     }
 }

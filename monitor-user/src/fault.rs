@@ -1,5 +1,6 @@
 //! How an error ends the program: one line on stderr and an exit code.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use thiserror::Error;
@@ -26,5 +27,10 @@ pub fn conclude(result: anyhow::Result<()>) -> ExitCode {
 /// Writes `keywatch: …` to stderr as one line, whatever is in `text`.
 pub fn tell(text: &str) {
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    eprintln!("keywatch: {line}");
+    write_stderr(&format!("keywatch: {line}\n"));
+}
+
+/// Writes to stderr. Nothing can be done, or said, when that fails; `eprint!` would panic.
+pub(crate) fn write_stderr(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }

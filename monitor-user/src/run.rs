@@ -35,7 +35,15 @@ pub(crate) fn run(args: &RunArgs, config: &Config, quiet: bool) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let watched = runtime.block_on(watch(&options, args.duration, config, &mut driver));
+    let _inside = runtime.enter();
+    // Before attaching, so that no signal finds the programs attached and nobody listening.
+    let stop = Stop::new(args.duration)?;
+    let capture = Capture::start(&options)?;
+    // Before the first thread of another library, which would keep the rights.
+    privilege::drop_all_but_reading()?;
+    commands::add_kafka(&mut driver, config, WhenFull::Drop)?;
+    announce(&options, &capture);
+    let watched = runtime.block_on(watch(capture, stop, &mut driver));
     // Also after a failure: what was captured is written.
     let all_written = driver.finish();
     notify("STOPPING=1");
@@ -74,19 +82,7 @@ fn options(args: &RunArgs, config: &Config, ports: &[u16]) -> Options {
     }
 }
 
-async fn watch(
-    options: &Options,
-    duration: Option<Duration>,
-    config: &Config,
-    driver: &mut Driver,
-) -> Result<()> {
-    // Before attaching, so that no signal finds the programs attached and nobody listening.
-    let mut stop = Stop::new(duration)?;
-    let mut capture = Capture::start(options)?;
-    // Before the first thread of another library, which would keep the rights.
-    privilege::drop_all_but_reading()?;
-    commands::add_kafka(driver, config, WhenFull::Drop)?;
-    announce(options, &capture);
+async fn watch(mut capture: Capture, mut stop: Stop, driver: &mut Driver) -> Result<()> {
     let mut seen = Health::default();
     let mut timer = interval(TICK);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -115,8 +111,9 @@ async fn watch(
             }
         }
     };
+    end_at_second_signal();
     capture.detach();
-    drain_rest(&mut capture, &mut stop, driver).await;
+    drain_rest(&mut capture, driver);
     look_after(&mut capture, &mut seen, driver);
     result
 }
@@ -130,25 +127,32 @@ fn announce(options: &Options, capture: &Capture) {
     notify("READY=1");
 }
 
-/// What the rings still hold; a second signal cuts it short.
-async fn drain_rest(capture: &mut Capture, stop: &mut Stop, driver: &mut Driver) {
-    stop.deadline = None;
-    loop {
-        let got = capture.drain(BATCH_MAX, &mut |input| {
+/// From here on a signal ends the program whatever it is doing. The spool is safe at any time.
+fn end_at_second_signal() {
+    let wait = || -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            Stop::new(None)?.asked().await;
+            Ok(())
+        })
+    };
+    std::thread::spawn(move || match wait() {
+        Ok(()) => {
+            tell("stopped at once: what was not written yet is lost");
+            std::process::exit(1);
+        }
+        Err(error) => tracing::warn!("a second signal is not listened for: {error:#}"),
+    });
+}
+
+/// What the rings still hold: no more than their size.
+fn drain_rest(capture: &mut Capture, driver: &mut Driver) {
+    let mut got = BATCH_MAX;
+    while got > 0 {
+        got = capture.drain(BATCH_MAX, &mut |input| {
             // Nobody reads the output any more: what is left goes nowhere.
             let _ = driver.handle(input);
         });
-        if got == 0 {
-            return;
-        }
-        tokio::select! {
-            biased;
-            () = stop.asked() => {
-                tell("stopped at once: what the kernel still held is lost");
-                return;
-            }
-            () = tokio::task::yield_now() => {}
-        }
     }
 }
 
@@ -156,7 +160,8 @@ async fn drain_rest(capture: &mut Capture, stop: &mut Stop, driver: &mut Driver)
 fn look_after(capture: &mut Capture, seen: &mut Health, driver: &mut Driver) {
     let health = capture.health();
     let bytes = health.lost_bytes.saturating_sub(seen.lost_bytes);
-    let events = health.lost_events.saturating_sub(seen.lost_events);
+    let lost = |health: &Health| health.lost_events + health.lost_controls;
+    let events = lost(&health).saturating_sub(lost(seen));
     if bytes > 0 || events > 0 {
         tracing::warn!(bytes, events, "capture lost data; a larger ring_bytes may help");
         driver.impairment(now(), &Impairment::Lost { bytes, events });
@@ -167,6 +172,7 @@ fn look_after(capture: &mut Capture, seen: &mut Health, driver: &mut Driver) {
             driver.impairment(now(), &Impairment::Detached { program: program.clone() });
         }
     }
+    driver.summary().capture = Some(health.clone());
     *seen = health;
 }
 

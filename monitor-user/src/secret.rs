@@ -71,6 +71,13 @@ pub fn read(path: &Path) -> Result<Secret> {
     Ok(Secret::new(*bytes))
 }
 
+/// Randomness of the operating system, for what clients must not foresee.
+pub fn random_seed() -> Result<u64> {
+    let mut bytes = [0; 8];
+    fill(&mut bytes).context("the operating system gives no randomness")?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
 /// 32 bytes in hexadecimal, and a newline.
 const FILE_BYTES: usize = 65;
 
@@ -99,10 +106,7 @@ fn make(path: &Path) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
     }
     let mut random = Zeroizing::new([0; 32]);
-    let mut filled = 0;
-    while filled < random.len() {
-        filled += getrandom(&mut random[filled..], GetRandomFlags::empty())?;
-    }
+    fill(random.as_mut())?;
     let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES));
     for byte in random.iter() {
         for digit in [byte >> 4, byte & 15] {
@@ -119,6 +123,18 @@ fn make(path: &Path) -> io::Result<()> {
         .and_then(|()| fs::hard_link(&draft, path));
     fs::remove_file(&draft)?;
     written
+}
+
+fn fill(bytes: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
+            Ok(got) => filled += got,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

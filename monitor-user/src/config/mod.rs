@@ -129,6 +129,12 @@ pub struct DecoderLimits {
     /// See [`Limits::idle_max`].
     #[serde(with = "units::duration")]
     pub idle_max: Duration,
+    /// See [`Limits::closed_max`].
+    #[serde(with = "units::duration")]
+    pub closed_max: Duration,
+    /// See [`Limits::held_bytes_max`].
+    #[serde(with = "units::size")]
+    pub held_bytes_max: usize,
 }
 
 impl Default for DecoderLimits {
@@ -144,6 +150,8 @@ impl Default for DecoderLimits {
             pipeline_max: limits.pipeline_max,
             body_prefix_bytes: limits.body_prefix_bytes,
             idle_max: limits.idle_max,
+            closed_max: limits.closed_max,
+            held_bytes_max: limits.held_bytes_max,
         }
     }
 }
@@ -160,6 +168,8 @@ impl From<&DecoderLimits> for Limits {
             pipeline_max: set.pipeline_max,
             body_prefix_bytes: set.body_prefix_bytes,
             idle_max: set.idle_max,
+            closed_max: set.closed_max,
+            held_bytes_max: set.held_bytes_max,
         }
     }
 }
@@ -354,6 +364,7 @@ impl Config {
             ("limits.head_bytes_max", limits.head_bytes_max),
             ("limits.headers_max", limits.headers_max),
             ("limits.pipeline_max", limits.pipeline_max),
+            ("limits.held_bytes_max", limits.held_bytes_max),
         ] {
             check(key, value > 0, "must be more than 0");
         }

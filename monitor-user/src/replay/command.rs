@@ -1,7 +1,7 @@
 //! `keywatch replay`: captures in, the same records out as when they were live.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::cli::ReplayArgs;
 use crate::commands::{self, Outputs};
 use crate::config::Config;
 use crate::driver::Driver;
-use crate::fault::{AlreadyTold, Misuse, tell};
+use crate::fault::{AlreadyTold, Misuse, tell, write_stderr};
 use crate::sinks::kafka::{self, WhenFull};
 use crate::sinks::{OnFailure, jsonl};
 
@@ -160,7 +160,7 @@ impl Progress {
 
     fn clear(&mut self) {
         if self.shown.get() {
-            eprint!("\r\x1b[K");
+            write_stderr("\r\x1b[K");
         }
     }
 }
@@ -184,9 +184,7 @@ impl<R: Read> Read for Watched<R> {
             self.next = Instant::now() + PROGRESS_INTERVAL;
             self.shown.set(true);
             let percent = self.read_bytes.min(length) * 100 / length;
-            eprint!("\rkeywatch: {}: {percent} %", self.name);
-            // A terminal that is gone must not stop the replay.
-            let _ = io::stderr().flush();
+            write_stderr(&format!("\rkeywatch: {}: {percent} %", self.name));
         }
         Ok(got)
     }

@@ -1,6 +1,8 @@
 //! Captures to [`Input`](monitor_core::input::Input): the offline twin of live capture.
 
 pub(crate) mod command;
+#[cfg(test)]
+mod fixture;
 mod packet;
 mod pcap;
 

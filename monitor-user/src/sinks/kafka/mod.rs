@@ -6,6 +6,8 @@ mod options;
 mod record;
 mod seldom;
 mod spool;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::time::{Duration, Instant};
