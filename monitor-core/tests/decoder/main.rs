@@ -4,6 +4,6 @@ mod hostile;
 mod loss;
 mod messages;
 mod model;
-mod reorder;
+mod random;
 mod tcp;
 mod wire;

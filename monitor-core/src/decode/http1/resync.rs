@@ -5,6 +5,8 @@
 //! without a line end between, so they are looked for within lines. What is found depends on the
 //! bytes alone, not on how they were cut into segments.
 
+use std::collections::VecDeque;
+
 use memchr::{memchr, memmem};
 
 use crate::input::Direction;
@@ -12,6 +14,9 @@ use crate::time::EventTime;
 
 /// Bytes kept of a line that has not ended: nginx takes request lines of up to 8 KiB.
 const LINE_BYTES_MAX: usize = 8 << 10;
+
+/// Changes of time remembered: a first line comes in one or two segments.
+const TIMES_MAX: usize = 8;
 
 /// Methods that a request may be found by (RFC 9110, 9; RFC 5789). None is the end of another.
 const METHODS: [&[u8]; 9] =
@@ -22,7 +27,8 @@ const METHODS: [&[u8]; 9] =
 pub(super) struct Resync {
     /// The current line, or at least the end of it.
     line: Vec<u8>,
-    line_time: EventTime,
+    /// From which byte of the search on what time counts; the last few.
+    times: VecDeque<(u64, EventTime)>,
     passed_bytes: u64,
 }
 
@@ -30,7 +36,7 @@ pub(super) struct Resync {
 pub(super) struct Found {
     /// Its first line.
     pub(super) line: Vec<u8>,
-    /// When the line was captured.
+    /// When its first byte was captured.
     pub(super) time: EventTime,
     /// Bytes of the chunk that were looked at.
     pub(super) used: usize,
@@ -40,13 +46,13 @@ pub(super) struct Found {
 
 impl Resync {
     /// A search that begins with bytes already taken, which hold no line end.
-    pub(super) fn after(line: Vec<u8>, line_time: EventTime) -> Resync {
-        Resync { passed_bytes: line.len() as u64, line, line_time }
+    pub(super) fn after(line: Vec<u8>, time: EventTime) -> Resync {
+        Resync { passed_bytes: line.len() as u64, line, times: VecDeque::from([(0, time)]) }
     }
 
     /// Memory held, bytes.
     pub(super) fn held_bytes(&self) -> usize {
-        self.line.capacity()
+        self.line.capacity() + self.times.capacity() * size_of::<(u64, EventTime)>()
     }
 
     /// Bytes are missing here: no line goes across.
@@ -61,11 +67,9 @@ impl Resync {
         time: EventTime,
         chunk: &[u8],
     ) -> Option<Found> {
+        self.mark(time);
         let mut at = 0;
         while at < chunk.len() {
-            if self.line.is_empty() {
-                self.line_time = time;
-            }
             let end = memchr(b'\n', &chunk[at..]).map(|end| at + end + 1);
             let piece = &chunk[at..end.unwrap_or(chunk.len())];
             self.passed_bytes += piece.len() as u64;
@@ -82,8 +86,9 @@ impl Resync {
             };
             let line = &line[line.len().saturating_sub(LINE_BYTES_MAX)..];
             if let Some(start) = start_of_message(direction, line) {
-                let (line, time) = (Vec::from(&line[start..]), self.line_time);
+                let line = Vec::from(&line[start..]);
                 let skipped_bytes = self.passed_bytes - line.len() as u64;
+                let time = self.time_of(skipped_bytes).unwrap_or(time);
                 *self = Resync::default();
                 return Some(Found { line, time, used: next, skipped_bytes });
             }
@@ -91,6 +96,22 @@ impl Resync {
             at = next;
         }
         None
+    }
+
+    /// What comes next has this time.
+    fn mark(&mut self, time: EventTime) {
+        if self.times.back().is_some_and(|(_, last)| *last == time) {
+            return;
+        }
+        if self.times.len() == TIMES_MAX {
+            self.times.pop_front();
+        }
+        self.times.push_back((self.passed_bytes, time));
+    }
+
+    fn time_of(&self, position: u64) -> Option<EventTime> {
+        let mark = self.times.iter().rev().find(|(from, _)| *from <= position);
+        mark.or(self.times.front()).map(|(_, time)| *time)
     }
 
     /// Adds to the current line. Of a long one only the end stays; it is cut at twice the limit, so

@@ -1,0 +1,96 @@
+//! Captures of another project (Zeek's) with what that project read out of them, where they are
+//! present: `KEYWATCH_CORPORA` or `../shared/corpora`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use monitor_core::call::ApiCall;
+use serde::Deserialize;
+use xtask::build::workspace_root;
+
+use crate::replay::replay;
+use crate::trial;
+
+/// Traces that agreed when this was written. The others are tunnels, HTTP/0.9 and requests so broken
+/// that each reader has its own view of them.
+const AGREE_MIN: usize = 8;
+
+/// The row of one call: method, target, status; `-` where not seen.
+type Row = (String, String, String);
+
+#[derive(Deserialize)]
+struct ZeekRow {
+    method: String,
+    uri: String,
+    status_code: String,
+}
+
+/// One test, when the captures are there.
+pub(crate) fn trials() -> Vec<Trial> {
+    let Some(root) = root() else {
+        println!("left out: corpus::zeek: no captures (mend: KEYWATCH_CORPORA=DIR)");
+        return Vec::new();
+    };
+    vec![trial("corpus::zeek", move || zeek(&root))]
+}
+
+fn root() -> Option<PathBuf> {
+    let named = std::env::var_os("KEYWATCH_CORPORA").map(PathBuf::from);
+    let root = named.or_else(|| Some(workspace_root().parent()?.join("shared/corpora")))?;
+    root.join("zeek").is_dir().then_some(root)
+}
+
+fn zeek(root: &Path) -> Result<()> {
+    let mut dirs: Vec<PathBuf> =
+        fs::read_dir(root.join("zeek"))?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    dirs.sort();
+    let mut agree = 0;
+    for dir in &dirs {
+        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (seen, expected) = (seen(dir)?, expected(dir)?);
+        if seen == expected {
+            agree += 1;
+        } else {
+            println!("corpus::zeek: {name}: seen {}, Zeek {}", show(&seen), show(&expected));
+        }
+    }
+    println!("corpus::zeek: {agree} of {} traces agree", dirs.len());
+    ensure!(agree >= AGREE_MIN, "{agree} of {} agree, less than {AGREE_MIN}", dirs.len());
+    Ok(())
+}
+
+fn expected(dir: &Path) -> Result<Vec<Row>> {
+    let rows: Vec<ZeekRow> = serde_json::from_slice(&fs::read(dir.join("expected.json"))?)?;
+    let mut rows: Vec<Row> =
+        rows.into_iter().map(|row| (row.method, row.uri, row.status_code)).collect();
+    rows.sort_unstable();
+    Ok(rows)
+}
+
+fn seen(dir: &Path) -> Result<Vec<Row>> {
+    let replayed = replay(&[&dir.join("input.pcap")], &[])?;
+    let mut rows = Vec::new();
+    for line in replayed.calls.lines() {
+        let call: ApiCall = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        let (method, target) = call.request.map_or_else(
+            || ("-".into(), "-".into()),
+            |request| (request.method.to_string(), request.target.to_string()),
+        );
+        let status = call.response.map_or_else(|| "-".into(), |reply| reply.status.to_string());
+        rows.push((method, target, status));
+    }
+    rows.sort_unstable();
+    Ok(rows)
+}
+
+/// Few enough to read.
+fn show(rows: &[Row]) -> String {
+    let first: Vec<String> = rows
+        .iter()
+        .take(2)
+        .map(|(method, target, status)| format!("{method} {target:.60} {status}"))
+        .collect();
+    format!("{} [{}]", rows.len(), first.join(", "))
+}

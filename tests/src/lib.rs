@@ -1,1 +1,0 @@
-//! Case folders and live tests.

@@ -1,0 +1,72 @@
+//! The real kernel side against real servers: what Keywatch saw is what the server logged, exactly.
+
+mod bodies;
+mod compare;
+mod kafka;
+mod lifecycle;
+mod namespace;
+mod plain;
+mod rig;
+mod servers;
+mod tcpdump;
+
+use libtest_mimic::Trial;
+use xtask::setup;
+
+use crate::trial;
+
+type Test = fn() -> anyhow::Result<()>;
+
+/// Every live test, or none with the reason.
+pub(crate) fn trials() -> Vec<Trial> {
+    let tests: [(&str, Test, &[&str]); 18] = [
+        ("plain_calls", plain::plain_calls, &["nginx"]),
+        ("keep_alive", plain::keep_alive, &["nginx"]),
+        ("pipelining", plain::pipelining, &["nginx"]),
+        ("ipv6", plain::ipv6, &["nginx"]),
+        ("parallel_connections", plain::parallel_connections, &["nginx"]),
+        ("two_ports", plain::two_ports, &["nginx"]),
+        ("large_download_by_sendfile", bodies::large_download_by_sendfile, &["nginx"]),
+        ("large_upload", bodies::large_upload, &["nginx"]),
+        ("writev_server", servers::writev_server, &[]),
+        ("io_uring_server", servers::io_uring_server, &[]),
+        ("opened_before_the_start", lifecycle::opened_before_the_start, &["nginx"]),
+        ("shutdown_under_load", lifecycle::shutdown_under_load, &["nginx"]),
+        ("no_rights", lifecycle::no_rights, &["setpriv"]),
+        ("two_agents_at_once", lifecycle::two_agents_at_once, &["nginx"]),
+        ("replay_of_tcpdump", tcpdump::replay_of_tcpdump, &["nginx", "tcpdump"]),
+        ("alerts_reach_kafka", kafka::alerts_reach_kafka, &["nginx", "java", "mvn"]),
+        ("kafka_goes_and_comes_back", kafka::goes_and_comes_back, &["nginx", "java", "mvn"]),
+        ("kafka_is_not_there", kafka::is_not_there, &["nginx"]),
+    ];
+    let required = std::env::var_os("KEYWATCH_REQUIRE_LIVE").is_some_and(|value| value == "1");
+    tests
+        .into_iter()
+        .filter_map(|(name, run, programs)| {
+            let name = format!("live::{name}");
+            match missing(&name, programs) {
+                None => Some(trial(name, run)),
+                Some(missing) if required => Some(trial(name, move || anyhow::bail!("{missing}"))),
+                Some(missing) => {
+                    println!("left out: {name}: {missing}");
+                    None
+                }
+            }
+        })
+        .collect()
+}
+
+/// Why a test cannot run here.
+fn missing(name: &str, programs: &[&str]) -> Option<String> {
+    if !setup::is_root() {
+        return Some("not root".to_owned());
+    }
+    if name.ends_with("io_uring_server") {
+        let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
+        if disabled.is_ok_and(|value| value.trim() != "0") {
+            return Some("io_uring is disabled (kernel.io_uring_disabled)".to_owned());
+        }
+    }
+    let absent = ["ip"].iter().chain(programs).find(|program| setup::find(program).is_none());
+    absent.map(|program| format!("no {program} (mend: cargo xtask setup)"))
+}

@@ -1,0 +1,56 @@
+//! `cargo xtask bench`: speed, loss and memory, beside the figures to reach. Never part of a test.
+
+mod kernel;
+mod live;
+mod replay;
+mod usage;
+
+use anyhow::Result;
+
+/// What to measure.
+#[derive(clap::Subcommand)]
+pub enum Bench {
+    /// nginx under load with Keywatch beside it on the same machine.
+    Live(live::Options),
+    /// `keywatch replay` on captures made for it.
+    Replay(replay::Options),
+}
+
+/// Measures and prints a table.
+pub fn run(bench: &Bench) -> Result<()> {
+    crate::process::catch_interrupts()?;
+    match bench {
+        Bench::Live(options) => live::run(options),
+        Bench::Replay(options) => replay::run(options),
+    }
+}
+
+/// Prints rows of what was measured, the figure, and the target.
+fn table(rows: &[(String, String, &str)]) {
+    println!("\n{:<46} {:>26}  target", "what", "measured");
+    for (what, measured, target) in rows {
+        println!("{what:<46} {measured:>26}  {target}");
+    }
+}
+
+/// The middle one, or the mean of the middle two; 0 of nothing.
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => 0.0,
+        len if len % 2 == 1 => sorted[len / 2],
+        len => (sorted[len / 2 - 1] + sorted[len / 2]) / 2.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+}

@@ -1,0 +1,87 @@
+//! The captures of the case folders (`tests/cases/NAME/input.pcap`): each is made by code here, so
+//! that it can be read, changed and made again byte for byte.
+
+mod attacks;
+pub mod capture;
+pub mod conversation;
+mod http;
+mod tcp;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::build::workspace_root;
+use capture::{Format, Link, Packet, pcap};
+
+/// No cut: larger than any packet.
+const WHOLE: usize = 262_144;
+
+/// A capture and how it is stored.
+pub struct Case {
+    /// Name of its folder.
+    pub name: &'static str,
+    /// What was on the wire, in order of capture.
+    pub packets: Vec<Packet>,
+    /// Link layer.
+    pub link: Link,
+    /// File format.
+    pub format: Format,
+    /// Bytes kept of each packet.
+    pub snap_bytes: usize,
+    /// Bytes cut off the end of the file.
+    pub cut_bytes: usize,
+}
+
+impl Case {
+    fn new(name: &'static str, packets: Vec<Packet>) -> Case {
+        Case {
+            name,
+            packets,
+            link: Link::Ethernet,
+            format: Format::LittleMicros,
+            snap_bytes: WHOLE,
+            cut_bytes: 0,
+        }
+    }
+
+    fn link(self, link: Link) -> Case {
+        Case { link, ..self }
+    }
+
+    /// Whether the file holds every byte of its packets.
+    pub fn is_whole(&self) -> bool {
+        self.snap_bytes == WHOLE && self.cut_bytes == 0
+    }
+
+    /// The capture file.
+    pub fn file(&self) -> Result<Vec<u8>> {
+        let mut file = pcap(&self.packets, self.link, self.format, self.snap_bytes)?;
+        file.truncate(file.len() - self.cut_bytes);
+        Ok(file)
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> PathBuf {
+        workspace_root().join("tests/cases").join(self.name)
+    }
+}
+
+/// Every case.
+pub fn all() -> Vec<Case> {
+    [http::all(), tcp::all(), attacks::all()].into_iter().flatten().collect()
+}
+
+/// `cargo xtask make-cases`: writes every `input.pcap`.
+pub fn write_all() -> Result<()> {
+    let cases = all();
+    for case in &cases {
+        let dir = case.dir();
+        fs::create_dir_all(&dir)?;
+        let file = dir.join("input.pcap");
+        fs::write(&file, case.file()?).with_context(|| format!("writing {}", file.display()))?;
+    }
+    println!("{} captures under tests/cases; now KEYWATCH_BLESS=1 cargo xtask test", cases.len());
+    Ok(())
+}

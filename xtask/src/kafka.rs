@@ -1,0 +1,315 @@
+//! A real single-node Apache Kafka on loopback, from its published Maven jars.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+
+use crate::process::{self, Proc};
+use crate::setup;
+
+/// Version of Kafka that is started.
+pub const VERSION: &str = "4.1.0";
+/// The version of Log4j that this Kafka ships with; its SLF4J binding is not among its dependencies.
+const LOG4J_VERSION: &str = "2.24.3";
+/// A cold Java on a busy two-core machine was ready within 10 s; a slow one gets six times that.
+const START_WAIT: Duration = Duration::from_secs(60);
+const CLUSTER_ID: &str = "a2V5d2F0Y2gtZGVtby0wMQ";
+
+/// A running broker; ended and its data removed when dropped.
+pub struct Kafka {
+    /// Address of the broker: `127.0.0.1:PORT`.
+    pub bootstrap: String,
+    home: Home,
+    child: Option<Proc>,
+    _dir: TempDir,
+}
+
+impl Kafka {
+    /// Starts a broker on a free loopback port and waits until it takes requests.
+    pub fn start() -> Result<Kafka> {
+        Kafka::start_on(process::free_port()?)
+    }
+
+    /// The same on a given port.
+    pub fn start_on(port: u16) -> Result<Kafka> {
+        let dir = tempfile::Builder::new().prefix("keywatch-kafka.").tempdir()?;
+        let home = Home::prepare(dir.path(), port)?;
+        let mut kafka = Kafka { bootstrap: home.bootstrap(), home, child: None, _dir: dir };
+        kafka.restart()?;
+        Ok(kafka)
+    }
+
+    /// Kills the broker as a crash would; its data stays.
+    pub fn kill(&mut self) -> Result<()> {
+        match self.child.take() {
+            Some(mut child) => child.kill(),
+            None => Ok(()),
+        }
+    }
+
+    /// Starts it again on the same port and data.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill()?;
+        let log = self.home.dir.join("broker.log");
+        let mut child = Proc::spawn("kafka", &self.home.broker()?, &log)?;
+        let deadline = Instant::now() + START_WAIT;
+        child.wait_for_listener(self.home.address(), START_WAIT)?;
+        // The socket opens before the controller has let the broker in.
+        let left = deadline.saturating_duration_since(Instant::now());
+        process::wait_until("Kafka's broker registers", left, || {
+            Ok(child.output().contains("Kafka Server started"))
+        })?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Every value of a topic, read from the beginning by a consumer that is not ours: kcat, or
+    /// else Kafka's own.
+    pub fn read_topic(&self, topic: &str) -> Result<Vec<String>> {
+        let text = match setup::find("kcat") {
+            Some(kcat) => process::run(
+                Command::new(kcat)
+                    .args(["-b", &self.bootstrap, "-t", topic])
+                    .args(["-C", "-e", "-q"]),
+            )?,
+            None => self.console_consumer(topic)?,
+        };
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    fn console_consumer(&self, topic: &str) -> Result<String> {
+        let mut java = java(&self.home.dir)?;
+        java.args(["org.apache.kafka.tools.consumer.ConsoleConsumer", "--from-beginning"]);
+        java.args(["--bootstrap-server", &self.bootstrap, "--topic", topic]);
+        // It ends with an error once nothing has come for so long: that is its only end of topic.
+        java.args(["--timeout-ms", "10000"]);
+        let output = java.output().context("starting Kafka's console consumer")?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+/// Why no broker can be started here, if so.
+pub fn missing() -> Option<String> {
+    let absent: Vec<&str> =
+        ["java", "mvn"].into_iter().filter(|program| setup::find(program).is_none()).collect();
+    (!absent.is_empty()).then(|| {
+        format!(
+            "{} missing (mend: apt-get install openjdk-17-jre-headless maven)",
+            absent.join(" and ")
+        )
+    })
+}
+
+/// What `start` leaves behind for `status` and `stop`.
+#[derive(Serialize, Deserialize)]
+struct Background {
+    pid: u32,
+    bootstrap: String,
+    dir: PathBuf,
+}
+
+/// `kafka start`: a broker that stays until `kafka stop`.
+pub fn start(port: Option<u16>) -> Result<()> {
+    if let Some(running) = background()? {
+        bail!("Kafka runs already on {} (mend: cargo xtask kafka stop)", running.bootstrap);
+    }
+    let port = port.map_or_else(process::free_port, Ok)?;
+    let dir = tempfile::Builder::new().prefix("keywatch-kafka.").tempdir()?.keep();
+    let home = Home::prepare(&dir, port)?;
+    let log = fs::File::create(dir.join("broker.log"))?;
+    let mut command = home.broker()?;
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    command.stdin(std::process::Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let mut child = command.spawn().context("starting Kafka")?;
+    let running = Background { pid: child.id(), bootstrap: home.bootstrap(), dir: dir.clone() };
+    fs::write(state_file()?, serde_json::to_vec(&running)?)?;
+    process::wait_until("Kafka starts", START_WAIT, || {
+        let output = fs::read_to_string(dir.join("broker.log")).unwrap_or_default();
+        ensure!(
+            child.try_wait()?.is_none(),
+            "Kafka ended early; its log: {}/broker.log",
+            dir.display()
+        );
+        Ok(output.contains("Kafka Server started"))
+    })?;
+    println!("Kafka {VERSION} on {}; log {}/broker.log", running.bootstrap, dir.display());
+    Ok(())
+}
+
+/// `kafka stop`.
+pub fn stop() -> Result<()> {
+    let Some(running) = background()? else {
+        println!("Kafka does not run.");
+        return Ok(());
+    };
+    let pid = i32::try_from(running.pid).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = pid.context("the state file holds no process id")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+    process::wait_until("Kafka ends", START_WAIT, || Ok(!is_ours(&running)))?;
+    let _ = fs::remove_dir_all(&running.dir);
+    fs::remove_file(state_file()?)?;
+    println!("Kafka on {} stopped.", running.bootstrap);
+    Ok(())
+}
+
+/// `kafka status`.
+pub fn status() -> Result<()> {
+    match background()? {
+        Some(running) => {
+            println!("Kafka runs on {} (pid {})", running.bootstrap, running.pid)
+        }
+        None => println!("Kafka does not run."),
+    }
+    Ok(())
+}
+
+/// `kafka run`: a broker in the foreground until Ctrl-C.
+pub fn run(port: Option<u16>) -> Result<()> {
+    process::catch_interrupts()?;
+    let kafka = Kafka::start_on(port.map_or_else(process::free_port, Ok)?)?;
+    println!("Kafka {VERSION} on {}; Ctrl-C ends it.", kafka.bootstrap);
+    while process::check_interrupted().is_ok() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+fn background() -> Result<Option<Background>> {
+    let file = state_file()?;
+    let Ok(text) = fs::read(&file) else { return Ok(None) };
+    let running: Option<Background> = serde_json::from_slice(&text).ok();
+    let running = running.filter(is_ours);
+    if running.is_none() {
+        let _ = fs::remove_file(&file);
+    }
+    Ok(running)
+}
+
+/// Whether the process is still the broker that was started, not a later one with its number. A
+/// child that ended and was not waited for has an empty command line.
+fn is_ours(running: &Background) -> bool {
+    let cmdline = fs::read(format!("/proc/{}/cmdline", running.pid)).unwrap_or_default();
+    String::from_utf8_lossy(&cmdline).contains(&*running.dir.to_string_lossy())
+}
+
+fn state_file() -> Result<PathBuf> {
+    Ok(setup::cache()?.join("kafka.json"))
+}
+
+/// A broker's folder: its config, log and data.
+struct Home {
+    dir: PathBuf,
+    port: u16,
+}
+
+impl Home {
+    /// Writes the config and formats the storage.
+    fn prepare(dir: &Path, port: u16) -> Result<Home> {
+        if let Some(missing) = missing() {
+            bail!("Kafka cannot start: {missing}");
+        }
+        let home = Home { dir: dir.to_owned(), port };
+        let controller = process::free_port()?;
+        let data = dir.join("data");
+        fs::write(
+            dir.join("server.properties"),
+            format!(
+                "process.roles=broker,controller\n\
+                 node.id=1\n\
+                 controller.quorum.bootstrap.servers=127.0.0.1:{controller}\n\
+                 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+                 advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+                 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+                 controller.listener.names=CONTROLLER\n\
+                 log.dirs={}\n\
+                 num.partitions=1\n\
+                 offsets.topic.num.partitions=1\n\
+                 offsets.topic.replication.factor=1\n\
+                 transaction.state.log.replication.factor=1\n\
+                 transaction.state.log.min.isr=1\n\
+                 group.initial.rebalance.delay.ms=0\n",
+                data.display()
+            ),
+        )?;
+        fs::write(dir.join("log4j2.properties"), LOGGING)?;
+        let mut format = java(dir)?;
+        format.args(["kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID]);
+        format.arg("-c").arg(dir.join("server.properties"));
+        process::run(&mut format).context("formatting Kafka's storage")?;
+        Ok(home)
+    }
+
+    fn broker(&self) -> Result<Command> {
+        let mut command = java(&self.dir)?;
+        command.arg("kafka.Kafka").arg(self.dir.join("server.properties"));
+        Ok(command)
+    }
+
+    fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    fn bootstrap(&self) -> String {
+        self.address().to_string()
+    }
+}
+
+const LOGGING: &str = "\
+status=error
+appender.out.type=Console
+appender.out.name=out
+appender.out.layout.type=PatternLayout
+appender.out.layout.pattern=%d %p %m (%c{1})%n
+rootLogger.level=info
+rootLogger.appenderRef.out.ref=out
+";
+
+/// Java with Kafka's jars on its class path. Half a gigabyte of heap is plenty for one node.
+fn java(dir: &Path) -> Result<Command> {
+    let mut command = Command::new("java");
+    command.args(["-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"]);
+    command.arg(jars()?.join("*"));
+    let config = dir.join("log4j2.properties");
+    command.arg(format!("-Dlog4j2.configurationFile={}", config.display()));
+    Ok(command)
+}
+
+/// The folder with Kafka's jars, fetched through Maven the first time.
+pub fn jars() -> Result<PathBuf> {
+    let libs = setup::cache()?.join(format!("kafka-{VERSION}"));
+    if libs.is_dir() {
+        return Ok(libs);
+    }
+    let work = tempfile::Builder::new().prefix("kafka-jars.").tempdir_in(setup::cache()?)?;
+    fs::write(
+        work.path().join("pom.xml"),
+        format!(
+            "<project xmlns=\"http://maven.apache.org/POM/4.0.0\">\n\
+             <modelVersion>4.0.0</modelVersion>\n\
+             <groupId>keywatch</groupId><artifactId>kafka</artifactId><version>1</version>\n\
+             <packaging>pom</packaging>\n\
+             <dependencies><dependency><groupId>org.apache.kafka</groupId>\n\
+             <artifactId>kafka_2.13</artifactId><version>{VERSION}</version>\n\
+             </dependency><dependency><groupId>org.apache.logging.log4j</groupId>\n\
+             <artifactId>log4j-slf4j-impl</artifactId><version>{LOG4J_VERSION}</version>\n\
+             </dependency></dependencies>\n\
+             </project>\n"
+        ),
+    )?;
+    let staged = work.path().join("libs");
+    let mut maven = Command::new("mvn");
+    maven.current_dir(work.path()).args(["-q", "-B", "dependency:copy-dependencies"]);
+    maven.arg(format!("-DoutputDirectory={}", staged.display()));
+    process::run(&mut maven).context("fetching Kafka's jars through Maven")?;
+    // The rename makes the folder appear whole or not at all; someone else may have been quicker.
+    if let Err(error) = fs::rename(&staged, &libs) {
+        ensure!(libs.is_dir(), "keeping Kafka's jars in {}: {error}", libs.display());
+    }
+    Ok(libs)
+}
