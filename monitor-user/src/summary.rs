@@ -19,7 +19,7 @@ pub struct Summary {
     pub lost_bytes: u64,
     /// Kernel events lost.
     pub lost_events: u64,
-    /// Calls that the Kafka queue had no place for.
+    /// Calls that did not reach Kafka: its queue was full, or it was away.
     pub dropped_calls: u64,
     /// What the kernel side counted.
     pub capture: Option<Health>,
@@ -177,7 +177,7 @@ impl Summary {
         let lost = [
             ("bytes", self.lost_bytes),
             ("events", self.lost_events),
-            ("calls that Kafka's queue had no place for", self.dropped_calls),
+            ("calls that did not reach Kafka", self.dropped_calls),
         ];
         list(&mut text, "lost", lost.into_iter());
         let counters = serde_json::to_value(counters).unwrap_or_default();

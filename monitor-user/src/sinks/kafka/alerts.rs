@@ -139,8 +139,8 @@ const TROUBLE_INTERVAL: Duration = Duration::from_secs(60);
 const POLL_MAX: Duration = Duration::from_millis(20);
 /// With nothing on its way: how often librdkafka's own events are looked at.
 const IDLE_MAX: Duration = Duration::from_millis(500);
-/// How long a failed producer is left alone.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// How long a failed producer is left alone: making one a second costs the brokers nothing.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 fn connect(config: &ClientConfig) -> Result<BaseProducer<Watch>, KafkaError> {
     config.create_with_context(Watch::new())

@@ -9,6 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Headers;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::record::tests::alert;
@@ -120,6 +121,25 @@ fn delivery_goes_on_when_the_broker_is_back() {
     sink.finish().unwrap();
     assert_eq!(spooled(dir.path()), "");
     assert_eq!(arrived(&cluster, 20).0, (0..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_refusal_is_not_the_end() {
+    let cluster = broker();
+    let dir = tempfile::tempdir().unwrap();
+    // As before somebody has given the right to write to the topic.
+    let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[refusal]);
+    let mut sink = open(&settings(cluster.bootstrap_servers(), dir.path(), PATIENCE));
+    for number in 0..5 {
+        sink.alert(&alert(number)).unwrap();
+    }
+    sink.finish().unwrap();
+    assert_eq!(spooled(dir.path()), "");
+    let (numbers, _) = arrived(&cluster, 5);
+    let first_of_each: Vec<u64> =
+        (0..5).filter_map(|number| numbers.iter().find(|got| **got == number)).copied().collect();
+    assert_eq!(first_of_each, (0..5).collect::<Vec<_>>(), "{numbers:?}");
 }
 
 #[test]
