@@ -40,19 +40,15 @@ impl Drop for Statistics {
     }
 }
 
-/// The programs that `pid` holds, by name and id.
-pub(super) fn runs_of(pid: u32) -> Result<BTreeMap<String, Runs>> {
+/// Every program that is loaded now, by id, with its name.
+pub(super) fn all_runs() -> Result<BTreeMap<u64, (String, Runs)>> {
     let text = process::run(Command::new("bpftool").args(["prog", "show", "--json"]))?;
     let programs: Vec<Value> = serde_json::from_str(&text).context("reading bpftool's answer")?;
-    let held = |program: &&Value| {
-        let holders = program["pids"].as_array();
-        holders.is_some_and(|holders| holders.iter().any(|holder| holder["pid"] == pid))
-    };
     let runs = |program: &Value| {
         let count = program["run_cnt"].as_u64().unwrap_or(0);
         let time_ns = program["run_time_ns"].as_u64().unwrap_or(0);
-        let name = program["name"].as_str().unwrap_or("?");
-        (format!("{name} ({})", program["id"]), Runs { count, time_ns })
+        let name = program["name"].as_str().unwrap_or("?").to_owned();
+        Some((program["id"].as_u64()?, (name, Runs { count, time_ns })))
     };
-    Ok(programs.iter().filter(held).map(runs).collect())
+    Ok(programs.iter().filter_map(runs).collect())
 }
