@@ -297,6 +297,24 @@ fn a_botnet_in_one_network_is_one_alert() {
 }
 
 #[test]
+fn a_botnet_everywhere_does_not_flood_the_analyst() {
+    let mut world = World::new(18, 0);
+    for n in 0..20_000u64 {
+        let bot = Ipv4Addr::from(0x0a00_0000 + (n / 25) as u32 * 256);
+        let key = Some(1 << 80 | u128::from(n));
+        world.feed(&call(
+            START + n * SECOND / 50,
+            key,
+            bot,
+            Operation::Read,
+            Some(Outcome::BadKey),
+        ));
+    }
+    assert_eq!(world.raised().len(), 40, "the day's budget, and as many again");
+    assert_eq!(world.engine.counters().suppressed_by_budget, 800 - 40);
+}
+
+#[test]
 fn failed_logins_without_a_key_count_too() {
     let mut world = World::new(4, 0);
     for n in 0..500 {

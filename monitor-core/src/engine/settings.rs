@@ -20,7 +20,8 @@ pub struct Settings {
     /// Alerts that wait to be taken. One call makes two at most, and they are taken after each.
     pub alerts_waiting_max: usize,
     /// New alerts a day: what one analyst can look into (DETECTORS.md, layer 5). High invariants
-    /// and critical alerts are not bound by it.
+    /// and critical alerts are not bound by it; of clients and networks that try keys, as many
+    /// again are not.
     pub alerts_per_day_max: u32,
     /// New alerts a day, all counted: nobody reads more, and an attacker who can raise alerts could
     /// fill a disk.
