@@ -167,3 +167,18 @@ impl Default for CaptureSettings {
         CaptureSettings { window_s: 60, lost_bytes_high: 1_000_000, lost_events_high: 1_000 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_is_the_default_and_what_is_unknown_is_refused() {
+        let settings: Settings =
+            serde_json::from_str(r#"{"rate":{"calls_per_minute_min":5}}"#).unwrap();
+        assert_eq!(settings.rate.calls_per_minute_min, 5);
+        assert_eq!(Settings { rate: RateSettings::default(), ..settings }, Settings::default());
+        assert!(serde_json::from_str::<Settings>(r#"{"keys":1}"#).is_err());
+        assert!(serde_json::from_str::<Settings>(r#"{"rate":{"keys":1}}"#).is_err());
+    }
+}
