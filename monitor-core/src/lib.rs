@@ -8,11 +8,14 @@
 #![forbid(unsafe_code)]
 
 pub mod alert;
+mod baseline;
 pub mod call;
 pub mod decode;
+mod detect;
 pub mod engine;
 mod flows;
 pub mod identity;
+mod incident;
 pub mod input;
 pub mod limits;
 pub mod time;

@@ -1,0 +1,158 @@
+//! Where a key is used from: the addresses and networks that it is known at.
+
+use foldhash::fast::FixedState;
+use std::hash::BuildHasher;
+
+/// Networks and addresses remembered a key (DETECTORS.md, D5): a client with more than 16 networks
+/// roams, and one more is then no surprise.
+const PLACES: usize = 16;
+
+/// What a key's use of an address means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Used from here before.
+    Known,
+    /// The network is known, the address is not.
+    NewAddress,
+    /// Never used from this network.
+    NewNetwork,
+}
+
+/// Address and network sets of one key.
+#[derive(Default)]
+pub(crate) struct Familiar {
+    last: [u8; 16],
+    addresses: Set,
+    networks: Set,
+    new_networks: u16,
+    hours: u16,
+    hour: u32,
+    learnt_hour: u32,
+}
+
+impl Familiar {
+    /// What a call from this address at this hour (since the epoch) means.
+    pub(crate) fn judge(&mut self, address: &[u8; 16], hour: u32) -> Place {
+        if hour != self.hour {
+            self.hour = hour;
+            self.hours = self.hours.saturating_add(1);
+        }
+        if *address == self.last {
+            Place::Known
+        } else if !self.networks.has(mark(&prefix(address))) {
+            Place::NewNetwork
+        } else if !self.addresses.has(mark(address)) {
+            Place::NewAddress
+        } else {
+            Place::Known
+        }
+    }
+
+    /// True before the first call that went well.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.networks.marks[0] == 0
+    }
+
+    /// The chance that an hour of use brings a new network, from those that did: (new + 1) of
+    /// (hours + 2), Laplace's rule of succession.
+    pub(crate) fn chance_of_new_network(&self) -> f64 {
+        (f64::from(self.new_networks) + 1.0) / (f64::from(self.hours) + 2.0)
+    }
+
+    /// Remembers an address from which a call went well; true when its network is new.
+    pub(crate) fn learn(&mut self, address: &[u8; 16]) -> bool {
+        if *address == self.last && self.hour == self.learnt_hour {
+            return false;
+        }
+        self.learnt_hour = self.hour;
+        let first = self.is_empty();
+        self.last = *address;
+        self.addresses.add(mark(address));
+        let new = self.networks.add(mark(&prefix(address)));
+        if new && !first {
+            self.new_networks = self.new_networks.saturating_add(1);
+        }
+        new
+    }
+}
+
+/// The /24 (IPv4, mapped) or /48 (IPv6) around an address: what is commonly given to one customer.
+pub(crate) fn prefix(address: &[u8; 16]) -> [u8; 16] {
+    let kept = if address[..12] == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff] { 15 } else { 6 };
+    let mut prefix = *address;
+    prefix[kept..].fill(0);
+    prefix
+}
+
+#[derive(Default)]
+struct Set {
+    /// 0 is an empty place.
+    marks: [u32; PLACES],
+    uses: [u16; PLACES],
+}
+
+impl Set {
+    fn has(&self, mark: u32) -> bool {
+        self.marks.contains(&mark)
+    }
+
+    /// True when it was not there. The least used makes room.
+    fn add(&mut self, mark: u32) -> bool {
+        if let Some(at) = self.marks.iter().position(|known| *known == mark) {
+            if self.uses[at] == u16::MAX {
+                self.uses.iter_mut().for_each(|uses| *uses /= 2);
+            }
+            self.uses[at] += 1;
+            return false;
+        }
+        let at = match self.marks.iter().position(|known| *known == 0) {
+            Some(empty) => empty,
+            None => (0..PLACES).min_by_key(|at| self.uses[*at]).unwrap_or(0),
+        };
+        self.marks[at] = mark;
+        self.uses[at] = 1;
+        true
+    }
+}
+
+fn mark(address: &[u8; 16]) -> u32 {
+    (FixedState::with_seed(0).hash_one(address) as u32).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v4(a: u8, b: u8, c: u8, d: u8) -> [u8; 16] {
+        std::net::Ipv4Addr::new(a, b, c, d).to_ipv6_mapped().octets()
+    }
+
+    #[test]
+    fn networks_then_addresses() {
+        let mut familiar = Familiar::default();
+        assert_eq!(familiar.judge(&v4(10, 0, 0, 1), 0), Place::NewNetwork);
+        assert!(familiar.learn(&v4(10, 0, 0, 1)));
+        assert_eq!(familiar.judge(&v4(10, 0, 0, 1), 0), Place::Known);
+        assert_eq!(familiar.judge(&v4(10, 0, 0, 2), 0), Place::NewAddress);
+        assert_eq!(familiar.judge(&v4(10, 0, 1, 1), 0), Place::NewNetwork);
+        assert!(!familiar.learn(&v4(10, 0, 0, 2)));
+        assert_eq!(familiar.judge(&v4(10, 0, 0, 1), 0), Place::Known);
+        assert_eq!(familiar.new_networks, 0, "the first one is not new, it is the first");
+    }
+
+    #[test]
+    fn roaming_makes_the_new_usual() {
+        let mut familiar = Familiar::default();
+        for hour in 0..200 {
+            familiar.judge(&v4(10, 0, 0, 1), hour);
+            familiar.learn(&v4(10, 0, 0, 1));
+        }
+        assert!(familiar.chance_of_new_network() < 0.01);
+        for hour in 200..255 {
+            familiar.judge(&v4(10, 0, hour as u8, 1), hour);
+            assert!(familiar.learn(&v4(10, 0, hour as u8, 1)));
+        }
+        assert!(familiar.chance_of_new_network() > 0.2);
+        assert_eq!(familiar.judge(&v4(10, 0, 0, 1), 255), Place::Known, "the most used stays");
+    }
+}

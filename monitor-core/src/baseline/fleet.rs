@@ -1,0 +1,155 @@
+//! All keys of the host together: what moves them all is no key's fault.
+
+use super::outcomes::Failures;
+use super::rate::{Advance, Cohort, Rate};
+use super::{OPS, Slots};
+use crate::engine::Settings;
+use crate::time::EventTime;
+
+/// Calls a minute expected of all others before their load says anything.
+const EXPECTED_MIN: f64 = 5.0;
+/// Others' calls before their share of failures says anything: as few as make a burst.
+const CALLS_MIN: u32 = 10;
+/// No market moves further: it would hide anything.
+const FACTOR_MAX: f64 = 8.0;
+/// As far as a load that is not shared by a third of the keys counts.
+const NARROW_FACTOR_MAX: f64 = 1.5;
+/// Minutes of history before the load says anything.
+const WINDOWS_MIN: u32 = 60;
+
+/// Load, failures and habits over all keys.
+pub(crate) struct Fleet {
+    pub(crate) cohort: Cohort,
+    rate: Rate,
+    has_begun: bool,
+    failures: Failures,
+    last_counts: [u32; OPS],
+    last_failures: (u32, u32),
+    /// Keys active in the running minute and the one before it; and the busy ones among them.
+    active: [u32; 2],
+    busy: [u32; 2],
+    /// Keys that keep on using each class.
+    users: [u32; OPS],
+    /// How many keys learnt each network.
+    networks: Slots<[u8; 16], u32>,
+}
+
+impl Fleet {
+    pub(crate) fn new(settings: &Settings) -> Fleet {
+        Fleet {
+            cohort: Cohort::default(),
+            rate: Rate::new(EventTime(0), None),
+            has_begun: false,
+            failures: Failures::new(),
+            last_counts: [0; OPS],
+            last_failures: (0, 0),
+            active: [0; 2],
+            busy: [0; 2],
+            users: [0; OPS],
+            networks: Slots::new(settings.networks_max, |keys| *keys > 1),
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Fleet>() + self.networks.bytes()
+    }
+
+    pub(crate) fn advance(&mut self, time: EventTime, late_minutes: u32) {
+        if !self.has_begun {
+            self.rate = Rate::new(time, None);
+            self.has_begun = true;
+        }
+        let counts = std::array::from_fn(|op| self.rate.count_of(op));
+        match self.rate.advance(time, late_minutes, None) {
+            Advance::Same => {}
+            Advance::Closed => {
+                self.last_counts = counts;
+                self.last_failures = self.failures.counts();
+                self.failures.close();
+                self.active = [0, self.active[0]];
+                self.busy = [0, self.busy[0]];
+            }
+            Advance::Discarded => {
+                self.last_counts = [0; OPS];
+                self.last_failures = (0, 0);
+                self.failures.discard();
+                (self.active, self.busy) = ([0; 2], [0; 2]);
+            }
+        }
+    }
+
+    /// A key's first call in this minute.
+    pub(crate) fn note_active(&mut self) {
+        self.active[0] += 1;
+    }
+
+    /// A key has twice its usual load.
+    pub(crate) fn note_busy(&mut self) {
+        self.busy[0] += 1;
+    }
+
+    /// Counts an ordinary call: what is beyond a key's own threshold moves no other's.
+    pub(crate) fn count(&mut self, op: usize) {
+        self.rate.count(op);
+    }
+
+    pub(crate) fn count_outcome(&mut self, failed: bool) {
+        self.failures.count(failed);
+    }
+
+    /// How much busier than usual all keys but this one are: at least 1.
+    pub(crate) fn factor(&self, op: usize, own: &Rate, elapsed_share: f64) -> f64 {
+        let expected = self.rate.expected_of(op) - own.expected_of(op);
+        if self.rate.windows_seen() < WINDOWS_MIN || expected < EXPECTED_MIN {
+            return 1.0;
+        }
+        let others = self.rate.count_of(op).saturating_sub(own.count_of(op));
+        let running = f64::from(others) / (expected * elapsed_share.clamp(0.1, 1.0));
+        let last = f64::from(self.last_counts[op]) / self.rate.expected_of(op);
+        let is_shared = self.busy.iter().sum::<u32>() * 3 >= self.active.iter().sum::<u32>();
+        let max = if is_shared { FACTOR_MAX } else { NARROW_FACTOR_MAX };
+        running.max(last).clamp(1.0, max)
+    }
+
+    /// What part of the calls of all keys but this one fails now; 0 when they are too few to say.
+    pub(crate) fn failure_share(&self, own: &Failures) -> f64 {
+        let (own_calls, own_failed) = own.counts();
+        let (calls, failed) = self.failures.counts();
+        let running = (calls.saturating_sub(own_calls), failed.saturating_sub(own_failed));
+        let (last_calls, last_failed) = self.last_failures;
+        let both = (running.0.saturating_add(last_calls), running.1.saturating_add(last_failed));
+        // The minute before dilutes an outage that has just begun.
+        [running, both]
+            .into_iter()
+            .filter(|(calls, _)| *calls >= CALLS_MIN)
+            .fold(0.0, |share: f64, (calls, failed)| {
+                share.max(f64::from(failed) / f64::from(calls))
+            })
+    }
+
+    /// A key keeps on using a class.
+    pub(crate) fn note_user(&mut self, op: usize) {
+        self.users[op] += 1;
+    }
+
+    /// A key was dropped that kept on using a class.
+    pub(crate) fn forget_user(&mut self, op: usize) {
+        self.users[op] = self.users[op].saturating_sub(1);
+    }
+
+    /// What part of all other keys uses a class.
+    pub(crate) fn share_using(&self, op: usize, keys: usize) -> f64 {
+        let others = keys.saturating_sub(1);
+        if others == 0 { 0.0 } else { (f64::from(self.users[op]) / others as f64).min(1.0) }
+    }
+
+    /// A key learnt a network.
+    pub(crate) fn note_network(&mut self, prefix: [u8; 16]) {
+        *self.networks.find_or_insert(prefix, || 0) += 1;
+    }
+
+    /// How many keys are known in a network.
+    pub(crate) fn keys_in_network(&mut self, prefix: &[u8; 16]) -> u32 {
+        self.networks.find(prefix).map_or(0, |keys| *keys)
+    }
+}

@@ -1,0 +1,91 @@
+//! What is known of one API key: about a kilobyte.
+
+use super::OPS;
+use super::familiar::Familiar;
+use super::fleet::Fleet;
+use super::outcomes::{Failures, Refusals};
+use super::rate::{Advance, Rate};
+use crate::time::EventTime;
+
+/// Full state of a key that was accepted at least once.
+pub(crate) struct KeyState {
+    /// First call that went well.
+    pub(crate) first_seen: EventTime,
+    /// Calls that went well.
+    pub(crate) calls: u64,
+    pub(crate) rate: Rate,
+    pub(crate) failures: Failures,
+    pub(crate) familiar: Familiar,
+    /// Refusals of calls that move funds, addresses or keys; and of all others.
+    pub(crate) refused_sensitive: Refusals,
+    pub(crate) refused: Refusals,
+    /// When each class was first used, seconds since the epoch; 0 means never.
+    pub(crate) first_used_s: [u32; OPS],
+    /// Classes that it kept on using, a bit each.
+    habits: u16,
+    /// What was reported in this minute: one bit a detector and class.
+    reported: u64,
+    /// An incident may be open until then.
+    pub(crate) incident_until: EventTime,
+}
+
+/// A key that is given up last: it made this many calls that went well. Made-up keys that an open
+/// endpoint takes stay below it, or cost their maker as much as the state is worth.
+const ESTABLISHED_CALLS: u64 = 32;
+
+impl KeyState {
+    pub(crate) fn new(time: EventTime, fleet: &Fleet) -> KeyState {
+        KeyState {
+            first_seen: time,
+            calls: 0,
+            rate: Rate::new(time, Some(&fleet.cohort)),
+            failures: Failures::new(),
+            familiar: Familiar::default(),
+            refused_sensitive: Refusals::new(),
+            refused: Refusals::new(),
+            first_used_s: [0; OPS],
+            habits: 0,
+            reported: 0,
+            incident_until: EventTime(0),
+        }
+    }
+
+    pub(crate) fn is_established(&self) -> bool {
+        self.calls >= ESTABLISHED_CALLS
+    }
+
+    /// Moves its windows on; true when a minute began.
+    pub(crate) fn advance(
+        &mut self,
+        time: EventTime,
+        late_minutes: u32,
+        fleet: &mut Fleet,
+    ) -> bool {
+        match self.rate.advance(time, late_minutes, Some(&mut fleet.cohort)) {
+            Advance::Same => return false,
+            Advance::Closed => self.failures.close(),
+            Advance::Discarded => self.failures.discard(),
+        }
+        self.reported = 0;
+        true
+    }
+
+    /// Whether the key kept on using a class.
+    pub(crate) fn has_habit(&self, op: usize) -> bool {
+        self.habits & 1 << op != 0
+    }
+
+    pub(crate) fn set_habit(&mut self, op: usize) {
+        self.habits |= 1 << op;
+    }
+
+    /// True the first time in a minute for this detector (0 to 5) and class.
+    pub(crate) fn is_news(&mut self, detector: u32, op: usize) -> bool {
+        let bit = 1 << (detector * OPS as u32 + op as u32);
+        let news = self.reported & bit == 0;
+        self.reported |= bit;
+        news
+    }
+}
+
+const _: () = assert!(size_of::<KeyState>() <= 1024, "DESIGN.md: 1 KiB a hot key");

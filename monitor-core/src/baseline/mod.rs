@@ -1,0 +1,39 @@
+//! What is usual: per key, per client, and over all keys of the host.
+
+mod distinct;
+mod familiar;
+mod fleet;
+mod key;
+pub(crate) mod math;
+mod outcomes;
+mod rate;
+mod slots;
+mod sources;
+
+pub(crate) use familiar::{Place, prefix};
+pub(crate) use fleet::Fleet;
+pub(crate) use key::KeyState;
+pub(crate) use slots::Slots;
+pub(crate) use sources::{Sources, Sprayed, Tried};
+
+use crate::call::Operation;
+
+/// Operation classes.
+pub(crate) const OPS: usize = 10;
+const _: () = assert!(Operation::ALL.len() == OPS);
+
+/// Place of an operation in a table of [`OPS`].
+pub(crate) fn op_index(op: Operation) -> usize {
+    match op {
+        Operation::Public => 0,
+        Operation::Read => 1,
+        Operation::Trade => 2,
+        Operation::Cancel => 3,
+        Operation::Transfer => 4,
+        Operation::Withdraw => 5,
+        Operation::AddressBook => 6,
+        Operation::KeyManagement => 7,
+        Operation::Subaccount => 8,
+        Operation::Auth => 9,
+    }
+}

@@ -1,0 +1,345 @@
+//! How fast a key usually calls: counts a minute per operation class, with an hour-of-day factor.
+
+use super::OPS;
+use super::math::{ln_tail_negative_binomial, quantile_negative_binomial};
+use crate::engine::RateSettings;
+use crate::time::EventTime;
+
+/// Windows that the prior of a new key counts for: half an hour of its own calls outweighs it.
+const PRIOR_WINDOWS: u32 = 30;
+/// Mean calls a minute of a class before anything is known of any key.
+const PRIOR_MEAN: f32 = 5.0;
+/// Dispersion over keys: their means spread like a gamma of shape 1/4, two orders of magnitude.
+const PRIOR_DISPERSION: f32 = 4.0;
+/// Least dispersion: even a clockwork client drifts by a fifth.
+const DISPERSION_MIN: f64 = 0.05;
+/// Least mean a minute: one call in an hour; below it nothing is told apart.
+const MEAN_MIN: f64 = 0.02;
+/// Memory of the means: three days, so that a new habit is learnt within a week.
+const MEMORY_WINDOWS: u32 = 3 * 1440;
+/// Memory of an hour's factor: that hour on 14 days.
+const HOUR_MEMORY_WINDOWS: u16 = 14 * 60;
+/// Windows of one hour that weigh as much as the assumption that all hours are alike.
+const HOUR_PRIOR_WINDOWS: f64 = 240.0;
+/// No hour is taken to be quieter or busier than the average by more.
+const HOUR_FACTOR_MAX: f64 = 5.0;
+/// The largest own surprise fades by half in a week.
+const OWN_MAX_HALF_LIFE_WINDOWS: f32 = 7.0 * 1440.0;
+/// A surprise beyond this (a probability of 1e-60) says nothing more.
+const SURPRISE_MAX: f64 = 60.0;
+
+/// One operation class. A surprise is -log10 of the tail probability.
+#[derive(Clone, Copy, Default)]
+struct Class {
+    mean: f32,
+    square: f32,
+    own_max: f32,
+    count: u32,
+    /// Count at which to look closer; 0 before the first call of the window.
+    check_at: u32,
+    /// Least count that is too many; 0 while unknown.
+    threshold: u32,
+}
+
+/// A class that is too fast.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Spike {
+    /// Calls in this window so far.
+    pub(crate) count: u32,
+    /// Most calls a minute that would pass.
+    pub(crate) usual_max: u32,
+    /// Surprise beyond the threshold, in powers of ten.
+    pub(crate) excess: f64,
+    /// When the window's first call came.
+    pub(crate) since: EventTime,
+}
+
+/// Rates of one key, or of all keys together.
+pub(crate) struct Rate {
+    minute: u32,
+    windows: u32,
+    opened: EventTime,
+    classes: [Class; OPS],
+    hour_means: [f32; 24],
+    hour_windows: [u16; 24],
+}
+
+/// What happened to the running window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Advance {
+    /// It runs on.
+    Same,
+    /// It was closed and merged; a new one is open.
+    Closed,
+    /// The clock went back: it was thrown away.
+    Discarded,
+}
+
+impl Rate {
+    /// With the means of other keys as a first guess.
+    pub(crate) fn new(time: EventTime, guess: Option<&Cohort>) -> Rate {
+        let class = |op: usize| {
+            let mean = guess.and_then(|cohort| cohort.mean(op)).unwrap_or(PRIOR_MEAN);
+            let square = mean + (1.0 + PRIOR_DISPERSION) * mean * mean;
+            Class { mean, square, ..Class::default() }
+        };
+        Rate {
+            minute: minute(time),
+            windows: PRIOR_WINDOWS,
+            opened: time,
+            classes: std::array::from_fn(class),
+            hour_means: [0.0; 24],
+            hour_windows: [0; 24],
+        }
+    }
+
+    /// Windows seen, empty ones too.
+    pub(crate) fn windows_seen(&self) -> u32 {
+        self.windows - PRIOR_WINDOWS
+    }
+
+    /// Calls of the class in the running window.
+    pub(crate) fn count_of(&self, op: usize) -> u32 {
+        self.classes[op].count
+    }
+
+    /// Expected calls of the class in the running window.
+    pub(crate) fn expected_of(&self, op: usize) -> f64 {
+        f64::from(self.classes[op].mean) * self.hour_factor()
+    }
+
+    /// True while the running window of the class is not known to be too fast.
+    pub(crate) fn is_ordinary(&self, op: usize) -> bool {
+        let class = &self.classes[op];
+        class.threshold == 0 || class.count < class.threshold
+    }
+
+    /// Moves on to the window of `time`. A call up to `late_minutes` late counts in the running
+    /// window; a later one means that the clock was set back, and nothing is judged by it.
+    pub(crate) fn advance(
+        &mut self,
+        time: EventTime,
+        late_minutes: u32,
+        cohort: Option<&mut Cohort>,
+    ) -> Advance {
+        let now = minute(time);
+        if now == self.minute {
+            return Advance::Same;
+        }
+        if now < self.minute {
+            if self.minute - now <= late_minutes {
+                return Advance::Same;
+            }
+            self.open(time);
+            return Advance::Discarded;
+        }
+        self.close(cohort);
+        self.pass_empty(now - self.minute - 1);
+        self.open(time);
+        Advance::Closed
+    }
+
+    /// Counts one call; true when it is time to [`check`](Rate::check).
+    pub(crate) fn count(&mut self, op: usize) -> bool {
+        let class = &mut self.classes[op];
+        class.count = class.count.saturating_add(1);
+        class.count >= class.check_at
+    }
+
+    /// Whether the class is first seen to be busy in this window: twice its mean.
+    pub(crate) fn begins_to_be_busy(&mut self, op: usize, settings: &RateSettings) -> bool {
+        let busy = (2.0 * self.expected_of(op)).clamp(1.0, 1e9) as u32;
+        let class = &mut self.classes[op];
+        if class.check_at == 0 {
+            class.check_at = busy.max(settings.calls_per_minute_min);
+        }
+        class.count >= class.check_at && class.threshold == 0
+    }
+
+    /// Judges a class whose count reached the point set for it. `fleet_factor`: how much busier
+    /// than usual all other keys are.
+    pub(crate) fn check(
+        &mut self,
+        op: usize,
+        fleet_factor: f64,
+        settings: &RateSettings,
+    ) -> Option<Spike> {
+        let mean = self.expected_of(op).max(MEAN_MIN) * fleet_factor;
+        let opened = self.opened;
+        let class = &mut self.classes[op];
+        if class.count < class.check_at {
+            return None;
+        }
+        let dispersion = class.dispersion();
+        let bar = (-settings.tail_probability.log10())
+            .max(settings.own_max_factor * f64::from(class.own_max))
+            .clamp(1.0, SURPRISE_MAX);
+        let from = u64::from(settings.calls_per_minute_min);
+        let ln_p = -bar * std::f64::consts::LN_10;
+        let threshold = quantile_negative_binomial(from, mean, dispersion, ln_p);
+        class.threshold = u32::try_from(threshold).unwrap_or(u32::MAX);
+        if class.count < class.threshold {
+            class.check_at = class.threshold;
+            return None;
+        }
+        class.check_at = class.count.saturating_add(class.count / 2).saturating_add(1);
+        let surprise = surprise(class.count, mean, dispersion);
+        Some(Spike {
+            count: class.count,
+            usual_max: class.threshold.saturating_sub(1),
+            excess: (surprise - bar).max(0.0),
+            since: opened,
+        })
+    }
+
+    fn open(&mut self, time: EventTime) {
+        self.minute = minute(time);
+        self.opened = time;
+        for class in &mut self.classes {
+            (class.count, class.check_at, class.threshold) = (0, 0, 0);
+        }
+    }
+
+    /// Merges the window that ends. One that was too fast is merged only as far as its threshold,
+    /// so that an attack does not become the custom.
+    fn close(&mut self, cohort: Option<&mut Cohort>) {
+        let factor = self.hour_factor();
+        let step = 1.0 / (self.windows.min(MEMORY_WINDOWS) as f32 + 1.0);
+        let mut total = 0.0;
+        let mut merged = [0.0; OPS];
+        for (class, merged) in self.classes.iter_mut().zip(&mut merged) {
+            if class.threshold > 0 {
+                class.remember_surprise(factor);
+            }
+            let most = if class.threshold > 0 { class.threshold } else { u32::MAX };
+            let count = class.count.min(most) as f32;
+            total += count;
+            *merged = count;
+            let level = count / factor as f32;
+            class.mean += step * (level - class.mean);
+            class.square += step * (level * level - class.square);
+            class.own_max *= 1.0 - std::f32::consts::LN_2 / OWN_MAX_HALF_LIFE_WINDOWS;
+        }
+        if let Some(cohort) = cohort {
+            cohort.merge(&merged);
+        }
+        self.windows = self.windows.saturating_add(1);
+        let hour = hour_of(self.minute);
+        self.merge_hour(hour, 1);
+        let weight = f32::from(self.hour_windows[hour]);
+        self.hour_means[hour] += total / weight;
+    }
+
+    /// Merges windows without any call, in one step an hour at most.
+    fn pass_empty(&mut self, windows: u32) {
+        if windows == 0 {
+            return;
+        }
+        let young = windows.min(MEMORY_WINDOWS.saturating_sub(self.windows));
+        let known = self.windows as f32;
+        let fade = known / (known + young as f32)
+            * (-((windows - young) as f32) / MEMORY_WINDOWS as f32).exp();
+        let own_fade = (-(windows as f32) / OWN_MAX_HALF_LIFE_WINDOWS).exp2();
+        for class in &mut self.classes {
+            class.mean *= fade;
+            class.square *= fade;
+            class.own_max *= own_fade;
+        }
+        self.windows = self.windows.saturating_add(windows);
+        if windows >= 1440 {
+            let each = u16::try_from(windows / 24).unwrap_or(u16::MAX);
+            (0..24).for_each(|hour| self.merge_hour(hour, each));
+            return;
+        }
+        let (mut from, end) = (self.minute + 1, self.minute + 1 + windows);
+        while from < end {
+            let until = (from / 60 * 60 + 60).min(end);
+            self.merge_hour(hour_of(from), (until - from) as u16);
+            from = until;
+        }
+    }
+
+    /// Makes room in an hour's mean for `windows` more, as yet empty.
+    fn merge_hour(&mut self, hour: usize, windows: u16) {
+        let known = self.hour_windows[hour];
+        let grown = known.saturating_add(windows);
+        let (known, more) = (f32::from(known), f32::from(windows));
+        self.hour_means[hour] *= known / (known + more);
+        self.hour_windows[hour] = grown.min(HOUR_MEMORY_WINDOWS);
+    }
+
+    /// How busy the running hour of the day is beside the average hour; 1 while little is known.
+    fn hour_factor(&self) -> f64 {
+        let hour = hour_of(self.minute);
+        let known = f64::from(self.hour_windows[hour]);
+        let (mut sum, mut weight) = (0.0, 0.0);
+        for (mean, windows) in self.hour_means.iter().zip(&self.hour_windows) {
+            sum += mean * f32::from(*windows);
+            weight += f32::from(*windows);
+        }
+        let average = f64::from(sum / weight.max(1.0));
+        if average <= 1e-6 {
+            return 1.0;
+        }
+        let ratio = f64::from(self.hour_means[hour]) / average;
+        let shrunk = (known * ratio + HOUR_PRIOR_WINDOWS) / (known + HOUR_PRIOR_WINDOWS);
+        shrunk.clamp(1.0 / HOUR_FACTOR_MAX, HOUR_FACTOR_MAX)
+    }
+}
+
+impl Class {
+    /// By moments: variance = mean + dispersion * mean².
+    fn dispersion(&self) -> f64 {
+        let (mean, square) = (f64::from(self.mean), f64::from(self.square));
+        let dispersion = (square - mean * mean - mean) / (mean * mean);
+        if dispersion.is_finite() {
+            dispersion.max(DISPERSION_MIN)
+        } else {
+            f64::from(PRIOR_DISPERSION)
+        }
+    }
+
+    /// Keeps the largest surprise. A window that was too fast raises it by a quarter at most.
+    fn remember_surprise(&mut self, factor: f64) {
+        let mean = (f64::from(self.mean) * factor).max(MEAN_MIN);
+        let seen = surprise(self.count, mean, self.dispersion());
+        let most = if self.count < self.threshold { seen } else { f64::from(self.own_max) * 1.25 };
+        self.own_max = self.own_max.max(seen.min(most.max(6.0)) as f32);
+    }
+}
+
+/// Mean rates over all keys: what is expected of a key that is not known yet.
+#[derive(Clone, Default)]
+pub(crate) struct Cohort {
+    means: [f32; OPS],
+    windows: u32,
+}
+
+impl Cohort {
+    /// Windows of all keys that the mean remembers: a hundred keys for a hundred minutes.
+    const MEMORY_WINDOWS: u32 = 10_000;
+
+    fn merge(&mut self, counts: &[f32; OPS]) {
+        self.windows = (self.windows + 1).min(Cohort::MEMORY_WINDOWS);
+        for (mean, count) in self.means.iter_mut().zip(counts) {
+            *mean += (count - *mean) / self.windows as f32;
+        }
+    }
+
+    fn mean(&self, op: usize) -> Option<f32> {
+        (self.windows >= 100).then_some(self.means[op].max(0.5))
+    }
+}
+
+fn surprise(count: u32, mean: f64, dispersion: f64) -> f64 {
+    -ln_tail_negative_binomial(u64::from(count), mean, dispersion) / std::f64::consts::LN_10
+}
+
+/// Minutes since the epoch; they fit until the year 10136.
+pub(crate) fn minute(time: EventTime) -> u32 {
+    u32::try_from(time.secs() / 60).unwrap_or(u32::MAX)
+}
+
+fn hour_of(minute: u32) -> usize {
+    (minute / 60 % 24) as usize
+}

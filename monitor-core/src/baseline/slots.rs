@@ -1,0 +1,165 @@
+//! A table that never grows beyond its bound, and drops the least used first.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+
+use foldhash::fast::FixedState;
+
+/// Slots looked at for one to give up. More finds a better one and costs more.
+const SEARCHED_MAX: usize = 32;
+
+/// Newcomers may always hold this part of the table, so that a full one still learns.
+const NEWCOMERS_PART: usize = 16;
+
+/// Keyed slots in order of arrival. When full, the oldest newcomer that is not worth keeping goes:
+/// a flood drives out itself. While newcomers hold less than their part, a clock hand (second
+/// chance) takes the place of one that was not used for long.
+pub(crate) struct Slots<K, V> {
+    places: HashMap<K, u32, FixedState>,
+    slots: Vec<Slot<K, V>>,
+    newcomers: VecDeque<u32>,
+    hand: usize,
+    max: usize,
+    is_worth_keeping: fn(&V) -> bool,
+    /// Values dropped so far.
+    pub(crate) evicted: u64,
+}
+
+struct Slot<K, V> {
+    key: K,
+    value: V,
+    used: bool,
+}
+
+impl<K: Copy + Eq + Hash, V> Slots<K, V> {
+    pub(crate) fn new(max: usize, is_worth_keeping: fn(&V) -> bool) -> Slots<K, V> {
+        Slots {
+            places: HashMap::default(),
+            slots: Vec::new(),
+            newcomers: VecDeque::new(),
+            hand: 0,
+            max: max.clamp(1, u32::MAX as usize),
+            is_worth_keeping,
+            evicted: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Bytes held by the table itself, without what values own.
+    pub(crate) fn bytes(&self) -> usize {
+        self.slots.capacity() * size_of::<Slot<K, V>>()
+            + self.places.capacity() * (size_of::<(K, u32)>() + 1)
+    }
+
+    /// In order of arrival.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        self.slots.iter().map(|slot| &slot.value)
+    }
+
+    pub(crate) fn find(&mut self, key: &K) -> Option<&mut V> {
+        let place = *self.places.get(key)?;
+        let slot = &mut self.slots[place as usize];
+        slot.used = true;
+        Some(&mut slot.value)
+    }
+
+    pub(crate) fn find_or_insert(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
+        match self.places.get(&key) {
+            Some(place) => {
+                let slot = &mut self.slots[*place as usize];
+                slot.used = true;
+                &mut slot.value
+            }
+            None => {
+                self.insert(key, make());
+                let last = self.places[&key] as usize;
+                &mut self.slots[last].value
+            }
+        }
+    }
+
+    /// Puts in a value under a key that is not there yet; gives back what had to go.
+    pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
+        let slot = Slot { key, value, used: true };
+        if self.slots.len() < self.max {
+            let place = self.slots.len() as u32;
+            self.places.insert(key, place);
+            self.newcomers.push_back(place);
+            self.slots.push(slot);
+            return None;
+        }
+        let place = self.give_up();
+        let old = std::mem::replace(&mut self.slots[place], slot);
+        self.places.remove(&old.key);
+        self.places.insert(key, place as u32);
+        self.newcomers.push_back(place as u32);
+        self.evicted += 1;
+        Some(old.value)
+    }
+
+    fn give_up(&mut self) -> usize {
+        for _ in 0..SEARCHED_MAX {
+            if self.newcomers.len() <= self.max / NEWCOMERS_PART {
+                break;
+            }
+            let Some(place) = self.newcomers.pop_front() else { break };
+            if !(self.is_worth_keeping)(&self.slots[place as usize].value) {
+                return place as usize;
+            }
+        }
+        self.pass_hand()
+    }
+
+    fn pass_hand(&mut self) -> usize {
+        for _ in 0..SEARCHED_MAX {
+            let place = self.hand;
+            self.hand = (self.hand + 1) % self.slots.len();
+            if !std::mem::take(&mut self.slots[place].used) {
+                return place;
+            }
+        }
+        self.hand
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_newcomers_drives_out_itself() {
+        let mut table = Slots::new(100, |worth: &bool| *worth);
+        for key in 0..90 {
+            table.insert(key, true);
+        }
+        for key in 100..100_000 {
+            table.find_or_insert(key, || false);
+        }
+        assert_eq!(table.len(), 100);
+        let kept = (0..90).filter(|key| table.find(key).is_some()).count();
+        assert!(kept >= 87, "{kept}: one in 32 looked at may go while the flood is sorted out");
+        assert_eq!(table.evicted, 99_900 - 10);
+    }
+
+    #[test]
+    fn the_least_used_goes() {
+        let mut table = Slots::new(4, |_: &u8| true);
+        for key in 0..4 {
+            table.insert(key, key as u8);
+        }
+        table.insert(4, 4);
+        for key in [1, 2, 4] {
+            assert!(table.find(&key).is_some());
+        }
+        table.insert(5, 5);
+        assert!(table.find(&3).is_none(), "it was not used since the hand passed");
+        assert!(table.find(&1).is_some());
+    }
+}

@@ -1,0 +1,199 @@
+//! What is flagged: one file a detector, all of them in one list.
+
+mod capture_loss;
+mod error_burst;
+mod first_use;
+mod new_network;
+mod rate_spike;
+mod refused;
+mod stuffing;
+
+pub(crate) use capture_loss::Capture;
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::alert::{Entity, Severity};
+use crate::baseline::{Fleet, KeyState, Place, Sources};
+use crate::call::{ApiCall, KeyId, Operation, Outcome};
+use crate::engine::{Impairment, Settings};
+use crate::time::EventTime;
+
+/// Every detector, in the order in which they see a call.
+pub(crate) static DETECTORS: &[&dyn Detector] = &[
+    &rate_spike::RateSpike,
+    &error_burst::ErrorBurst,
+    &stuffing::Stuffing,
+    &new_network::NewNetwork,
+    &first_use::FirstUse,
+    &refused::Refused,
+    &capture_loss::CaptureLoss,
+];
+
+/// Looks at one call or one impairment, learns from it, and reports what does not fit.
+pub(crate) trait Detector: Sync {
+    /// Looks at a call.
+    fn on_call(&self, _scene: &mut Scene<'_>, _report: &mut Report) {}
+
+    /// Looks at trouble with capture.
+    fn on_impairment(
+        &self,
+        _now: EventTime,
+        _what: &Impairment,
+        _capture: &mut Capture,
+        _settings: &Settings,
+        _report: &mut Report,
+    ) {
+    }
+}
+
+/// What a detector is, as in the list of detectors.
+#[derive(Debug)]
+pub(crate) struct Rule {
+    pub(crate) id: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) layer: Layer,
+    /// MITRE ATT&CK techniques.
+    pub(crate) attack: &'static [&'static str],
+    /// OWASP API Security 2023 and automated threats.
+    pub(crate) owasp: &'static [&'static str],
+}
+
+/// What a detector's word is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layer {
+    /// A rule: may alert by itself.
+    Invariant,
+    /// Something new: never alerts by itself.
+    Novelty,
+    /// Unlike what is usual: alerts when there is enough of it.
+    Behaviour,
+}
+
+/// A call and all that is known around it.
+pub(crate) struct Scene<'a> {
+    pub(crate) call: &'a ApiCall,
+    pub(crate) time: EventTime,
+    /// Place of the operation in tables.
+    pub(crate) op: usize,
+    /// Client address.
+    pub(crate) address: [u8; 16],
+    /// What evidence from this call is worth: 1, or half when not all of it was seen.
+    pub(crate) weight: f32,
+    /// True unless the credential itself was refused.
+    pub(crate) is_authentic: bool,
+    /// The key, if it was ever accepted.
+    pub(crate) key: Option<(KeyId, &'a mut KeyState)>,
+    /// What the address means for the key.
+    pub(crate) place: Place,
+    /// Keys with full state.
+    pub(crate) keys: usize,
+    pub(crate) fleet: &'a mut Fleet,
+    pub(crate) sources: &'a mut Sources,
+    pub(crate) settings: &'a Settings,
+}
+
+/// What a detector has to say about an entity.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) entity: Entity,
+    pub(crate) rule: &'static Rule,
+    /// Natural log-odds.
+    pub(crate) evidence: f32,
+    pub(crate) severity: Severity,
+    /// Needs no other detector.
+    pub(crate) alone: bool,
+    /// Worth an update of an alert that already has this detector.
+    pub(crate) grown: bool,
+    /// No bytes were lost around it.
+    pub(crate) complete: bool,
+    /// Calls behind it.
+    pub(crate) calls: u64,
+    pub(crate) expected: String,
+    pub(crate) seen: String,
+    /// What the entity did, to follow "This key", "This address" and so on.
+    pub(crate) clause: String,
+    pub(crate) title: &'static str,
+    pub(crate) first_step: &'static str,
+}
+
+/// Takes what detectors find. While history is learnt it takes nothing, and nothing is put in words.
+pub(crate) struct Report {
+    is_open: bool,
+    pub(crate) found: SmallVec<[Found; 2]>,
+}
+
+impl Report {
+    pub(crate) fn new(is_open: bool) -> Report {
+        Report { is_open, found: SmallVec::new() }
+    }
+
+    pub(crate) fn add(&mut self, found: impl FnOnce() -> Found) {
+        if self.is_open {
+            self.found.push(found());
+        }
+    }
+}
+
+/// Moves funds out, or changes who may do so and where to.
+pub(crate) fn is_sensitive(op: Operation) -> bool {
+    match op {
+        Operation::Withdraw | Operation::AddressBook | Operation::KeyManagement => true,
+        Operation::Public
+        | Operation::Read
+        | Operation::Trade
+        | Operation::Cancel
+        | Operation::Transfer
+        | Operation::Subaccount
+        | Operation::Auth => false,
+    }
+}
+
+/// The operation in words, after "made" or "was refused".
+fn op_words(op: Operation) -> &'static str {
+    match op {
+        Operation::Public => "a public call",
+        Operation::Read => "a read",
+        Operation::Trade => "an order",
+        Operation::Cancel => "a cancellation",
+        Operation::Transfer => "a transfer",
+        Operation::Withdraw => "a withdrawal",
+        Operation::AddressBook => "a change of withdrawal addresses",
+        Operation::KeyManagement => "a change of API keys",
+        Operation::Subaccount => "a change of sub-accounts",
+        Operation::Auth => "a login",
+    }
+}
+
+/// Whether the credential itself was refused; anybody can bring that about for any key.
+pub(crate) fn refuses_credential(outcome: Option<Outcome>) -> bool {
+    match outcome {
+        Some(Outcome::BadKey | Outcome::BadSignature) => true,
+        None
+        | Some(
+            Outcome::Ok
+            | Outcome::Skew
+            | Outcome::ReplayedNonce
+            | Outcome::IpDenied
+            | Outcome::PermissionDenied
+            | Outcome::MfaRequired
+            | Outcome::AddressNotAllowed
+            | Outcome::Throttled
+            | Outcome::Banned
+            | Outcome::Locked
+            | Outcome::Error,
+        ) => false,
+    }
+}
+
+/// A span in words: `20 s`, `14 min`, `3 h`, `14 days`; never 0.
+fn span(duration: Duration) -> String {
+    match duration.as_secs_f64() {
+        s if s < 1.0 => "1 s".into(),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.0} h", s / 3_600.0),
+        s => format!("{:.0} days", s / 86_400.0),
+    }
+}

@@ -1,0 +1,127 @@
+//! D3: one client, or one network, tries many keys or logins.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::{Detector, Found, Layer, Report, Rule, Scene, span};
+use crate::alert::{Entity, Severity};
+use crate::baseline::{Place, Sprayed, Tried};
+use crate::call::{KeyId, Operation, Outcome};
+
+pub(super) struct Stuffing;
+
+static RULE: Rule = Rule {
+    id: "D3",
+    name: "credential stuffing",
+    layer: Layer::Invariant,
+    attack: &["T1110.003", "T1110.004"],
+    owasp: &["OAT-008"],
+};
+
+/// Nobody tries twenty keys by mistake.
+const EVIDENCE: f32 = 5.5;
+/// And then one that works.
+const EVIDENCE_ACCEPTED: f32 = 8.0;
+
+impl Detector for Stuffing {
+    fn on_call(&self, scene: &mut Scene<'_>, report: &mut Report) {
+        let settings = &scene.settings.stuffing;
+        let key = scene.call.key.as_ref();
+        match (scene.call.outcome, key) {
+            (Some(Outcome::Ok), Some(key)) => {
+                scene.sources.accepted(&scene.address, hash(key.id), scene.time, settings);
+                if scene.place == Place::NewNetwork && scene.sources.is_trying(&scene.address) {
+                    report.add(|| accepted_after(scene, key.id));
+                }
+            }
+            (Some(Outcome::BadKey | Outcome::BadSignature), tried) => {
+                let tried = match tried {
+                    Some(key) => Tried::Key(hash(key.id)),
+                    None if scene.call.op == Operation::Auth => Tried::Login,
+                    None => return,
+                };
+                let found = scene.sources.refused(&scene.address, &tried, scene.time, settings);
+                if let Some(sprayed) = found {
+                    report.add(|| spraying(scene, &sprayed));
+                }
+            }
+            (
+                None
+                | Some(
+                    Outcome::Ok
+                    | Outcome::Skew
+                    | Outcome::ReplayedNonce
+                    | Outcome::IpDenied
+                    | Outcome::PermissionDenied
+                    | Outcome::MfaRequired
+                    | Outcome::AddressNotAllowed
+                    | Outcome::Throttled
+                    | Outcome::Banned
+                    | Outcome::Locked
+                    | Outcome::Error,
+                ),
+                _,
+            ) => {}
+        }
+    }
+}
+
+fn spraying(scene: &Scene<'_>, sprayed: &Sprayed) -> Found {
+    let settings = &scene.settings.stuffing;
+    let took = span(scene.time.since(sprayed.since));
+    let what = match (sprayed.keys, sprayed.logins) {
+        (keys, 0) => format!("{keys} different keys"),
+        (0, logins) => format!("{logins} logins"),
+        (keys, logins) => format!("{keys} different keys and {logins} logins"),
+    };
+    let window = span(std::time::Duration::from_secs(settings.window_s));
+    let (entity, least, from) = match sprayed.network_clients {
+        None => (Entity::Client(ip(&sprayed.address)), settings.keys_per_client_min, String::new()),
+        Some(clients) => (
+            Entity::Network(ip(&sprayed.address)),
+            settings.keys_per_network_min,
+            format!(" from {clients} addresses"),
+        ),
+    };
+    Found {
+        entity,
+        rule: &RULE,
+        evidence: EVIDENCE,
+        severity: Severity::High,
+        alone: true,
+        grown: sprayed.grown,
+        complete: scene.call.complete,
+        calls: sprayed.calls,
+        expected: format!("fewer than {} refused keys in {window}", least.max(sprayed.accepted)),
+        seen: format!("{what} refused in {took}{from}"),
+        clause: format!("tried {what} in {took}{from}, all refused"),
+        title: "Many keys are being tried",
+        first_step: "Block it at the edge, then look for keys that were accepted from there",
+    }
+}
+
+fn accepted_after(scene: &Scene<'_>, id: KeyId) -> Found {
+    Found {
+        entity: Entity::Client(ip(&scene.address)),
+        rule: &RULE,
+        evidence: EVIDENCE_ACCEPTED * scene.weight,
+        severity: Severity::Critical,
+        alone: true,
+        grown: true,
+        complete: scene.call.complete,
+        calls: 1,
+        expected: "no key accepted from a client that tries keys".into(),
+        seen: format!("{id} was accepted, at a network new to it"),
+        clause: format!("had key {id} accepted after trying many"),
+        title: "A tried key was accepted",
+        first_step: "Disable the accepted key and block the address at the edge",
+    }
+}
+
+/// Key ids are keyed hashes already.
+fn hash(id: KeyId) -> u64 {
+    id.0 as u64
+}
+
+fn ip(address: &[u8; 16]) -> IpAddr {
+    Ipv6Addr::from(*address).to_canonical()
+}

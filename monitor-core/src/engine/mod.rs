@@ -1,0 +1,235 @@
+//! The Engine: API calls in, alerts out.
+
+mod settings;
+
+use serde::{Deserialize, Serialize};
+
+use crate::alert::{Alert, Entity};
+use crate::baseline::{Fleet, KeyState, OPS, Place, Slots, Sources, op_index};
+use crate::call::{ApiCall, KeyId, Outcome};
+use crate::detect::{Capture, DETECTORS, Report, Scene, refuses_credential};
+use crate::incident::Incidents;
+use crate::time::EventTime;
+
+pub use settings::{CaptureSettings, ErrorSettings, RateSettings, Settings, StuffingSettings};
+
+/// Capture itself is impaired.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Impairment {
+    /// Bytes were lost between kernel and user side.
+    Lost {
+        /// Payload bytes.
+        bytes: u64,
+        /// Records that did not fit.
+        events: u64,
+    },
+    /// A kernel program is no longer attached.
+    Detached {
+        /// Its name.
+        program: String,
+    },
+}
+
+/// What the Engine did and where it met a bound.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Calls judged.
+    pub calls: u64,
+    /// Calls learnt from only.
+    pub learnt: u64,
+    /// Calls more than [`Settings::late_max_s`] behind the latest.
+    pub late_calls: u64,
+    /// Calls more than an hour ahead of the one before: the clock was set, or nothing was seen.
+    pub clock_jumps: u64,
+    /// Incidents that became alerts.
+    pub incidents: u64,
+    /// Alerts given out, updates too.
+    pub alerts: u64,
+    /// Incidents that did not become alerts because the day's budget was spent.
+    pub suppressed_by_budget: u64,
+    /// Updates not given out because an alert had its share of them.
+    pub updates_withheld: u64,
+    /// Alerts lost because nobody took them.
+    pub alerts_dropped: u64,
+    /// Known keys that were dropped to keep the bound.
+    pub keys_evicted: u64,
+    /// Clients and networks that were dropped to keep the bound.
+    pub sources_evicted: u64,
+    /// Incidents that were dropped to keep the bound.
+    pub incidents_evicted: u64,
+}
+
+/// A step ahead in time that is counted as a jump of the clock.
+const JUMP_NS: u64 = 3_600_000_000_000;
+
+/// Learns how every key behaves and flags what does not fit.
+///
+/// Time is that of the calls. They may come out of order by [`Settings::late_max_s`]; when the
+/// clock is set back further, running windows are thrown away rather than judged.
+pub struct Engine {
+    settings: Settings,
+    counters: Counters,
+    latest: EventTime,
+    keys: Slots<KeyId, Box<KeyState>>,
+    fleet: Fleet,
+    sources: Sources,
+    capture: Capture,
+    incidents: Incidents,
+}
+
+impl Engine {
+    /// Without any history.
+    pub fn new(settings: Settings) -> Engine {
+        Engine {
+            counters: Counters::default(),
+            latest: EventTime(0),
+            keys: Slots::new(settings.keys_max, |key| key.is_established()),
+            fleet: Fleet::new(&settings),
+            sources: Sources::new(&settings),
+            capture: Capture::default(),
+            incidents: Incidents::new(&settings),
+            settings,
+        }
+    }
+
+    /// One call, roughly in order of time.
+    pub fn handle_call(&mut self, call: &ApiCall) {
+        self.counters.calls += 1;
+        self.process(call, Report::new(true));
+    }
+
+    /// One call of the past: learnt from, never alerted on.
+    pub fn learn(&mut self, call: &ApiCall) {
+        self.counters.learnt += 1;
+        self.process(call, Report::new(false));
+    }
+
+    /// Trouble with capture itself (D28).
+    pub fn handle_impairment(&mut self, now: EventTime, what: &Impairment) {
+        let mut report = Report::new(true);
+        for detector in DETECTORS {
+            detector.on_impairment(now, what, &mut self.capture, &self.settings, &mut report);
+        }
+        self.incidents.add(report.found, now, None, &self.settings, &mut self.counters);
+    }
+
+    /// Time has passed: the windows of all keys together move on.
+    pub fn handle_timeout(&mut self, now: EventTime) {
+        if now > self.latest {
+            self.latest = now;
+            self.fleet.advance(now, self.late_minutes());
+        }
+    }
+
+    /// The next alert.
+    pub fn poll_alert(&mut self) -> Option<Alert> {
+        self.incidents.poll()
+    }
+
+    /// No call follows. Windows are judged while they run, so nothing is left to say; alerts that
+    /// wait can still be taken.
+    pub fn finish(&mut self) {}
+
+    /// Keys that are known.
+    pub fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Estimate of the bytes held.
+    pub fn state_bytes(&self) -> usize {
+        self.keys.bytes()
+            + self.keys.len() * size_of::<KeyState>()
+            + self.fleet.bytes()
+            + self.sources.bytes()
+            + self.incidents.bytes()
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            keys_evicted: self.keys.evicted,
+            sources_evicted: self.sources.evicted(),
+            incidents_evicted: self.incidents.evicted(),
+            ..self.counters.clone()
+        }
+    }
+
+    fn process(&mut self, call: &ApiCall, mut report: Report) {
+        let time = call.time;
+        self.note_time(time);
+        self.fleet.advance(time, self.late_minutes());
+        let is_authentic = !refuses_credential(call.outcome);
+        let id = call.key.as_ref().map(|key| key.id);
+        if let Some(id) = id {
+            self.admit(id, call);
+        }
+        let late_minutes = self.late_minutes();
+        let keys = self.keys.len();
+        let address = call.flow.client.addr;
+        let mut key = id.and_then(|id| Some((id, &mut **self.keys.find(&id)?)));
+        let mut place = Place::Known;
+        if let Some((_, state)) = &mut key {
+            if state.advance(time, late_minutes, &mut self.fleet) || state.calls == 0 {
+                self.fleet.note_active();
+            }
+            if is_authentic {
+                let hour = u32::try_from(time.secs() / 3600).unwrap_or(u32::MAX);
+                place = state.familiar.judge(&address, hour);
+            }
+        }
+        let mut scene = Scene {
+            call,
+            time,
+            op: op_index(call.op),
+            address,
+            weight: if call.complete && call.outcome.is_some() { 1.0 } else { 0.5 },
+            is_authentic,
+            key,
+            place,
+            keys,
+            fleet: &mut self.fleet,
+            sources: &mut self.sources,
+            settings: &self.settings,
+        };
+        for detector in DETECTORS {
+            detector.on_call(&mut scene, &mut report);
+        }
+        if let Some((id, state)) = scene.key {
+            state.calls += u64::from(call.outcome == Some(Outcome::Ok));
+            if time < state.incident_until {
+                self.incidents.note_call(Entity::Key(id), call, &self.settings);
+            }
+            if report.found.iter().any(|found| found.entity == Entity::Key(id)) {
+                let window = std::time::Duration::from_secs(self.settings.incident_window_s);
+                state.incident_until = time.after(window);
+            }
+        }
+        let flow = Some(call.flow.id);
+        self.incidents.add(report.found, time, flow, &self.settings, &mut self.counters);
+    }
+
+    /// Gives a key state once it was accepted: a flood of made-up keys costs nothing here.
+    fn admit(&mut self, id: KeyId, call: &ApiCall) {
+        if call.outcome != Some(Outcome::Ok) || self.keys.find(&id).is_some() {
+            return;
+        }
+        let state = KeyState::new(call.time, &self.fleet);
+        if let Some(gone) = self.keys.insert(id, Box::new(state)) {
+            let habits = (0..OPS).filter(|op| gone.has_habit(*op));
+            habits.for_each(|op| self.fleet.forget_user(op));
+        }
+    }
+
+    fn note_time(&mut self, time: EventTime) {
+        let late = self.latest.since(time).as_secs() > self.settings.late_max_s;
+        self.counters.late_calls += u64::from(late);
+        let ahead = self.latest.0 != 0 && time.0.saturating_sub(self.latest.0) > JUMP_NS;
+        self.counters.clock_jumps += u64::from(ahead);
+        // A clock that was set back counts once and is then followed.
+        self.latest = if late { time } else { self.latest.max(time) };
+    }
+
+    fn late_minutes(&self) -> u32 {
+        u32::try_from(self.settings.late_max_s.div_ceil(60)).unwrap_or(u32::MAX)
+    }
+}

@@ -1,0 +1,184 @@
+//! Thresholds and bounds of the Engine, each with where its number comes from.
+
+use serde::{Deserialize, Serialize};
+
+/// Bounds and thresholds of the Engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Host name that alerts carry.
+    pub host: String,
+    /// API keys that are known, about 1 KiB each: only keys that were accepted once are. A large exchange has about a million active keys.
+    pub keys_max: usize,
+    /// Client addresses with refused credentials that are held at once, 400 B to 2 KiB each: a
+    /// botnet of 30,000 costs 60 MB at worst.
+    pub clients_max: usize,
+    /// Networks that are held at once, with refused credentials and as known places, as above.
+    pub networks_max: usize,
+    /// Open incidents. Ten thousand at once is an attack on everybody.
+    pub incidents_max: usize,
+    /// Alerts that wait to be taken. One call makes two at most, and they are taken after each.
+    pub alerts_waiting_max: usize,
+    /// New alerts a day: what one analyst can look into (DETECTORS.md, layer 5). High invariants
+    /// and critical alerts are not bound by it; of clients and networks that try keys, as many
+    /// again are not.
+    pub alerts_per_day_max: u32,
+    /// New alerts a day, all counted: nobody reads more, and an attacker who can raise alerts could
+    /// fill a disk.
+    pub alerts_per_day_hard_max: u32,
+    /// Updates of one alert, first raising aside: one a detector that can join.
+    pub updates_max: u32,
+    /// Connections named in an alert: enough to look one up.
+    pub flows_per_alert_max: usize,
+    /// Findings this close together are one incident, seconds (DETECTORS.md, layer 5).
+    pub incident_window_s: u64,
+    /// An incident that goes on longer is raised anew, seconds: somebody should look once a day.
+    pub incident_max_s: u64,
+    /// A call may come this much later than one with a later time, seconds. More means that the
+    /// clock was set back. Captures of many CPUs are at most seconds apart.
+    pub late_max_s: u64,
+    /// Fused evidence at which an incident becomes an alert, natural log-odds. Prior odds of an
+    /// attack behind any oddity are taken as about 1 to 20 (-3): 5 leaves 7 to 1 for it.
+    pub alert_evidence_min: f32,
+    /// A key younger than this is still showing what it does, seconds (DETECTORS.md, D5).
+    pub young_key_s: u64,
+    /// A key older than this has shown what it does, seconds: a week has every weekday.
+    pub settled_key_s: u64,
+    /// D1.
+    pub rate: RateSettings,
+    /// D2.
+    pub errors: ErrorSettings,
+    /// D3.
+    pub stuffing: StuffingSettings,
+    /// D28.
+    pub capture: CaptureSettings,
+}
+
+/// Rate spikes (D1).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RateSettings {
+    /// Chance that a usual minute is taken for a spike: 0.0014 false alarms a key-day
+    /// (DETECTORS.md).
+    pub tail_probability: f64,
+    /// A spike must beat the key's own decayed largest surprise by this factor (DETECTORS.md).
+    pub own_max_factor: f64,
+    /// Slower is never a spike: what a person's script does in a minute.
+    pub calls_per_minute_min: u32,
+}
+
+/// Error bursts (D2).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ErrorSettings {
+    /// Chance that a usual minute is taken for a burst; as for rates.
+    pub tail_probability: f64,
+    /// As for rates.
+    pub own_max_factor: f64,
+    /// Fewer failures a minute are never a burst.
+    pub errors_per_minute_min: u32,
+}
+
+/// Credential stuffing and key spraying (D3).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StuffingSettings {
+    /// How long tried keys count, seconds.
+    pub window_s: u64,
+    /// Different refused keys from one client: nobody mistypes twenty keys. A client with more
+    /// accepted keys than this needs as many refused ones.
+    pub keys_per_client_min: u64,
+    /// Different refused keys from one network.
+    pub keys_per_network_min: u64,
+    /// Clients of a network that must take part before it is blamed as a whole.
+    pub clients_per_network_min: u64,
+    /// Failed logins without a key from one client: a person gives up after a few.
+    pub logins_per_client_min: u64,
+    /// Failed logins without a key from one network.
+    pub logins_per_network_min: u64,
+}
+
+/// Capture impairment (D28).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CaptureSettings {
+    /// How long losses add up, seconds.
+    pub window_s: u64,
+    /// Lost bytes in that time that make it severe: a thousand calls of 1 KiB.
+    pub lost_bytes_high: u64,
+    /// Lost records in that time that make it severe.
+    pub lost_events_high: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            host: String::new(),
+            keys_max: 1_000_000,
+            clients_max: 32_768,
+            networks_max: 16_384,
+            incidents_max: 10_000,
+            alerts_waiting_max: 10_000,
+            alerts_per_day_max: 20,
+            alerts_per_day_hard_max: 1_000,
+            updates_max: 8,
+            flows_per_alert_max: 16,
+            incident_window_s: 900,
+            incident_max_s: 86_400,
+            late_max_s: 60,
+            alert_evidence_min: 5.0,
+            young_key_s: 86_400,
+            settled_key_s: 7 * 86_400,
+            rate: RateSettings::default(),
+            errors: ErrorSettings::default(),
+            stuffing: StuffingSettings::default(),
+            capture: CaptureSettings::default(),
+        }
+    }
+}
+
+impl Default for RateSettings {
+    fn default() -> RateSettings {
+        RateSettings { tail_probability: 1e-6, own_max_factor: 1.25, calls_per_minute_min: 20 }
+    }
+}
+
+impl Default for ErrorSettings {
+    fn default() -> ErrorSettings {
+        ErrorSettings { tail_probability: 1e-6, own_max_factor: 1.25, errors_per_minute_min: 10 }
+    }
+}
+
+impl Default for StuffingSettings {
+    fn default() -> StuffingSettings {
+        StuffingSettings {
+            window_s: 600,
+            keys_per_client_min: 20,
+            keys_per_network_min: 60,
+            clients_per_network_min: 4,
+            logins_per_client_min: 60,
+            logins_per_network_min: 200,
+        }
+    }
+}
+
+impl Default for CaptureSettings {
+    fn default() -> CaptureSettings {
+        CaptureSettings { window_s: 60, lost_bytes_high: 1_000_000, lost_events_high: 1_000 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_is_the_default_and_what_is_unknown_is_refused() {
+        let settings: Settings =
+            serde_json::from_str(r#"{"rate":{"calls_per_minute_min":5}}"#).unwrap();
+        assert_eq!(settings.rate.calls_per_minute_min, 5);
+        assert_eq!(Settings { rate: RateSettings::default(), ..settings }, Settings::default());
+        assert!(serde_json::from_str::<Settings>(r#"{"keys":1}"#).is_err());
+        assert!(serde_json::from_str::<Settings>(r#"{"rate":{"keys":1}}"#).is_err());
+    }
+}

@@ -1,0 +1,397 @@
+//! Findings about one entity within a quarter of an hour are one incident, and one alert.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
+
+use crate::alert::{Alert, AlertId, Entity, Finding, Severity};
+use crate::baseline::Slots;
+use crate::call::{ApiCall, FlowId};
+use crate::detect::{Found, Layer};
+use crate::engine::{Counters, Settings};
+use crate::time::EventTime;
+
+/// Log-odds against an attack before anything is found: one oddity in twenty.
+const PRIOR: f32 = 3.0;
+/// Different detectors that must agree, and their evidence, for one step more in severity.
+const AGREEING_MIN: usize = 3;
+const AGREEING_EVIDENCE_MIN: f32 = 8.0;
+
+/// Open incidents, and the alerts that wait to be taken.
+pub(crate) struct Incidents {
+    open: Slots<Entity, Incident>,
+    waiting: VecDeque<Alert>,
+    budget: Budget,
+}
+
+#[derive(Default)]
+struct Incident {
+    first_detector: &'static str,
+    first: EventTime,
+    last: EventTime,
+    findings: SmallVec<[(Found, EventTime); 4]>,
+    flows: SmallVec<[FlowId; 4]>,
+    calls: u64,
+    complete: bool,
+    raised: Option<Raised>,
+    is_suppressed: bool,
+}
+
+/// How the alert stands that was last given out.
+struct Raised {
+    severity: Severity,
+    revision: u32,
+}
+
+/// New alerts of the running day.
+#[derive(Default)]
+struct Budget {
+    day: u64,
+    raised: u32,
+    bypassed: u32,
+    /// Of those that bypassed it: clients and networks.
+    sources: u32,
+}
+
+impl Incidents {
+    pub(crate) fn new(settings: &Settings) -> Incidents {
+        Incidents {
+            open: Slots::new(settings.incidents_max, |incident| incident.raised.is_some()),
+            waiting: VecDeque::new(),
+            budget: Budget::default(),
+        }
+    }
+
+    pub(crate) fn poll(&mut self) -> Option<Alert> {
+        self.waiting.pop_front()
+    }
+
+    pub(crate) fn evicted(&self) -> u64 {
+        self.open.evicted
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.open.bytes()
+    }
+
+    /// A further call of an entity that may have an open incident.
+    pub(crate) fn note_call(&mut self, entity: Entity, call: &ApiCall, settings: &Settings) {
+        if let Some(incident) = self.open.find(&entity)
+            && !incident.is_over(call.time, settings)
+        {
+            incident.calls += 1;
+            incident.note_flow(call.flow.id, settings);
+        }
+    }
+
+    /// Adds what one call showed to the incidents of its entities, and raises or updates each
+    /// alert once when due.
+    pub(crate) fn add(
+        &mut self,
+        found: SmallVec<[Found; 2]>,
+        time: EventTime,
+        flow: Option<FlowId>,
+        settings: &Settings,
+        counters: &mut Counters,
+    ) {
+        let mut touched: SmallVec<[(Entity, bool); 2]> = SmallVec::new();
+        for found in found {
+            let (entity, grown) = (found.entity, found.grown);
+            let is_open =
+                self.open.find(&entity).is_some_and(|known| !known.is_over(time, settings));
+            let incident = self.open.find_or_insert(entity, Incident::default);
+            if !is_open {
+                *incident = Incident::new(&found, time);
+            }
+            let is_news = incident.add(found, time, settings) || grown;
+            if let Some(flow) = flow {
+                incident.note_flow(flow, settings);
+            }
+            match touched.iter_mut().find(|(known, _)| *known == entity) {
+                Some((_, any_news)) => *any_news |= is_news,
+                None => touched.push((entity, is_news)),
+            }
+        }
+        for (entity, is_news) in touched {
+            self.settle(entity, is_news, time, settings, counters);
+        }
+    }
+
+    fn settle(
+        &mut self,
+        entity: Entity,
+        is_news: bool,
+        time: EventTime,
+        settings: &Settings,
+        counters: &mut Counters,
+    ) {
+        let Some(incident) = self.open.find(&entity) else { return };
+        let verdict = incident.verdict();
+        let revision = match &incident.raised {
+            Some(raised) => {
+                let is_news = is_news || verdict.severity > raised.severity;
+                if !is_news || raised.revision >= settings.updates_max {
+                    counters.updates_withheld += u64::from(is_news);
+                    return;
+                }
+                raised.revision + 1
+            }
+            None if !verdict.is_due(settings) => return,
+            None => {
+                if !self.budget.allows(entity, &verdict, time, settings) {
+                    counters.suppressed_by_budget += u64::from(!incident.is_suppressed);
+                    incident.is_suppressed = true;
+                    return;
+                }
+                counters.incidents += 1;
+                0
+            }
+        };
+        incident.raised = Some(Raised { severity: verdict.severity, revision });
+        let alert = incident.alert(entity, revision, &verdict, time, settings);
+        if self.waiting.len() >= settings.alerts_waiting_max {
+            counters.alerts_dropped += 1;
+            return;
+        }
+        counters.alerts += 1;
+        self.waiting.push_back(alert);
+    }
+}
+
+/// What an incident amounts to.
+struct Verdict {
+    severity: Severity,
+    evidence: f32,
+    /// Some finding needs no other.
+    alone: bool,
+    /// Nothing but novelty.
+    only_novelty: bool,
+    /// May not be held back: an invariant that is high, or anything critical.
+    urgent: bool,
+}
+
+impl Verdict {
+    fn is_due(&self, settings: &Settings) -> bool {
+        self.alone || (self.evidence >= settings.alert_evidence_min && !self.only_novelty)
+    }
+}
+
+impl Budget {
+    fn allows(
+        &mut self,
+        entity: Entity,
+        verdict: &Verdict,
+        time: EventTime,
+        settings: &Settings,
+    ) -> bool {
+        let day = time.secs() / 86_400;
+        // A clock that goes back a little does not give a new day's budget.
+        if day > self.day || day + 1 < self.day {
+            *self = Budget { day, ..Budget::default() };
+        }
+        if self.raised + self.bypassed >= settings.alerts_per_day_hard_max {
+            return false;
+        }
+        // A botnet has more addresses than anybody reads alerts.
+        let is_source = matches!(entity, Entity::Client(_) | Entity::Network(_));
+        let is_one_of_many = is_source
+            && verdict.severity < Severity::Critical
+            && self.sources >= settings.alerts_per_day_max;
+        if verdict.urgent && !is_one_of_many {
+            self.bypassed += 1;
+            self.sources += u32::from(is_source);
+            return true;
+        }
+        let allowed = self.raised < settings.alerts_per_day_max;
+        self.raised += u32::from(allowed);
+        allowed
+    }
+}
+
+impl Incident {
+    fn new(found: &Found, time: EventTime) -> Incident {
+        Incident {
+            first_detector: found.rule.id,
+            first: time,
+            last: time,
+            complete: true,
+            ..Incident::default()
+        }
+    }
+
+    fn is_over(&self, time: EventTime, settings: &Settings) -> bool {
+        time.since(self.last) > Duration::from_secs(settings.incident_window_s)
+            || time.since(self.first) > Duration::from_secs(settings.incident_max_s)
+    }
+
+    /// Keeps the strongest finding of each detector; true when this one had not spoken yet.
+    fn add(&mut self, found: Found, time: EventTime, settings: &Settings) -> bool {
+        self.last = self.last.max(time);
+        self.calls = self.calls.max(found.calls);
+        self.complete &= found.complete;
+        let window = Duration::from_secs(settings.incident_window_s);
+        if self.raised.is_none() {
+            self.findings.retain(|(_, at)| time.since(*at) <= window);
+        }
+        match self.findings.iter_mut().find(|(held, _)| held.rule.id == found.rule.id) {
+            Some(held)
+                if (found.severity, found.evidence) >= (held.0.severity, held.0.evidence) =>
+            {
+                *held = (found, time);
+                false
+            }
+            Some(held) => {
+                held.1 = time;
+                false
+            }
+            None => {
+                self.findings.push((found, time));
+                true
+            }
+        }
+    }
+
+    fn note_flow(&mut self, flow: FlowId, settings: &Settings) {
+        if self.flows.len() < settings.flows_per_alert_max && !self.flows.contains(&flow) {
+            self.flows.push(flow);
+        }
+    }
+
+    fn verdict(&self) -> Verdict {
+        let found = || self.findings.iter().map(|(found, _)| found);
+        let evidence: f32 = found().map(|found| found.evidence).sum();
+        let worst = found().map(|found| found.severity).max().unwrap_or(Severity::Low);
+        let agreeing = found().filter(|found| found.evidence >= 1.0).count();
+        let agrees = agreeing >= AGREEING_MIN && evidence >= AGREEING_EVIDENCE_MIN;
+        let severity = if agrees { worse(worst) } else { worst };
+        let urgent = |found: &Found| {
+            found.alone && found.rule.layer == Layer::Invariant && found.severity >= Severity::High
+        };
+        Verdict {
+            severity,
+            evidence,
+            alone: found().any(|found| found.alone),
+            only_novelty: found().all(|found| found.rule.layer == Layer::Novelty),
+            urgent: severity == Severity::Critical || found().any(urgent),
+        }
+    }
+
+    fn alert(
+        &self,
+        entity: Entity,
+        revision: u32,
+        verdict: &Verdict,
+        time: EventTime,
+        settings: &Settings,
+    ) -> Alert {
+        let mut findings: Vec<&(Found, EventTime)> = self.findings.iter().collect();
+        findings.sort_by(|(a, _), (b, _)| {
+            let by_evidence = b.evidence.total_cmp(&a.evidence);
+            b.severity.cmp(&a.severity).then(by_evidence).then(a.rule.id.cmp(b.rule.id))
+        });
+        let (title, first_step) = headline(entity, &findings);
+        Alert {
+            id: alert_id(&settings.host, entity, self.first_detector, self.first),
+            revision,
+            time,
+            severity: verdict.severity,
+            confidence: confidence(verdict.evidence),
+            entity,
+            title: title.into(),
+            explanation: explanation(entity, &findings),
+            first_step: Cow::Borrowed(first_step),
+            findings: findings.iter().map(|(found, at)| finding(found, *at)).collect(),
+            first_seen: self.first,
+            last_seen: self.last,
+            flows: self.flows.to_vec(),
+            calls: self.calls,
+            complete: self.complete,
+            host: settings.host.clone(),
+        }
+    }
+}
+
+fn finding(found: &Found, time: EventTime) -> Finding {
+    let borrowed = |ids: &'static [&'static str]| ids.iter().map(|id| Cow::Borrowed(*id)).collect();
+    Finding {
+        detector: Cow::Borrowed(found.rule.id),
+        name: Cow::Borrowed(found.rule.name),
+        time,
+        expected: found.expected.clone(),
+        seen: found.seen.clone(),
+        evidence: hundredths(found.evidence),
+        severity: found.severity,
+        attack: borrowed(found.rule.attack),
+        owasp: borrowed(found.rule.owasp),
+    }
+}
+
+/// Several things at once that fit a thief say so; one thing says what it is.
+fn headline(entity: Entity, findings: &[&(Found, EventTime)]) -> (&'static str, &'static str) {
+    let strongest = findings.first().map(|(found, _)| (found.title, found.first_step));
+    let (title, first_step) = strongest.unwrap_or(("Something is unusual", "Look at the findings"));
+    match entity {
+        Entity::Key(_) if findings.len() > 1 => ("API key may be stolen", first_step),
+        Entity::Key(_) | Entity::Client(_) | Entity::Network(_) | Entity::Host => {
+            (title, first_step)
+        }
+    }
+}
+
+/// "This key was …, made … and tried …."
+fn explanation(entity: Entity, findings: &[&(Found, EventTime)]) -> String {
+    let mut text = String::from(match entity {
+        Entity::Key(_) => "This key",
+        Entity::Client(_) => "This address",
+        Entity::Network(_) => "This network",
+        Entity::Host => "This host",
+    });
+    for (at, (found, _)) in findings.iter().enumerate() {
+        text.push_str(match at {
+            0 => " ",
+            at if at + 1 == findings.len() => " and ",
+            _ => ", ",
+        });
+        text.push_str(&found.clause);
+    }
+    text.push('.');
+    text
+}
+
+/// Odds into a probability, as far as odds of this kind can be trusted: to two places.
+fn confidence(evidence: f32) -> f32 {
+    hundredths(1.0 / (1.0 + (PRIOR - evidence).exp())).min(0.99)
+}
+
+fn hundredths(value: f32) -> f32 {
+    (value * 100.0).round() / 100.0
+}
+
+fn worse(severity: Severity) -> Severity {
+    match severity {
+        Severity::Low => Severity::Medium,
+        Severity::Medium => Severity::High,
+        Severity::High | Severity::Critical => Severity::Critical,
+    }
+}
+
+/// The same in every replay: from host, entity, first detector and time.
+fn alert_id(host: &str, entity: Entity, detector: &str, time: EventTime) -> AlertId {
+    let mut hasher = Sha256::new();
+    hasher.update(host.as_bytes());
+    hasher.update([0]);
+    match entity {
+        Entity::Key(id) => hasher.update([&b"k"[..], &id.0.to_be_bytes()].concat()),
+        Entity::Client(ip) => hasher.update(format!("c{ip}")),
+        Entity::Network(ip) => hasher.update(format!("n{ip}")),
+        Entity::Host => hasher.update(b"h"),
+    }
+    hasher.update([0]);
+    hasher.update(detector.as_bytes());
+    hasher.update(time.0.to_be_bytes());
+    let digest: [u8; 32] = hasher.finalize().into();
+    AlertId(digest[..8].iter().fold(0, |id, byte| id << 8 | u64::from(*byte)))
+}
