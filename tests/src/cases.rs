@@ -11,7 +11,7 @@ use xtask::build::workspace_root;
 use xtask::cases::capture::{Packet, pcap};
 use xtask::cases::{self, Case};
 
-use crate::replay::{Replayed, replay};
+use crate::replay::{Replayed, replay_however as replay};
 use crate::trial;
 
 /// Ways in which each capture is cut anew.
@@ -29,6 +29,9 @@ struct Config {
     args: Vec<String>,
     /// What `expected.jsonl` holds.
     outputs: Vec<Kind>,
+    /// Exit code of `keywatch replay`.
+    #[serde(default)]
+    exit: i32,
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
@@ -77,6 +80,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn as_expected(dir: &Path) -> Result<()> {
     let config = read_config(dir)?;
     let replayed = replay(&[&dir.join("input.pcap")], &config.args)?;
+    ensure!(replayed.exit == config.exit, "exit code {}, not {}", replayed.exit, config.exit);
     let mut seen = String::new();
     for kind in &config.outputs {
         seen.push_str(match kind {
@@ -181,7 +185,9 @@ fn pieces(packet: &Packet, rng: &mut Rng) -> Vec<Packet> {
 /// Both outputs of two replays are the same bytes.
 pub(crate) fn same(what: &str, seen: &Replayed, expected: &Replayed) -> Result<()> {
     same_text(&format!("{what}, calls"), &seen.calls, &expected.calls)?;
-    same_text(&format!("{what}, alerts"), &seen.alerts, &expected.alerts)
+    same_text(&format!("{what}, alerts"), &seen.alerts, &expected.alerts)?;
+    ensure!(seen.exit == expected.exit, "{what}: exit code {}", seen.exit);
+    Ok(())
 }
 
 /// Names the first line that differs.

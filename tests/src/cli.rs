@@ -50,14 +50,14 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("cli::secret_is_not_hex", || {
             let dir = scratch()?;
             fs::write(dir.path().join("secret"), "not a secret")?;
-            fails(dir.path(), &["replay", &text(&everyday())], WRONG_USE, "secret")
+            fails(dir.path(), &["replay", &text(&everyday())], FAILED, "secret")
         }),
         trial("cli::secret_that_others_can_read", || {
             use std::os::unix::fs::PermissionsExt;
             let dir = scratch()?;
             let open = fs::Permissions::from_mode(0o644);
             fs::set_permissions(dir.path().join("secret"), open)?;
-            fails(dir.path(), &["replay", &text(&everyday())], WRONG_USE, "secret")
+            fails(dir.path(), &["replay", &text(&everyday())], FAILED, "secret")
         }),
         trial("cli::unwritable_output", || {
             let dir = scratch()?;

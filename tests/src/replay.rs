@@ -23,6 +23,8 @@ pub(crate) struct Replayed {
     pub(crate) calls: String,
     /// Alert lines.
     pub(crate) alerts: String,
+    /// Exit code.
+    pub(crate) exit: i32,
 }
 
 /// The binary under test, built once.
@@ -50,19 +52,25 @@ pub(crate) fn common_args(dir: &Path) -> Vec<String> {
 
 /// Replays `captures` and reads what came; fails unless it ends well.
 pub(crate) fn replay(captures: &[&Path], args: &[String]) -> Result<Replayed> {
+    let replayed = replay_however(captures, args)?;
+    ensure!(replayed.exit == 0, "keywatch replay ended with {}", replayed.exit);
+    Ok(replayed)
+}
+
+/// The same, however it ends.
+pub(crate) fn replay_however(captures: &[&Path], args: &[String]) -> Result<Replayed> {
     let dir = scratch()?;
     let (calls, alerts) = (dir.path().join("calls.jsonl"), dir.path().join("alerts.jsonl"));
     let mut command = Command::new(keywatch()?);
     command.arg("replay").args(common_args(dir.path())).args(args);
     command.arg("--calls").arg(&calls).arg("--alerts").arg(&alerts).args(captures);
     let output = run(&mut command)?;
-    ensure!(
-        output.status.success(),
-        "keywatch replay: {}\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(Replayed { calls: fs::read_to_string(calls)?, alerts: fs::read_to_string(alerts)? })
+    let exit = output.status.code().with_context(|| format!("ended by {}", output.status))?;
+    let read = |file| {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        fs::read_to_string(file).with_context(|| format!("ended with {exit}: {said}"))
+    };
+    Ok(Replayed { calls: read(calls)?, alerts: read(alerts)?, exit })
 }
 
 /// Runs a command to its end.

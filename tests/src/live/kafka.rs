@@ -53,7 +53,7 @@ pub(crate) fn goes_and_comes_back() -> Result<()> {
     kafka.kill()?;
     let before = lines(&alerts_file)?.len();
     denied_withdrawals(rig.server)?;
-    wait_for_lines(&calls_file, 302)?;
+    wait_for_lines(&calls_file, 303)?;
     wait_for_lines(&alerts_file, before + 1)?;
     kafka.restart()?;
     stuff(rig.server, 300..400)?;
@@ -61,7 +61,7 @@ pub(crate) fn goes_and_comes_back() -> Result<()> {
     let alerts = lines(&alerts_file)?;
     ensure!(kafka.read_topic(TOPIC)? == alerts, "the alert topic differs from the file");
     let logged = rig.logged()?;
-    ensure!(logged.len() == 402, "nginx logged {}", logged.len());
+    ensure!(logged.len() == 403, "nginx logged {}", logged.len());
     same_calls(&calls, &logged)
 }
 
@@ -99,11 +99,13 @@ fn stuff(server: SocketAddr, numbers: std::ops::Range<u32>) -> Result<()> {
     Ok(())
 }
 
-/// Two withdrawals that are refused: an alert about their key, whatever else there is.
+/// A key that is good and two withdrawals that it may not make: an alert about it, whatever else
+/// there is.
 fn denied_withdrawals(server: SocketAddr) -> Result<()> {
     let mut connection = Connection::open(server)?;
+    let key = "X-MBX-APIKEY: somebody-elses-key-0123456789\r\n";
+    connection.call("GET", "/api/account", key, b"")?;
     for _ in 0..2 {
-        let key = "X-MBX-APIKEY: somebody-elses-key-0123456789\r\n";
         let target = "/sapi/v1/capital/withdraw/apply?coin=BTC&amount=1";
         let reply = connection.call("POST", target, key, b"")?;
         ensure!(reply.status == 403, "answered {}", reply.status);

@@ -113,7 +113,7 @@ pub(crate) fn no_rights() -> Result<()> {
     std::fs::copy(keywatch()?, &binary)?;
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&binary);
-    command.args(["run", "--port", "8080"]);
+    command.args(["run", "--port", "8080"]).env("HOME", "/nonexistent");
     let output = run(&mut command)?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     let code = output.status.code();

@@ -18,10 +18,10 @@ use crate::replay::{common_args, keywatch, scratch};
 pub(crate) const BLOCK: &str = "
     root html;
     location = /ok { return 200 '{\"ok\":true}'; }
-    location = /denied { return 403 '{\"code\":-2015}'; }
+    location = /denied { return 403 '{\"code\":-1002}'; }
     location /api/ { return 200 '{\"balances\":[]}'; }
     location /api/v3/ { return 401 '{\"code\":-2014,\"msg\":\"API-key format invalid.\"}'; }
-    location /sapi/ { return 403 '{\"code\":-2015,\"msg\":\"Invalid API-key, IP, or permissions for action.\"}'; }
+    location /sapi/ { return 403 '{\"code\":-1002,\"msg\":\"You are not authorized to execute this request.\"}'; }
     location /note { return 201 'noted'; }
     location /files/ { sendfile on; }
 ";

@@ -42,7 +42,7 @@ fn stolen_key() -> Case {
         .at(Duration::from_secs(620));
     trade(thief.open(), 100, Duration::from_millis(10));
     for _ in 0..2 {
-        let refusal = r#"{"code":-2015,"msg":"Invalid API-key, IP, or permissions for action."}"#;
+        let refusal = r#"{"code":-1002,"msg":"You are not authorized to execute this request."}"#;
         thief
             .ask(request("POST", WITHDRAW, &key_line(), ""))
             .answer(reply("403 Forbidden", refusal));

@@ -72,7 +72,7 @@ impl Shown {
         let (Some(request), Some(response)) = (&call.request, &call.response) else { return };
         self.next_call = Instant::now() + CALLS_SHOWN_EVERY;
         println!(
-            "  call   {:<12} {:>9}  {:<6} {:<38} {} {:<18} {:>6} us",
+            "  call   {:<12} {:>11}  {:<6} {:<38} {} {:<18} {:>6} us",
             call.key.as_ref().map_or("(no key)".into(), |key| self.name(key.id)),
             call.flow.client.ip(),
             request.method,
