@@ -14,7 +14,7 @@ use std::sync::Arc;
 use self::body::{Body, End};
 use self::head::{HeadReader, Step};
 use self::message::{Answered, Asked, Content, Kind, Requests, Responses};
-use self::pairing::{Answer, Pairing, Pending};
+use self::pairing::{Answer, Pairing, Pending, Turn};
 use self::resync::Resync;
 use super::Counters;
 use crate::call::{Anomalies, ApiCall, Flow, Outcome, Response};
@@ -22,6 +22,9 @@ use crate::identity::Identifier;
 use crate::input::Direction;
 use crate::limits::Limits;
 use crate::time::EventTime;
+
+/// How a response begins, as far as all are alike.
+const RESPONSE_START: &[u8] = b"HTTP/1.";
 
 /// What a connection works with and does not own.
 pub(crate) struct Context<'a> {
@@ -70,6 +73,9 @@ struct Answering {
     answer: Answer,
     /// Whether it answers the front of the queue.
     paired: bool,
+    /// It may answer a HEAD that was not seen and have no body whatever its head says: so many bytes
+    /// of it so far are the beginning of another response.
+    probe: Option<usize>,
     /// First bytes of an error body.
     prefix: Vec<u8>,
     /// Whether more of it may be kept.
@@ -292,8 +298,14 @@ impl Connection {
         asked.framing.odd |= mem::take(&mut reader.notes);
         let request = Pending::new(asked, reader.time, time, matches!(body, Ok(Some(_))));
         let open = request.open;
-        let between_responses = self.answer.is_none() && self.responses.is_between_messages();
-        let refused = self.pairing.ask(request, between_responses, cx.limits.pipeline_max);
+        let turn = match &self.answer {
+            Some(Answering { probe: Some(_), .. }) => Turn::Between,
+            Some(answering) if answering.paired => Turn::Paired,
+            Some(_) => Turn::Unpaired,
+            None if self.responses.is_between_messages() => Turn::Between,
+            None => Turn::Paired,
+        };
+        let refused = self.pairing.ask(request, turn, cx.limits.pipeline_max);
         if let Some(mut request) = refused {
             cx.counters.pipeline_overflows += 1;
             request.anomalies |= Anomalies::PIPELINE_OVERFLOW;
@@ -375,18 +387,68 @@ impl Connection {
                     chunk = self.responses.search(Direction::ToClient, time, chunk, cx.counters);
                 }
                 State::Head => chunk = self.response_head(time, chunk, cx),
-                State::Body(body) => {
-                    let mut odd = Anomalies::empty();
-                    let progress = body.advance(chunk, &mut odd);
-                    chunk = &chunk[progress.used..];
-                    if let Some(answering) = &mut self.answer {
-                        answering.take(progress.content, cx.limits.body_prefix_bytes);
-                        answering.answer.anomalies |= odd;
-                        answering.answer.complete &= progress.end != End::Broken;
-                    }
-                    self.response_body_end(progress.end, Anomalies::BAD_CHUNK, cx);
+                State::Body(_) => {
+                    let probe = self.answer.as_mut().and_then(|answering| answering.probe.as_mut());
+                    chunk = match probe {
+                        Some(_) => self.probe(time, chunk, cx),
+                        None => self.response_body(chunk, cx),
+                    };
                 }
             }
+        }
+    }
+
+    /// Reads at a response body; gives what is left of the chunk.
+    fn response_body<'c>(&mut self, chunk: &'c [u8], cx: &mut Context<'_>) -> &'c [u8] {
+        let State::Body(body) = &mut self.responses.state else { return chunk };
+        let mut odd = Anomalies::empty();
+        let progress = body.advance(chunk, &mut odd);
+        if let Some(answering) = &mut self.answer {
+            answering.take(progress.content, cx.limits.body_prefix_bytes);
+            answering.answer.anomalies |= odd;
+            answering.answer.complete &= progress.end != End::Broken;
+        }
+        self.response_body_end(progress.end, Anomalies::BAD_CHUNK, cx);
+        &chunk[progress.used..]
+    }
+
+    /// Looks whether the response has a body or is followed by another one.
+    fn probe<'c>(&mut self, time: EventTime, chunk: &'c [u8], cx: &mut Context<'_>) -> &'c [u8] {
+        let Some(Answering { probe: Some(seen), .. }) = &mut self.answer else { return chunk };
+        let start = *seen;
+        if start == 0 {
+            self.responses.time = time;
+        }
+        let same = chunk.iter().zip(&RESPONSE_START[start..]).take_while(|(a, b)| a == b).count();
+        *seen += same;
+        if *seen == RESPONSE_START.len() {
+            self.finish_answer(cx);
+            self.responses.state = State::Head;
+            self.responses.head.begin(RESPONSE_START.into());
+            return &chunk[same..];
+        }
+        if same == chunk.len() {
+            return &[];
+        }
+        self.end_probe(cx);
+        chunk
+    }
+
+    /// The response has a body, and what was probed belongs to it. A request that came meanwhile came
+    /// before its turn, so it may not be the next in turn either.
+    fn end_probe(&mut self, cx: &mut Context<'_>) {
+        let Some(answering) = &mut self.answer else { return };
+        let Some(seen) = answering.probe.take() else { return };
+        let mut early = &RESPONSE_START[..seen];
+        while !early.is_empty() {
+            early = match self.responses.state {
+                State::Body(_) => self.response_body(early, cx),
+                State::Head | State::Resync(_) | State::Tunnel => return,
+            };
+        }
+        if self.pairing.front().is_some() {
+            self.pairing.miss_turn();
+            self.give_up(false, Anomalies::empty(), cx);
         }
     }
 
@@ -461,6 +523,7 @@ impl Connection {
                 complete: true,
             },
             paired,
+            probe: (!paired).then_some(0),
             prefix: Vec::new(),
             keeps_prefix: head.status >= 400,
         });
@@ -508,7 +571,9 @@ impl Connection {
                 self.responses.resync(Resync::default(), cx.counters);
                 self.lose_responses(Anomalies::GAP, cx);
             }
-            State::Body(body) => {
+            State::Body(_) => {
+                self.end_probe(cx);
+                let State::Body(body) = &mut self.responses.state else { return };
                 let skipped = body.skip(bytes);
                 if let Some(answering) = &mut self.answer {
                     answering.answer.response.body_bytes += skipped.content;
@@ -530,6 +595,7 @@ impl Connection {
 
     /// The response under way gets no more bytes. `in_order`: the server ended it with a FIN.
     fn cut_answer(&mut self, in_order: bool, why: Anomalies, cx: &mut Context<'_>) {
+        self.end_probe(cx);
         if let Some(answering) = &mut self.answer {
             answering.answer.anomalies |= why;
             let whole = in_order && matches!(self.responses.state, State::Body(Body::UntilClose));
