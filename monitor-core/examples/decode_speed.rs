@@ -16,7 +16,8 @@ const RESPONSE: &str = "HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\n\
     Connection: keep-alive\r\n\r\n{\"status\":\"ok\"}";
 
 fn main() {
-    let (flows, rounds) = (1000_u16, 1000_u32);
+    let flows: u16 = std::env::args().nth(1).and_then(|count| count.parse().ok()).unwrap_or(1000);
+    let rounds = 1_000_000 / u32::from(flows);
     let identifier = Identifier::new(Secret::new([0; 32]));
     let mut decoder = Decoder::new(Limits::default(), identifier, &[]);
     let server = Endpoint::new([10, 0, 0, 5].into(), 8080);
