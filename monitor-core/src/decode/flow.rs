@@ -14,10 +14,6 @@ use crate::input::{Open, Segment, TcpFlags};
 use crate::limits::Limits;
 use crate::time::EventTime;
 
-/// How far acknowledgements of acknowledgements are followed. Two steps order any honest pair of
-/// streams; forged numbers could go on for ever.
-const SETTLE_DEPTH_MAX: u32 = 2;
-
 /// What flows work with and do not own.
 pub(super) struct Shell<'a> {
     pub(super) limits: &'a Limits,
@@ -135,7 +131,7 @@ impl FlowState {
             }
             peer.acknowledge(ack);
             if has_payload && self.streams[side.index()].is_next(seq) {
-                self.settle(side.other(), ack, 0, time, shell);
+                self.settle(side.other(), ack, time, shell);
             }
             self.pump(side.other(), time, shell);
         }
@@ -178,18 +174,13 @@ impl FlowState {
     /// Delivers a stream as far as `ack`, which the other side had received when it sent what is to
     /// be delivered next: an answer must not be looked at before what it answers. What has not been
     /// captured by now is missing.
-    fn settle(&mut self, side: Side, ack: u32, depth: u32, time: EventTime, shell: &mut Shell<'_>) {
+    fn settle(&mut self, side: Side, ack: u32, time: EventTime, shell: &mut Shell<'_>) {
         while self.streams[side.index()].is_behind(ack) {
             let stream = &mut self.streams[side.index()];
             if !stream.has_next() {
                 let Some(missing) = stream.give_up_to(ack) else { return };
                 self.gap(side, time, missing, shell);
                 continue;
-            }
-            if let Some(ack) = stream.held_ack()
-                && depth < SETTLE_DEPTH_MAX
-            {
-                self.settle(side.other(), ack, depth + 1, time, shell);
             }
             self.deliver_held(side, shell);
         }
@@ -213,7 +204,7 @@ impl FlowState {
             let stream = &mut self.streams[side.index()];
             if stream.has_next() {
                 if let Some(ack) = stream.held_ack() {
-                    self.settle(side.other(), ack, 0, time, shell);
+                    self.settle(side.other(), ack, time, shell);
                 }
                 self.deliver_held(side, shell);
             } else if stream.reach_fin() {
@@ -236,7 +227,7 @@ impl FlowState {
         // The other direction first: part of the hole may belong before what waits there.
         let hole = self.streams[side.index()].next_seq();
         if let Some(ack) = self.streams[side.index()].held_ack() {
-            self.settle(side.other(), ack, 0, time, shell);
+            self.settle(side.other(), ack, time, shell);
         }
         let stream = &mut self.streams[side.index()];
         if stream.next_seq() == hole
