@@ -7,9 +7,13 @@
 //! A hole is given up when the receiver acknowledges what lies behind it, for then it will not be
 //! sent again: on the host itself a segment is captured before it can be acknowledged. A capture that
 //! merges several taps may order the two directions wrongly by some microseconds; there the late
-//! segment counts as retransmitted and its bytes as a gap. Without acknowledgements a hole is given
-//! up when the kernel side said that it lost bytes of this direction, after
-//! [`reorder_wait_max`](crate::limits::Limits::reorder_wait_max), or when a limit on memory is met.
+//! segment counts as retransmitted and its bytes as a gap. In the same way data that acknowledges
+//! bytes of the other direction shows that those are missing if they are not there: they are given up
+//! before that data is delivered, so that an answer never overtakes what it answers.
+//!
+//! Without acknowledgements a hole is given up when the kernel side said that it lost bytes of this
+//! direction, after [`reorder_wait_max`](crate::limits::Limits::reorder_wait_max), or when a limit on
+//! memory is met.
 
 use std::collections::BTreeMap;
 
