@@ -52,6 +52,8 @@ struct Budget {
     day: u64,
     raised: u32,
     bypassed: u32,
+    /// Of those that bypassed it: clients and networks.
+    sources: u32,
 }
 
 impl Incidents {
@@ -139,7 +141,7 @@ impl Incidents {
             }
             None if !verdict.is_due(settings) => return,
             None => {
-                if !self.budget.allows(&verdict, time, settings) {
+                if !self.budget.allows(entity, &verdict, time, settings) {
                     counters.suppressed_by_budget += u64::from(!incident.is_suppressed);
                     incident.is_suppressed = true;
                     return;
@@ -178,7 +180,13 @@ impl Verdict {
 }
 
 impl Budget {
-    fn allows(&mut self, verdict: &Verdict, time: EventTime, settings: &Settings) -> bool {
+    fn allows(
+        &mut self,
+        entity: Entity,
+        verdict: &Verdict,
+        time: EventTime,
+        settings: &Settings,
+    ) -> bool {
         let day = time.secs() / 86_400;
         // A clock that goes back a little does not give a new day's budget.
         if day > self.day || day + 1 < self.day {
@@ -187,8 +195,14 @@ impl Budget {
         if self.raised + self.bypassed >= settings.alerts_per_day_hard_max {
             return false;
         }
-        if verdict.urgent {
+        // A botnet has more addresses than anybody reads alerts.
+        let is_source = matches!(entity, Entity::Client(_) | Entity::Network(_));
+        let is_one_of_many = is_source
+            && verdict.severity < Severity::Critical
+            && self.sources >= settings.alerts_per_day_max;
+        if verdict.urgent && !is_one_of_many {
             self.bypassed += 1;
+            self.sources += u32::from(is_source);
             return true;
         }
         let allowed = self.raised < settings.alerts_per_day_max;

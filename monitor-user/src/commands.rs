@@ -72,7 +72,7 @@ pub(crate) fn driver(
 ) -> Result<Driver> {
     let secret_file = args.secret_file.clone().or_else(|| config.identity.secret_file.clone());
     let secret = secret::load_or_make(&secret_file.unwrap_or_else(secret::default_path))?;
-    let settings = config.engine.settings();
+    let settings = config.engine_settings();
     let mut engine = Engine::new(settings);
     for path in &args.history {
         let calls = history::learn(&mut engine, path)?;
@@ -88,7 +88,7 @@ pub(crate) fn driver(
 /// has now.
 pub(crate) fn add_kafka(driver: &mut Driver, config: &Config, when_full: WhenFull) -> Result<()> {
     if !config.sinks.kafka.brokers.is_empty() {
-        let host = config.engine.settings().host;
+        let host = config.engine_settings().host;
         driver.add_sink(Box::new(Kafka::open(&config.sinks.kafka, &host, when_full)?));
     }
     Ok(())
@@ -159,8 +159,12 @@ fn start_log(cli: &Cli, config: &Config) {
         (false, _) => LogLevel::Trace,
     };
     let builder = tracing_subscriber::fmt()
-        // What the kernel side logs is asked for by --kernel-log alone.
-        .with_env_filter(EnvFilter::new(format!("{},keywatch_bpf=trace", level.as_str())))
+        // What the kernel side logs is asked for by --kernel-log alone; its loader says a line for
+        // each relocation.
+        .with_env_filter(EnvFilter::new(format!(
+            "{},keywatch_bpf=trace,aya=info,aya_obj=info",
+            level.as_str()
+        )))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     let result = match cli.log_format.unwrap_or(config.log.format) {

@@ -8,8 +8,8 @@ use crate::time::EventTime;
 
 /// Calls a minute expected of all others before their load says anything.
 const EXPECTED_MIN: f64 = 5.0;
-/// Others' calls in two minutes before their share of failures says anything.
-const CALLS_MIN: u32 = 20;
+/// Others' calls before their share of failures says anything: as few as make a burst.
+const CALLS_MIN: u32 = 10;
 /// No market moves further: it would hide anything.
 const FACTOR_MAX: f64 = 8.0;
 /// As far as a load that is not shared by a third of the keys counts.
@@ -115,9 +115,16 @@ impl Fleet {
     pub(crate) fn failure_share(&self, own: &Failures) -> f64 {
         let (own_calls, own_failed) = own.counts();
         let (calls, failed) = self.failures.counts();
-        let calls = (calls + self.last_failures.0).saturating_sub(own_calls);
-        let failed = (failed + self.last_failures.1).saturating_sub(own_failed);
-        if calls < CALLS_MIN { 0.0 } else { f64::from(failed) / f64::from(calls) }
+        let running = (calls.saturating_sub(own_calls), failed.saturating_sub(own_failed));
+        let (last_calls, last_failed) = self.last_failures;
+        let both = (running.0.saturating_add(last_calls), running.1.saturating_add(last_failed));
+        // The minute before dilutes an outage that has just begun.
+        [running, both]
+            .into_iter()
+            .filter(|(calls, _)| *calls >= CALLS_MIN)
+            .fold(0.0, |share: f64, (calls, failed)| {
+                share.max(f64::from(failed) / f64::from(calls))
+            })
     }
 
     /// A key keeps on using a class.

@@ -125,10 +125,18 @@ impl FlowState {
             return;
         }
         if let Some(ack) = ack {
-            self.acknowledge(side.other(), time, ack, has_payload, shell);
+            let peer = &mut self.streams[side.other().index()];
+            if self.from_start {
+                peer.start(ack);
+            }
+            peer.acknowledge(ack);
+            if has_payload && self.streams[side.index()].is_next(seq) {
+                self.settle(side.other(), ack, time, shell);
+            }
+            self.pump(side.other(), time, shell);
         }
         let fin = flags.contains(TcpFlags::FIN);
-        let run = Run { time, seq, payload, missing, fin };
+        let run = Run { time, seq, payload, missing, fin, ack };
         match self.streams[side.index()].accept(run, shell.counters) {
             Accepted::InOrder { payload, missing } => {
                 self.deliver(side, time, payload, missing, shell);
@@ -163,26 +171,19 @@ impl FlowState {
         goes_on
     }
 
-    /// The other side has had what comes before `ack` in the stream from `from`.
-    fn acknowledge(
-        &mut self,
-        from: Side,
-        time: EventTime,
-        ack: u32,
-        has_payload: bool,
-        shell: &mut Shell<'_>,
-    ) {
-        let stream = &mut self.streams[from.index()];
-        if self.from_start {
-            stream.start(ack);
+    /// Delivers a stream as far as `ack`, which the other side had received when it sent what is to
+    /// be delivered next: an answer must not be looked at before what it answers. What has not been
+    /// captured by now is missing.
+    fn settle(&mut self, side: Side, ack: u32, time: EventTime, shell: &mut Shell<'_>) {
+        while self.streams[side.index()].is_behind(ack) {
+            let stream = &mut self.streams[side.index()];
+            if !stream.has_next() {
+                let Some(missing) = stream.give_up_to(ack) else { return };
+                self.gap(side, time, missing, shell);
+                continue;
+            }
+            self.deliver_held(side, shell);
         }
-        stream.acknowledge(ack);
-        // What is sent after an acknowledgement may answer what was acknowledged, and must not be
-        // looked at before it: what has not been captured by now is missing.
-        if has_payload && let Some(missing) = stream.give_up_acknowledged() {
-            self.gap(from, time, missing, shell);
-        }
-        self.pump(from, time, shell);
     }
 
     fn reset(&mut self, side: Side, seq: u32, time: EventTime, shell: &mut Shell<'_>) {
@@ -201,18 +202,15 @@ impl FlowState {
     pub(super) fn pump(&mut self, side: Side, time: EventTime, shell: &mut Shell<'_>) {
         loop {
             let stream = &mut self.streams[side.index()];
-            if let Some(held) = stream.next_held() {
-                if held.conflict
-                    && let Speaks::Http1(connection) = &mut self.speaks
-                {
-                    connection.note(self.ends.direction(side), Anomalies::OVERLAP_CONFLICT);
+            if stream.has_next() {
+                if let Some(ack) = stream.held_ack() {
+                    self.settle(side.other(), ack, time, shell);
                 }
-                self.deliver(side, held.time, &held.data, held.missing, shell);
+                self.deliver_held(side, shell);
             } else if stream.reach_fin() {
                 self.end(side, time, shell);
             } else if stream.waits_in_vain() {
-                let Some(missing) = stream.give_up() else { return };
-                self.gap(side, time, missing, shell);
+                self.skip_hole(side, time, shell);
             } else {
                 return;
             }
@@ -221,10 +219,32 @@ impl FlowState {
 
     /// The hole in a stream will not be filled.
     pub(super) fn give_up(&mut self, side: Side, time: EventTime, shell: &mut Shell<'_>) {
-        if let Some(missing) = self.streams[side.index()].give_up() {
+        self.skip_hole(side, time, shell);
+        self.pump(side, time, shell);
+    }
+
+    fn skip_hole(&mut self, side: Side, time: EventTime, shell: &mut Shell<'_>) {
+        // The other direction first: part of the hole may belong before what waits there.
+        let hole = self.streams[side.index()].next_seq();
+        if let Some(ack) = self.streams[side.index()].held_ack() {
+            self.settle(side.other(), ack, time, shell);
+        }
+        let stream = &mut self.streams[side.index()];
+        if stream.next_seq() == hole
+            && let Some(missing) = stream.give_up()
+        {
             self.gap(side, time, missing, shell);
         }
-        self.pump(side, time, shell);
+    }
+
+    fn deliver_held(&mut self, side: Side, shell: &mut Shell<'_>) {
+        let Some(held) = self.streams[side.index()].next_held() else { return };
+        if held.conflict
+            && let Speaks::Http1(connection) = &mut self.speaks
+        {
+            connection.note(self.ends.direction(side), Anomalies::OVERLAP_CONFLICT);
+        }
+        self.deliver(side, held.time, &held.data, held.missing, shell);
     }
 
     /// Nothing follows: gives out all there is.

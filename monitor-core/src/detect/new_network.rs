@@ -43,10 +43,10 @@ impl Detector for NewNetwork {
             let odds = -key.familiar.chance_of_new_network().ln() * TEMPER;
             let (what, max) = match scene.place {
                 Place::NewNetwork if age.as_secs() < scene.settings.young_key_s => {
-                    ("network", EVIDENCE_YOUNG_MAX)
+                    ("a network", EVIDENCE_YOUNG_MAX)
                 }
-                Place::NewNetwork => ("network", EVIDENCE_MAX),
-                Place::NewAddress | Place::Known => ("address", EVIDENCE_ADDRESS_MAX),
+                Place::NewNetwork => ("a network", EVIDENCE_MAX),
+                Place::NewAddress | Place::Known => ("an address", EVIDENCE_ADDRESS_MAX),
             };
             let is_shared = scene.fleet.keys_in_network(&block) >= SHARED_KEYS;
             let evidence = (odds as f32).clamp(0.0, max) * if is_shared { 0.5 } else { 1.0 };
@@ -59,10 +59,9 @@ impl Detector for NewNetwork {
                 grown: false,
                 complete: scene.call.complete,
                 calls: 1,
-                expected: format!("{what}s that the key used in {}", span(age)),
-                seen: format!("{client}, an {what} never used before").replace("an n", "a n"),
-                clause: format!("was used from {client}, an {what} never used before")
-                    .replace("an n", "a n"),
+                expected: format!("addresses that the key used in {}", span(age)),
+                seen: format!("{client}, {what} never used before"),
+                clause: format!("was used from {client}, {what} never used before"),
                 title: "API key used from a new network",
                 first_step: "Ask the key's owner whether the new address is theirs; \
                              if not, disable the key",

@@ -20,7 +20,8 @@ pub struct Settings {
     /// Alerts that wait to be taken. One call makes two at most, and they are taken after each.
     pub alerts_waiting_max: usize,
     /// New alerts a day: what one analyst can look into (DETECTORS.md, layer 5). High invariants
-    /// and critical alerts are not bound by it.
+    /// and critical alerts are not bound by it; of clients and networks that try keys, as many
+    /// again are not.
     pub alerts_per_day_max: u32,
     /// New alerts a day, all counted: nobody reads more, and an attacker who can raise alerts could
     /// fill a disk.
@@ -164,5 +165,20 @@ impl Default for StuffingSettings {
 impl Default for CaptureSettings {
     fn default() -> CaptureSettings {
         CaptureSettings { window_s: 60, lost_bytes_high: 1_000_000, lost_events_high: 1_000 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_is_the_default_and_what_is_unknown_is_refused() {
+        let settings: Settings =
+            serde_json::from_str(r#"{"rate":{"calls_per_minute_min":5}}"#).unwrap();
+        assert_eq!(settings.rate.calls_per_minute_min, 5);
+        assert_eq!(Settings { rate: RateSettings::default(), ..settings }, Settings::default());
+        assert!(serde_json::from_str::<Settings>(r#"{"keys":1}"#).is_err());
+        assert!(serde_json::from_str::<Settings>(r#"{"rate":{"keys":1}}"#).is_err());
     }
 }

@@ -7,9 +7,13 @@
 //! A hole is given up when the receiver acknowledges what lies behind it, for then it will not be
 //! sent again: on the host itself a segment is captured before it can be acknowledged. A capture that
 //! merges several taps may order the two directions wrongly by some microseconds; there the late
-//! segment counts as retransmitted and its bytes as a gap. Without acknowledgements a hole is given
-//! up when the kernel side said that it lost bytes of this direction, after
-//! [`reorder_wait_max`](crate::limits::Limits::reorder_wait_max), or when a limit on memory is met.
+//! segment counts as retransmitted and its bytes as a gap. In the same way data that acknowledges
+//! bytes of the other direction shows that those are missing if they are not there: they are given up
+//! before that data is delivered, so that an answer never overtakes what it answers.
+//!
+//! Without acknowledgements a hole is given up when the kernel side said that it lost bytes of this
+//! direction, after [`reorder_wait_max`](crate::limits::Limits::reorder_wait_max), or when a limit on
+//! memory is met.
 
 use std::collections::BTreeMap;
 
@@ -36,6 +40,8 @@ pub(crate) struct Run<'a> {
     pub(crate) missing: u32,
     /// Nothing follows it.
     pub(crate) fin: bool,
+    /// What its sender had received of the other direction.
+    pub(crate) ack: Option<u32>,
 }
 
 /// What became of a [`Run`].
@@ -61,6 +67,8 @@ pub(crate) struct Held {
     pub(crate) data: Box<[u8]>,
     /// Bytes after `data` that were not captured.
     pub(crate) missing: u32,
+    /// See [`Run::ack`].
+    pub(crate) ack: Option<u32>,
     /// A retransmission had other bytes.
     pub(crate) conflict: bool,
 }
@@ -152,12 +160,13 @@ impl Stream {
             return Accepted::Held;
         }
         let at = self.next + u64::try_from(ahead).unwrap_or(0);
-        let alone = self.held.first_key_value().is_none_or(|(first, _)| *first >= at + bytes);
+        let alone = self.first_held().is_none_or(|(first, _)| first >= at + bytes);
         if at == self.next && alone {
             self.advance(bytes);
             return Accepted::InOrder { payload, missing };
         }
-        self.hold(at, run.time, payload, missing, counters);
+        let rest = Run { payload, missing, ..run };
+        self.hold(at, rest, counters);
         Accepted::Held
     }
 
@@ -206,12 +215,40 @@ impl Stream {
         Some(self.jump_to(end))
     }
 
-    /// Gives up everything that the receiver has acknowledged and nobody has shown us.
-    pub(crate) fn give_up_acknowledged(&mut self) -> Option<u64> {
-        let first = self.held.first_key_value().map_or(u64::MAX, |(first, _)| *first);
+    /// Whether bytes before `ack` have not been delivered.
+    pub(crate) fn is_behind(&self, ack: u32) -> bool {
         // The acknowledgement of a FIN counts one.
-        let end = self.acked.min(first).min(self.fin.unwrap_or(u64::MAX));
+        self.started
+            && self.fin != Some(self.next)
+            && !self.finished
+            && self.ahead(ack).is_some_and(|ahead| ahead > 0)
+    }
+
+    /// Gives up a hole as far as `ack`: how many bytes were missing.
+    pub(crate) fn give_up_to(&mut self, ack: u32) -> Option<u64> {
+        let end = self.next.checked_add_signed(self.ahead(ack)?)?;
+        let end = self.first_held().map_or(end, |(first, _)| end.min(first));
+        let end = self.fin.map_or(end, |fin| end.min(fin));
         (end > self.next).then(|| self.jump_to(end))
+    }
+
+    /// What the sender of the first bytes that wait had received of the other direction.
+    pub(crate) fn held_ack(&self) -> Option<u32> {
+        self.first_held()?.1.ack
+    }
+
+    /// Whether the next bytes are among those that wait.
+    pub(crate) fn has_next(&self) -> bool {
+        self.first_held().is_some_and(|(first, _)| first == self.next)
+    }
+
+    /// Whether a run from `seq` on would be delivered at once.
+    pub(crate) fn is_next(&self, seq: u32) -> bool {
+        !self.started || self.ahead(seq).is_some_and(|ahead| ahead <= 0)
+    }
+
+    fn first_held(&self) -> Option<(u64, &Held)> {
+        self.held.first_key_value().map(|(first, held)| (*first, held))
     }
 
     fn jump_to(&mut self, end: u64) -> u64 {
@@ -222,8 +259,8 @@ impl Stream {
     }
 
     fn hole_end(&self) -> Option<u64> {
-        match self.held.first_key_value() {
-            Some((first, _)) => (*first > self.next).then_some(*first),
+        match self.first_held() {
+            Some((first, _)) => (first > self.next).then_some(first),
             None => self.fin.filter(|fin| *fin > self.next),
         }
     }
@@ -240,14 +277,8 @@ impl Stream {
     }
 
     /// Keeps a run, where it does not overlap what is kept already.
-    fn hold(
-        &mut self,
-        at: u64,
-        time: EventTime,
-        payload: &[u8],
-        missing: u32,
-        counters: &mut Counters,
-    ) {
+    fn hold(&mut self, at: u64, run: Run<'_>, counters: &mut Counters) {
+        let Run { time, payload, missing, ack, .. } = run;
         let run = Span { at, payload, end: at + payload.len() as u64 + u64::from(missing) };
         let before = self.held.range(..=at).next_back().map_or(at, |(start, _)| *start);
         let mut free = Vec::new();
@@ -275,7 +306,7 @@ impl Stream {
         for (from, end) in free {
             let data: Box<[u8]> = run.between(from, end).into();
             let missing = (end - from - data.len() as u64) as u32;
-            let held = Held { time, data, missing, conflict: false };
+            let held = Held { time, data, missing, ack, conflict: false };
             self.held_bytes += held.cost();
             self.held.insert(from, held);
         }
@@ -324,6 +355,7 @@ mod tests {
                 payload: bytes.as_bytes(),
                 missing: 0,
                 fin: false,
+                ack: None,
             };
             match stream.accept(run, &mut counters) {
                 Accepted::InOrder { payload, missing } => {
@@ -401,8 +433,14 @@ mod tests {
     #[test]
     fn a_cut_segment_leaves_a_gap_of_known_length() {
         let (mut stream, mut counters) = (Stream::default(), Counters::default());
-        let run =
-            |seq, payload, missing| Run { time: EventTime(0), seq, payload, missing, fin: false };
+        let run = |seq, payload, missing| Run {
+            time: EventTime(0),
+            seq,
+            payload,
+            missing,
+            fin: false,
+            ack: None,
+        };
         stream.start(0);
         assert!(matches!(stream.accept(run(10, b"klm", 7), &mut counters), Accepted::Held));
         let first = stream.accept(run(0, b"abc", 7), &mut counters);
@@ -416,7 +454,14 @@ mod tests {
     #[test]
     fn the_fin_is_reached_once_and_in_order() {
         let (mut stream, mut counters) = (Stream::default(), Counters::default());
-        let run = |seq, payload, fin| Run { time: EventTime(0), seq, payload, missing: 0, fin };
+        let run = |seq, payload, fin| Run {
+            time: EventTime(0),
+            seq,
+            payload,
+            missing: 0,
+            fin,
+            ack: None,
+        };
         stream.start(0);
         assert!(matches!(stream.accept(run(2, b"", true), &mut counters), Accepted::Held));
         assert!(!stream.reach_fin() && stream.waits());

@@ -124,7 +124,7 @@ fn spoil(packets: &mut [Packet], dice: &mut Dice) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn any_segments(packets in prop::collection::vec(any_packet(), 0..150), seed: u64) {

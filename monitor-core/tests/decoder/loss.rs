@@ -212,3 +212,25 @@ fn bytes_that_wait_are_bounded() {
     assert!(counters.reorder_evictions >= 3, "{counters:?}");
     assert_eq!(counters.gap_bytes, 3 * 4);
 }
+
+#[test]
+fn the_answer_to_a_head_that_was_not_seen_has_no_body() {
+    let mut wire = Wire::open(1000, 2000);
+    // As long as the response that follows it, which would otherwise be taken for its body.
+    let head = format!("HTTP/1.1 404 No\r\nContent-Length: {}\r\n\r\n", OK.len());
+    wire.ask("HEAD /1 HTTP/1.1\r\n\r\n").answer(head);
+    wire.ask(get("/2")).answer(OK).ask(get("/3")).answer(OK).close();
+    let expected =
+        ["- > 404 0 incomplete UNPAIRED_RESPONSE", "GET /2 0 > 200 2", "GET /3 0 > 200 2"];
+    check(&wire, &[3], &expected);
+}
+
+#[test]
+fn what_waits_behind_a_hole_keeps_its_place_between_the_other_sides_losses() {
+    let mut wire = Wire::open(1000, 2000);
+    wire.ask(&get("/1")[..10]).ask(&get("/1")[10..]).answer(OK);
+    wire.ask(get("/2")).answer(OK).ask(get("/3")).answer(OK).close();
+    // Half of the first request and the first two responses: the second request is heard of only
+    // when the third has been answered.
+    check(&wire, &[4, 5, 7], &["GET /2 0 > - incomplete GAP", "GET /3 0 > 200 2"]);
+}

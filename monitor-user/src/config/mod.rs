@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use monitor_core::engine;
 use monitor_core::limits::Limits;
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +30,7 @@ pub struct Config {
     /// Bounds of the Decoder.
     pub limits: DecoderLimits,
     /// The Engine.
-    pub engine: Engine,
+    pub engine: engine::Settings,
     /// Where records go.
     pub sinks: Sinks,
     /// What Keywatch says about itself.
@@ -174,25 +175,6 @@ impl From<&DecoderLimits> for Limits {
     }
 }
 
-/// `[engine]`
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Engine {
-    /// Host name that alerts carry; empty: the name of this host.
-    pub host: String,
-}
-
-impl Engine {
-    /// As the Engine takes it.
-    pub fn settings(&self) -> monitor_core::engine::Settings {
-        let host = match self.host.as_str() {
-            "" => rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            host => host.to_owned(),
-        };
-        monitor_core::engine::Settings { host }
-    }
-}
-
 /// `[sinks]`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -332,6 +314,15 @@ impl LogLevel {
 }
 
 impl Config {
+    /// Settings of the Engine, with the name of this host where none is given.
+    pub fn engine_settings(&self) -> engine::Settings {
+        let mut settings = self.engine.clone();
+        if settings.host.is_empty() {
+            settings.host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        }
+        settings
+    }
+
     /// The effective settings as TOML, without secrets.
     pub fn show(&self) -> String {
         let mut shown = self.clone();
@@ -367,6 +358,38 @@ impl Config {
             ("limits.held_bytes_max", limits.held_bytes_max),
         ] {
             check(key, value > 0, "must be more than 0");
+        }
+        let engine = &self.engine;
+        for (key, value) in [
+            ("engine.keys_max", engine.keys_max),
+            ("engine.clients_max", engine.clients_max),
+            ("engine.networks_max", engine.networks_max),
+            ("engine.incidents_max", engine.incidents_max),
+            ("engine.alerts_waiting_max", engine.alerts_waiting_max),
+        ] {
+            check(key, value > 0, "must be more than 0");
+        }
+        let evidence = engine.alert_evidence_min.is_finite();
+        check("engine.alert_evidence_min", evidence, "must be a number");
+        for (key, chance) in [
+            ("engine.rate.tail_probability", engine.rate.tail_probability),
+            ("engine.errors.tail_probability", engine.errors.tail_probability),
+        ] {
+            // Doubles cannot tell a smaller tail from none.
+            check(key, (1e-15..=0.5).contains(&chance), "must be from 1e-15 to 0.5");
+        }
+        for (key, factor) in [
+            ("engine.rate.own_max_factor", engine.rate.own_max_factor),
+            ("engine.errors.own_max_factor", engine.errors.own_max_factor),
+        ] {
+            check(key, (1.0..=1e6).contains(&factor), "must be from 1 to 1000000");
+        }
+        for (key, window_s) in [
+            ("engine.incident_window_s", engine.incident_window_s),
+            ("engine.stuffing.window_s", engine.stuffing.window_s),
+            ("engine.capture.window_s", engine.capture.window_s),
+        ] {
+            check(key, (1..=604_800).contains(&window_s), "must be from 1 s to a week");
         }
         let kafka = &self.sinks.kafka;
         let brokers_ok = kafka.brokers.iter().all(|broker| {

@@ -5,19 +5,20 @@ mod framing;
 mod head;
 mod message;
 mod pairing;
+mod request;
+mod response;
 mod resync;
 
 use std::collections::VecDeque;
-use std::mem;
 use std::sync::Arc;
 
-use self::body::{Body, End};
-use self::head::{HeadReader, Step};
-use self::message::{Answered, Asked, Content, Kind, Requests, Responses};
+use self::body::Body;
+use self::head::HeadReader;
+use self::message::{Answered, Asked};
 use self::pairing::{Answer, Pairing, Pending};
 use self::resync::Resync;
 use super::Counters;
-use crate::call::{Anomalies, ApiCall, Flow, Outcome, Response};
+use crate::call::{Anomalies, ApiCall, Flow};
 use crate::identity::Identifier;
 use crate::input::Direction;
 use crate::limits::Limits;
@@ -70,6 +71,9 @@ struct Answering {
     answer: Answer,
     /// Whether it answers the front of the queue.
     paired: bool,
+    /// It may answer a HEAD that was not seen and have no body whatever its head says: so many bytes
+    /// of it so far are the beginning of another response.
+    probe: Option<usize>,
     /// First bytes of an error body.
     prefix: Vec<u8>,
     /// Whether more of it may be kept.
@@ -226,334 +230,6 @@ impl Connection {
         self.give_up(true, why, cx);
     }
 
-    fn request_data(&mut self, time: EventTime, mut chunk: &[u8], cx: &mut Context<'_>) {
-        while !chunk.is_empty() {
-            match &mut self.requests.state {
-                State::Tunnel => {
-                    cx.counters.tunnel_bytes += chunk.len() as u64;
-                    return;
-                }
-                State::Resync(_) => {
-                    chunk = self.requests.search(Direction::ToServer, time, chunk, cx.counters);
-                }
-                State::Head => chunk = self.request_head(time, chunk, cx),
-                State::Body(body) => {
-                    let mut odd = Anomalies::empty();
-                    let progress = body.advance(chunk, &mut odd);
-                    chunk = &chunk[progress.used..];
-                    if let Some(request) = self.pairing.open() {
-                        request.last = request.last.max(time);
-                        request.anomalies |= odd;
-                        if let Some((asked, _)) = &mut request.asked {
-                            asked.body_bytes += progress.content.len() as u64;
-                        }
-                        request.complete &= progress.end != End::Broken;
-                    }
-                    self.request_body_end(progress.end, cx);
-                }
-            }
-        }
-    }
-
-    /// Reads at a request head; gives what is left of the chunk.
-    fn request_head<'c>(
-        &mut self,
-        time: EventTime,
-        chunk: &'c [u8],
-        cx: &mut Context<'_>,
-    ) -> &'c [u8] {
-        let reader = &mut self.requests;
-        let mut chunk = chunk;
-        if reader.head.is_empty() {
-            chunk = skip_empty_lines(chunk);
-            if chunk.is_empty() {
-                return chunk;
-            }
-            reader.time = time;
-        }
-        match reader.head.read(&Requests(cx.identifier), chunk, cx.limits, cx.counters) {
-            Step::More => &[],
-            Step::Implausible(bytes) => {
-                cx.counters.heads_bad += 1;
-                reader.resync(Resync::after(bytes, reader.time), cx.counters);
-                self.pairing.miss_requests();
-                chunk
-            }
-            Step::Head(head, used) => {
-                self.begin_request(head, time, cx);
-                &chunk[used..]
-            }
-        }
-    }
-
-    fn begin_request(&mut self, mut asked: Asked, time: EventTime, cx: &mut Context<'_>) {
-        let reader = &mut self.requests;
-        let body = asked.body();
-        asked.framing.odd |= mem::take(&mut reader.notes);
-        let request = Pending::new(asked, reader.time, time, matches!(body, Ok(Some(_))));
-        let open = request.open;
-        let between_responses = self.answer.is_none() && self.responses.is_between_messages();
-        let refused = self.pairing.ask(request, between_responses, cx.limits.pipeline_max);
-        if let Some(mut request) = refused {
-            cx.counters.pipeline_overflows += 1;
-            request.anomalies |= Anomalies::PIPELINE_OVERFLOW;
-            self.emit(Some(request), None, cx);
-        }
-        match body {
-            Ok(Some(body)) => self.requests.state = State::Body(body),
-            Ok(None) => {}
-            Err(()) => {
-                self.requests.resync(Resync::default(), cx.counters);
-                self.pairing.miss_requests();
-            }
-        }
-        if !open {
-            self.close_request(cx);
-        }
-    }
-
-    fn request_body_end(&mut self, end: End, cx: &mut Context<'_>) {
-        match end {
-            End::More => return,
-            End::Complete => self.requests.state = State::Head,
-            End::Broken => {
-                self.requests.resync(Resync::default(), cx.counters);
-                self.pairing.miss_requests();
-            }
-        }
-        self.close_request(cx);
-    }
-
-    fn request_gap(&mut self, time: EventTime, bytes: u64, cx: &mut Context<'_>) {
-        let end = match &mut self.requests.state {
-            State::Tunnel => {
-                cx.counters.tunnel_bytes += bytes;
-                return;
-            }
-            State::Resync(resync) => {
-                resync.gap();
-                self.pairing.miss_requests();
-                return;
-            }
-            State::Head => {
-                cx.counters.heads_cut += u64::from(!self.requests.head.is_empty());
-                End::Broken
-            }
-            State::Body(body) => {
-                let skipped = body.skip(bytes);
-                if let Some(request) = self.pairing.open() {
-                    request.last = request.last.max(time);
-                    request.anomalies |= Anomalies::GAP;
-                    request.complete = false;
-                    if let Some((asked, _)) = &mut request.asked {
-                        asked.body_bytes += skipped.content;
-                    }
-                }
-                if skipped.beyond > 0 { End::Broken } else { skipped.end }
-            }
-        };
-        self.request_body_end(end, cx);
-    }
-
-    /// The request under way gets no more bytes.
-    fn close_request(&mut self, cx: &mut Context<'_>) {
-        if let Some((request, answer)) = self.pairing.close_request() {
-            self.emit(Some(request), answer, cx);
-        } else if self.responses.ended {
-            self.give_up(true, Anomalies::empty(), cx);
-        }
-    }
-
-    fn response_data(&mut self, time: EventTime, mut chunk: &[u8], cx: &mut Context<'_>) {
-        while !chunk.is_empty() {
-            match &mut self.responses.state {
-                State::Tunnel => {
-                    cx.counters.tunnel_bytes += chunk.len() as u64;
-                    return;
-                }
-                State::Resync(_) => {
-                    chunk = self.responses.search(Direction::ToClient, time, chunk, cx.counters);
-                }
-                State::Head => chunk = self.response_head(time, chunk, cx),
-                State::Body(body) => {
-                    let mut odd = Anomalies::empty();
-                    let progress = body.advance(chunk, &mut odd);
-                    chunk = &chunk[progress.used..];
-                    if let Some(answering) = &mut self.answer {
-                        answering.take(progress.content, cx.limits.body_prefix_bytes);
-                        answering.answer.anomalies |= odd;
-                        answering.answer.complete &= progress.end != End::Broken;
-                    }
-                    self.response_body_end(progress.end, Anomalies::BAD_CHUNK, cx);
-                }
-            }
-        }
-    }
-
-    /// Reads at a response head; gives what is left of the chunk.
-    fn response_head<'c>(
-        &mut self,
-        time: EventTime,
-        chunk: &'c [u8],
-        cx: &mut Context<'_>,
-    ) -> &'c [u8] {
-        let reader = &mut self.responses;
-        let mut chunk = chunk;
-        if reader.head.is_empty() {
-            chunk = skip_empty_lines(chunk);
-            if chunk.is_empty() {
-                return chunk;
-            }
-            reader.time = time;
-        }
-        match reader.head.read(&Responses, chunk, cx.limits, cx.counters) {
-            Step::More => &[],
-            Step::Implausible(bytes) => {
-                cx.counters.heads_bad += 1;
-                reader.resync(Resync::after(bytes, reader.time), cx.counters);
-                self.lose_responses(Anomalies::BAD_HEAD, cx);
-                chunk
-            }
-            Step::Head(head, used) => {
-                self.begin_response(head, cx);
-                &chunk[used..]
-            }
-        }
-    }
-
-    fn begin_response(&mut self, head: Answered, cx: &mut Context<'_>) {
-        let reader = &mut self.responses;
-        if head.status == 0 {
-            // What it was and where it ends cannot be told.
-            reader.resync(Resync::default(), cx.counters);
-            self.lose_responses(head.framing.odd, cx);
-            return;
-        }
-        let front = self.pairing.front();
-        let paired = front.is_some();
-        let content = head.content(front.map_or(Kind::Other, |request| request.kind));
-        let mut anomalies = head.framing.odd;
-        let body = match content {
-            // What was noted concerns the response that follows.
-            Content::Interim => {
-                reader.notes |= anomalies;
-                return;
-            }
-            Content::Nothing => None,
-            Content::Body(body) => Some(body),
-            Content::Tunnel => {
-                anomalies |= Anomalies::UPGRADED;
-                cx.counters.upgraded_flows += 1;
-                None
-            }
-        };
-        if head.framing.coding == framing::Coding::Other && body == Some(Body::UntilClose) {
-            anomalies |= Anomalies::BAD_TRANSFER_ENCODING;
-        }
-        anomalies |= mem::take(&mut reader.notes);
-        self.answer = Some(Answering {
-            answer: Answer {
-                time: reader.time,
-                response: Response { status: head.status, body_bytes: 0 },
-                protocol: head.protocol,
-                outcome: Outcome::Ok,
-                anomalies,
-                complete: true,
-            },
-            paired,
-            prefix: Vec::new(),
-            keeps_prefix: head.status >= 400,
-        });
-        match body {
-            Some(body) => reader.state = State::Body(body),
-            None => self.finish_answer(cx),
-        }
-        if content == Content::Tunnel {
-            self.tunnel(cx);
-        }
-    }
-
-    /// From here on another protocol is spoken. The client may have begun to already.
-    fn tunnel(&mut self, cx: &mut Context<'_>) {
-        self.give_up(true, Anomalies::UPGRADED, cx);
-        self.requests.head.clear();
-        self.requests.state = State::Tunnel;
-        self.responses.state = State::Tunnel;
-    }
-
-    fn response_body_end(&mut self, end: End, why: Anomalies, cx: &mut Context<'_>) {
-        match end {
-            End::More => {}
-            End::Complete => {
-                self.responses.state = State::Head;
-                self.finish_answer(cx);
-            }
-            End::Broken => {
-                self.responses.resync(Resync::default(), cx.counters);
-                self.finish_answer(cx);
-                self.lose_responses(why, cx);
-            }
-        }
-    }
-
-    fn response_gap(&mut self, bytes: u64, cx: &mut Context<'_>) {
-        match &mut self.responses.state {
-            State::Tunnel => cx.counters.tunnel_bytes += bytes,
-            State::Resync(resync) => {
-                resync.gap();
-                self.lose_responses(Anomalies::GAP, cx);
-            }
-            State::Head => {
-                cx.counters.heads_cut += u64::from(!self.responses.head.is_empty());
-                self.responses.resync(Resync::default(), cx.counters);
-                self.lose_responses(Anomalies::GAP, cx);
-            }
-            State::Body(body) => {
-                let skipped = body.skip(bytes);
-                if let Some(answering) = &mut self.answer {
-                    answering.answer.response.body_bytes += skipped.content;
-                    answering.answer.anomalies |= Anomalies::GAP;
-                    answering.answer.complete = false;
-                    answering.keeps_prefix = false;
-                }
-                let end = if skipped.beyond > 0 { End::Broken } else { skipped.end };
-                self.response_body_end(end, Anomalies::GAP, cx);
-            }
-        }
-    }
-
-    /// It is not known any more which response is next: no request in flight can be paired.
-    fn lose_responses(&mut self, why: Anomalies, cx: &mut Context<'_>) {
-        self.pairing.miss_responses();
-        self.give_up(false, why, cx);
-    }
-
-    /// The response under way gets no more bytes. `in_order`: the server ended it with a FIN.
-    fn cut_answer(&mut self, in_order: bool, why: Anomalies, cx: &mut Context<'_>) {
-        if let Some(answering) = &mut self.answer {
-            answering.answer.anomalies |= why;
-            let whole = in_order && matches!(self.responses.state, State::Body(Body::UntilClose));
-            if !whole {
-                cut(&mut answering.answer.complete, &mut answering.answer.anomalies);
-            }
-            self.finish_answer(cx);
-        }
-        if !matches!(self.responses.state, State::Tunnel) {
-            cx.counters.heads_cut += u64::from(!self.responses.head.is_empty());
-            self.responses.head.clear();
-        }
-    }
-
-    fn finish_answer(&mut self, cx: &mut Context<'_>) {
-        let Some(Answering { mut answer, paired, prefix, .. }) = self.answer.take() else { return };
-        let style = self.pairing.front().filter(|_| paired).map(|request| request.style());
-        let style = style.unwrap_or(crate::identity::Style::Generic);
-        answer.outcome = cx.identifier.outcome(style, answer.response.status, &prefix);
-        if let Some((request, answer)) = self.pairing.answer(answer, paired) {
-            self.emit(request, Some(answer), cx);
-        }
-    }
-
     /// Gives out requests whose answer will not be known.
     fn give_up(&mut self, all: bool, why: Anomalies, cx: &mut Context<'_>) {
         while let Some((mut request, answer)) = self.pairing.give_up(all) {
@@ -567,16 +243,6 @@ impl Connection {
         cx.counters.responses_unpaired += u64::from(request.is_none());
         cx.counters.calls += 1;
         cx.calls.extend(pairing::call(Arc::clone(cx.flow), request, answer));
-    }
-}
-
-impl Answering {
-    fn take(&mut self, content: &[u8], prefix_bytes_max: usize) {
-        self.answer.response.body_bytes += content.len() as u64;
-        if self.keeps_prefix {
-            let room = prefix_bytes_max.saturating_sub(self.prefix.len()).min(content.len());
-            self.prefix.extend_from_slice(&content[..room]);
-        }
     }
 }
 

@@ -84,6 +84,17 @@ impl Pending {
     }
 }
 
+/// What the server is doing when a request begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Turn {
+    /// It waits, as far as can be told.
+    Between,
+    /// It answers a request that is known.
+    Paired,
+    /// It answers a request that was not seen.
+    Unpaired,
+}
+
 /// Whether counting tells which response answers which request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Trust {
@@ -142,19 +153,21 @@ impl Pairing {
         self.queue.front_mut().filter(|request| !request.doubtful && request.answer.is_none())
     }
 
-    /// A request begins. `between_responses`: no response is under way. Gives it back when there is no
-    /// room for it.
+    /// A request begins. Gives it back when there is no room for it.
     pub(super) fn ask(
         &mut self,
         mut request: Pending,
-        between_responses: bool,
+        turn: Turn,
         pipeline_max: usize,
     ) -> Option<Pending> {
+        if turn == Turn::Unpaired {
+            self.miss_turn();
+        }
         match &mut self.trust {
             Trust::Sure => self.pipelines |= !self.queue.is_empty() || self.skip_responses > 0,
             Trust::Doubt { unanswered, asked, unpaired, missed } => {
                 self.pipelines |= *asked > *unpaired;
-                let quiet = self.queue.is_empty() && between_responses && *unpaired >= *asked;
+                let quiet = self.queue.is_empty() && turn == Turn::Between && *unpaired >= *asked;
                 if quiet && !*unanswered && !self.pipelines {
                     self.trust = Trust::Sure;
                     self.skip_responses = 0;
@@ -238,6 +251,13 @@ impl Pairing {
         self.trust = Trust::Doubt { unanswered: false, asked: 0, unpaired: 0, missed: true };
         self.skip_responses = 0;
         self.queue.iter_mut().for_each(|request| request.doubtful = true);
+    }
+
+    /// A request came while one that was not seen was being answered: the client pipelines, and there
+    /// may be more like that one.
+    pub(super) fn miss_turn(&mut self) {
+        self.pipelines = true;
+        self.miss_responses();
     }
 
     /// Takes out a request that waits for nothing: one in doubt, or any when `all`.

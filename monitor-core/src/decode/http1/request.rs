@@ -1,0 +1,159 @@
+//! The client's direction: request heads, their bodies, and what is missing of them.
+
+use std::mem;
+
+use super::body::End;
+use super::head::Step;
+use super::message::{Asked, Requests};
+use super::pairing::{Pending, Turn};
+use super::resync::Resync;
+use super::{Answering, Connection, Context, State, skip_empty_lines};
+use crate::call::Anomalies;
+use crate::input::Direction;
+use crate::time::EventTime;
+
+impl Connection {
+    pub(super) fn request_data(&mut self, time: EventTime, mut chunk: &[u8], cx: &mut Context<'_>) {
+        while !chunk.is_empty() {
+            match &mut self.requests.state {
+                State::Tunnel => {
+                    cx.counters.tunnel_bytes += chunk.len() as u64;
+                    return;
+                }
+                State::Resync(_) => {
+                    chunk = self.requests.search(Direction::ToServer, time, chunk, cx.counters);
+                }
+                State::Head => chunk = self.request_head(time, chunk, cx),
+                State::Body(body) => {
+                    let mut odd = Anomalies::empty();
+                    let progress = body.advance(chunk, &mut odd);
+                    chunk = &chunk[progress.used..];
+                    if let Some(request) = self.pairing.open() {
+                        request.last = request.last.max(time);
+                        request.anomalies |= odd;
+                        if let Some((asked, _)) = &mut request.asked {
+                            asked.body_bytes += progress.content.len() as u64;
+                        }
+                        request.complete &= progress.end != End::Broken;
+                    }
+                    self.request_body_end(progress.end, cx);
+                }
+            }
+        }
+    }
+
+    /// Reads at a request head; gives what is left of the chunk.
+    fn request_head<'c>(
+        &mut self,
+        time: EventTime,
+        chunk: &'c [u8],
+        cx: &mut Context<'_>,
+    ) -> &'c [u8] {
+        let reader = &mut self.requests;
+        let mut chunk = chunk;
+        if reader.head.is_empty() {
+            chunk = skip_empty_lines(chunk);
+            if chunk.is_empty() {
+                return chunk;
+            }
+            reader.time = time;
+        }
+        match reader.head.read(&Requests(cx.identifier), chunk, cx.limits, cx.counters) {
+            Step::More => &[],
+            Step::Implausible(bytes) => {
+                cx.counters.heads_bad += 1;
+                reader.resync(Resync::after(bytes, reader.time), cx.counters);
+                self.pairing.miss_requests();
+                chunk
+            }
+            Step::Head(head, used) => {
+                self.begin_request(head, time, cx);
+                &chunk[used..]
+            }
+        }
+    }
+
+    fn begin_request(&mut self, mut asked: Asked, time: EventTime, cx: &mut Context<'_>) {
+        let reader = &mut self.requests;
+        let body = asked.body();
+        asked.framing.odd |= mem::take(&mut reader.notes);
+        let request = Pending::new(asked, reader.time, time, matches!(body, Ok(Some(_))));
+        let open = request.open;
+        let turn = match &self.answer {
+            Some(Answering { probe: Some(_), .. }) => Turn::Between,
+            Some(answering) if answering.paired => Turn::Paired,
+            Some(_) => Turn::Unpaired,
+            None if self.responses.is_between_messages() => Turn::Between,
+            None => Turn::Paired,
+        };
+        let refused = self.pairing.ask(request, turn, cx.limits.pipeline_max);
+        if let Some(mut request) = refused {
+            cx.counters.pipeline_overflows += 1;
+            request.anomalies |= Anomalies::PIPELINE_OVERFLOW;
+            self.emit(Some(request), None, cx);
+        }
+        match body {
+            Ok(Some(body)) => self.requests.state = State::Body(body),
+            Ok(None) => {}
+            Err(()) => {
+                self.requests.resync(Resync::default(), cx.counters);
+                self.pairing.miss_requests();
+            }
+        }
+        if !open {
+            self.close_request(cx);
+        }
+    }
+
+    fn request_body_end(&mut self, end: End, cx: &mut Context<'_>) {
+        match end {
+            End::More => return,
+            End::Complete => self.requests.state = State::Head,
+            End::Broken => {
+                self.requests.resync(Resync::default(), cx.counters);
+                self.pairing.miss_requests();
+            }
+        }
+        self.close_request(cx);
+    }
+
+    pub(super) fn request_gap(&mut self, time: EventTime, bytes: u64, cx: &mut Context<'_>) {
+        let end = match &mut self.requests.state {
+            State::Tunnel => {
+                cx.counters.tunnel_bytes += bytes;
+                return;
+            }
+            State::Resync(resync) => {
+                resync.gap();
+                self.pairing.miss_requests();
+                return;
+            }
+            State::Head => {
+                cx.counters.heads_cut += u64::from(!self.requests.head.is_empty());
+                End::Broken
+            }
+            State::Body(body) => {
+                let skipped = body.skip(bytes);
+                if let Some(request) = self.pairing.open() {
+                    request.last = request.last.max(time);
+                    request.anomalies |= Anomalies::GAP;
+                    request.complete = false;
+                    if let Some((asked, _)) = &mut request.asked {
+                        asked.body_bytes += skipped.content;
+                    }
+                }
+                if skipped.beyond > 0 { End::Broken } else { skipped.end }
+            }
+        };
+        self.request_body_end(end, cx);
+    }
+
+    /// The request under way gets no more bytes.
+    pub(super) fn close_request(&mut self, cx: &mut Context<'_>) {
+        if let Some((request, answer)) = self.pairing.close_request() {
+            self.emit(Some(request), answer, cx);
+        } else if self.responses.ended {
+            self.give_up(true, Anomalies::empty(), cx);
+        }
+    }
+}

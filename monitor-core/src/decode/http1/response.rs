@@ -1,0 +1,309 @@
+//! The server's direction: response heads, their bodies, and what is missing of them.
+
+use std::mem;
+
+use super::body::{Body, End};
+use super::framing::Coding;
+use super::head::Step;
+use super::message::{Answered, Content, Kind, Responses};
+use super::pairing::Answer;
+use super::resync::Resync;
+use super::{Answering, Connection, Context, State, cut, skip_empty_lines};
+use crate::call::{Anomalies, Outcome, Response};
+use crate::identity::Style;
+use crate::input::Direction;
+use crate::time::EventTime;
+
+/// How a response begins, as far as all are alike.
+const RESPONSE_START: &[u8] = b"HTTP/1.";
+
+impl Connection {
+    pub(super) fn response_data(
+        &mut self,
+        time: EventTime,
+        mut chunk: &[u8],
+        cx: &mut Context<'_>,
+    ) {
+        while !chunk.is_empty() {
+            match &mut self.responses.state {
+                State::Tunnel => {
+                    cx.counters.tunnel_bytes += chunk.len() as u64;
+                    return;
+                }
+                State::Resync(_) => {
+                    chunk = self.responses.search(Direction::ToClient, time, chunk, cx.counters);
+                }
+                State::Head => chunk = self.response_head(time, chunk, cx),
+                State::Body(_) => {
+                    let probe = self.answer.as_mut().and_then(|answering| answering.probe.as_mut());
+                    chunk = match probe {
+                        Some(_) => self.probe(time, chunk, cx),
+                        None => self.response_body(chunk, cx),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Reads at a response body; gives what is left of the chunk.
+    fn response_body<'c>(&mut self, chunk: &'c [u8], cx: &mut Context<'_>) -> &'c [u8] {
+        let State::Body(body) = &mut self.responses.state else { return chunk };
+        let mut odd = Anomalies::empty();
+        let progress = body.advance(chunk, &mut odd);
+        if let Some(answering) = &mut self.answer {
+            answering.take(progress.content, cx.limits.body_prefix_bytes);
+            answering.answer.anomalies |= odd;
+            answering.answer.complete &= progress.end != End::Broken;
+        }
+        self.response_body_end(progress.end, Anomalies::BAD_CHUNK, cx);
+        &chunk[progress.used..]
+    }
+
+    /// Looks whether the response has a body or is followed by another one.
+    fn probe<'c>(&mut self, time: EventTime, chunk: &'c [u8], cx: &mut Context<'_>) -> &'c [u8] {
+        let Some(Answering { probe: Some(seen), .. }) = &mut self.answer else { return chunk };
+        let start = *seen;
+        if start == 0 {
+            self.responses.time = time;
+        }
+        let same = chunk.iter().zip(&RESPONSE_START[start..]).take_while(|(a, b)| a == b).count();
+        *seen += same;
+        if *seen == RESPONSE_START.len() {
+            self.finish_answer(cx);
+            self.responses.state = State::Head;
+            self.responses.head.begin(RESPONSE_START.into());
+            return &chunk[same..];
+        }
+        if same == chunk.len() {
+            return &[];
+        }
+        self.end_probe(cx);
+        chunk
+    }
+
+    /// The response has a body, and what was probed belongs to it. A request that came meanwhile came
+    /// before its turn, so it may not be the next in turn either.
+    fn end_probe(&mut self, cx: &mut Context<'_>) {
+        let Some(answering) = &mut self.answer else { return };
+        let Some(seen) = answering.probe.take() else { return };
+        let mut early = &RESPONSE_START[..seen];
+        while !early.is_empty() {
+            early = match self.responses.state {
+                State::Body(_) => self.response_body(early, cx),
+                State::Head | State::Resync(_) | State::Tunnel => return,
+            };
+        }
+        if self.pairing.front().is_some() {
+            self.pairing.miss_turn();
+            self.give_up(false, Anomalies::empty(), cx);
+        }
+    }
+
+    /// Reads at a response head; gives what is left of the chunk.
+    fn response_head<'c>(
+        &mut self,
+        time: EventTime,
+        chunk: &'c [u8],
+        cx: &mut Context<'_>,
+    ) -> &'c [u8] {
+        let reader = &mut self.responses;
+        let mut chunk = chunk;
+        if reader.head.is_empty() {
+            chunk = skip_empty_lines(chunk);
+            if chunk.is_empty() {
+                return chunk;
+            }
+            reader.time = time;
+        }
+        match reader.head.read(&Responses, chunk, cx.limits, cx.counters) {
+            Step::More => &[],
+            Step::Implausible(bytes) => {
+                cx.counters.heads_bad += 1;
+                reader.resync(Resync::after(bytes, reader.time), cx.counters);
+                self.lose_responses(Anomalies::BAD_HEAD, cx);
+                chunk
+            }
+            Step::Head(head, used) => {
+                self.begin_response(head, cx);
+                &chunk[used..]
+            }
+        }
+    }
+
+    fn begin_response(&mut self, head: Answered, cx: &mut Context<'_>) {
+        let reader = &mut self.responses;
+        if head.status == 0 {
+            // What it was and where it ends cannot be told.
+            reader.resync(Resync::default(), cx.counters);
+            self.lose_responses(head.framing.odd, cx);
+            return;
+        }
+        let front = self.pairing.front();
+        let paired = front.is_some();
+        let content = head.content(front.map_or(Kind::Other, |request| request.kind));
+        let mut anomalies = head.framing.odd;
+        let body = match content {
+            // What was noted concerns the response that follows.
+            Content::Interim => {
+                reader.notes |= anomalies;
+                return;
+            }
+            Content::Nothing => None,
+            Content::Body(body) => Some(body),
+            Content::Tunnel => {
+                anomalies |= Anomalies::UPGRADED;
+                cx.counters.upgraded_flows += 1;
+                None
+            }
+        };
+        if head.framing.coding == Coding::Other && body == Some(Body::UntilClose) {
+            anomalies |= Anomalies::BAD_TRANSFER_ENCODING;
+        }
+        anomalies |= mem::take(&mut reader.notes);
+        self.answer = Some(Answering {
+            answer: Answer {
+                time: reader.time,
+                response: Response { status: head.status, body_bytes: 0 },
+                protocol: head.protocol,
+                outcome: Outcome::Ok,
+                anomalies,
+                complete: true,
+            },
+            paired,
+            probe: (!paired).then_some(0),
+            prefix: Vec::new(),
+            keeps_prefix: head.status >= 400,
+        });
+        match body {
+            Some(body) => reader.state = State::Body(body),
+            None => self.finish_answer(cx),
+        }
+        if content == Content::Tunnel {
+            self.tunnel(cx);
+        }
+    }
+
+    /// From here on another protocol is spoken. The client may have begun to already.
+    fn tunnel(&mut self, cx: &mut Context<'_>) {
+        self.give_up(true, Anomalies::UPGRADED, cx);
+        self.requests.head.clear();
+        self.requests.state = State::Tunnel;
+        self.responses.state = State::Tunnel;
+    }
+
+    fn response_body_end(&mut self, end: End, why: Anomalies, cx: &mut Context<'_>) {
+        match end {
+            End::More => {}
+            End::Complete => {
+                self.responses.state = State::Head;
+                self.finish_answer(cx);
+            }
+            End::Broken => {
+                self.responses.resync(Resync::default(), cx.counters);
+                self.finish_answer(cx);
+                self.lose_responses(why, cx);
+            }
+        }
+    }
+
+    pub(super) fn response_gap(&mut self, bytes: u64, cx: &mut Context<'_>) {
+        match &mut self.responses.state {
+            State::Tunnel => cx.counters.tunnel_bytes += bytes,
+            State::Resync(resync) => {
+                resync.gap();
+                self.lose_responses(Anomalies::GAP, cx);
+            }
+            State::Head => {
+                cx.counters.heads_cut += u64::from(!self.responses.head.is_empty());
+                self.responses.resync(Resync::default(), cx.counters);
+                self.lose_responses(Anomalies::GAP, cx);
+            }
+            State::Body(_) => {
+                self.end_probe(cx);
+                let State::Body(body) = &mut self.responses.state else { return };
+                let skipped = body.skip(bytes);
+                if let Some(answering) = &mut self.answer {
+                    answering.answer.response.body_bytes += skipped.content;
+                    answering.answer.anomalies |= Anomalies::GAP;
+                    answering.answer.complete = false;
+                    answering.keeps_prefix = false;
+                }
+                let end = if skipped.beyond > 0 { End::Broken } else { skipped.end };
+                self.response_body_end(end, Anomalies::GAP, cx);
+            }
+        }
+    }
+
+    /// It is not known any more which response is next: no request in flight can be paired.
+    fn lose_responses(&mut self, why: Anomalies, cx: &mut Context<'_>) {
+        self.pairing.miss_responses();
+        self.give_up(false, why, cx);
+    }
+
+    /// The response under way gets no more bytes. `in_order`: the server ended it with a FIN.
+    pub(super) fn cut_answer(&mut self, in_order: bool, why: Anomalies, cx: &mut Context<'_>) {
+        self.end_probe(cx);
+        if let Some(answering) = &mut self.answer {
+            answering.answer.anomalies |= why;
+            let whole = in_order && matches!(self.responses.state, State::Body(Body::UntilClose));
+            if !whole {
+                cut(&mut answering.answer.complete, &mut answering.answer.anomalies);
+            }
+            self.finish_answer(cx);
+        }
+        if !matches!(self.responses.state, State::Tunnel) {
+            cx.counters.heads_cut += u64::from(!self.responses.head.is_empty());
+            self.responses.head.clear();
+        }
+    }
+
+    fn finish_answer(&mut self, cx: &mut Context<'_>) {
+        let Some(Answering { mut answer, paired, prefix, .. }) = self.answer.take() else { return };
+        let style = self.pairing.front().filter(|_| paired).map(|request| request.style());
+        let style = style.unwrap_or(Style::Generic);
+        answer.outcome = cx.identifier.outcome(style, answer.response.status, &prefix);
+        if let Some((request, answer)) = self.pairing.answer(answer, paired) {
+            self.emit(request, Some(answer), cx);
+        }
+    }
+}
+
+impl Answering {
+    fn take(&mut self, content: &[u8], prefix_bytes_max: usize) {
+        self.answer.response.body_bytes += content.len() as u64;
+        if self.keeps_prefix {
+            let room = prefix_bytes_max.saturating_sub(self.prefix.len()).min(content.len());
+            self.prefix.extend_from_slice(&content[..room]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::Protocol;
+
+    #[test]
+    fn only_the_beginning_of_an_error_body_is_kept() {
+        for (keeps_prefix, expected) in [(true, &b"abcde"[..]), (false, b"")] {
+            let answer = Answer {
+                time: EventTime(0),
+                response: Response { status: 400, body_bytes: 0 },
+                protocol: Protocol::Http11,
+                outcome: Outcome::Error,
+                anomalies: Anomalies::empty(),
+                complete: true,
+            };
+            let prefix = Vec::new();
+            let mut answering =
+                Answering { answer, paired: true, probe: None, prefix, keeps_prefix };
+            for content in [&b"abc"[..], b"def", b"g"] {
+                answering.take(content, 5);
+            }
+            assert_eq!(
+                (&answering.prefix[..], answering.answer.response.body_bytes),
+                (expected, 7)
+            );
+        }
+    }
+}
