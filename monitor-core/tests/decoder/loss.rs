@@ -253,3 +253,12 @@ fn an_early_answer_and_the_end_of_the_server_leave_time_for_the_request() {
     check(&wire, &[], &["POST /1 6 > 200 2"]);
     check(&wire, &[6], &["POST /1 6 > 200 2 incomplete GAP"]);
 }
+
+#[test]
+fn requests_behind_a_lost_one_are_not_given_its_answer() {
+    let mut wire = Wire::open(1000, 2000);
+    wire.ask(get("/1")).ask(get("/2")).ask(get("/3")).answer(OK).answer(OK).answer(OK);
+    let unpaired = "- > 200 2 incomplete UNPAIRED_RESPONSE";
+    let (two, three) = ("GET /2 0 > - incomplete", "GET /3 0 > - incomplete");
+    check(&wire, &[3], &[two, three, unpaired, unpaired, unpaired]);
+}
