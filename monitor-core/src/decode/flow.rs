@@ -130,10 +130,12 @@ impl FlowState {
                 peer.start(ack);
             }
             peer.acknowledge(ack);
+            self.pump(side.other(), time, shell);
+            // Only now: what was pumped may have moved this side on.
             if has_payload && self.streams[side.index()].is_next(seq) {
                 self.settle(side.other(), ack, time, shell);
+                self.pump(side.other(), time, shell);
             }
-            self.pump(side.other(), time, shell);
         }
         let fin = flags.contains(TcpFlags::FIN);
         let run = Run { time, seq, payload, missing, fin, ack };

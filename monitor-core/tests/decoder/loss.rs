@@ -234,3 +234,31 @@ fn what_waits_behind_a_hole_keeps_its_place_between_the_other_sides_losses() {
     // when the third has been answered.
     check(&wire, &[4, 5, 7], &["GET /2 0 > - incomplete GAP", "GET /3 0 > 200 2"]);
 }
+
+#[test]
+fn a_request_whose_end_is_lost_is_not_complete() {
+    let mut wire = Wire::open(1000, 2000);
+    let post = "POST /2 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc";
+    wire.ask("POST /1 HTTP/1.1\r\nContent-Length: 3\r\n\r\nab").ask("c").answer(OK);
+    wire.ask(post).ask("de\r\n0\r\n\r\n").answer(OK).close();
+    let expected = ["POST /1 3 > - incomplete GAP", "POST /2 5 > 200 2 incomplete GAP"];
+    check(&wire, &[4, 5, 7], &expected);
+}
+
+#[test]
+fn an_early_answer_and_the_end_of_the_server_leave_time_for_the_request() {
+    let mut wire = Wire::open(1000, 2000);
+    wire.ask("POST /1 HTTP/1.1\r\nContent-Length: 6\r\n\r\nabc").answer(OK);
+    wire.fin(Direction::ToClient).ask("def").fin(Direction::ToServer);
+    check(&wire, &[], &["POST /1 6 > 200 2"]);
+    check(&wire, &[6], &["POST /1 6 > 200 2 incomplete GAP"]);
+}
+
+#[test]
+fn requests_behind_a_lost_one_are_not_given_its_answer() {
+    let mut wire = Wire::open(1000, 2000);
+    wire.ask(get("/1")).ask(get("/2")).ask(get("/3")).answer(OK).answer(OK).answer(OK);
+    let unpaired = "- > 200 2 incomplete UNPAIRED_RESPONSE";
+    let (two, three) = ("GET /2 0 > - incomplete", "GET /3 0 > - incomplete");
+    check(&wire, &[3], &[two, three, unpaired, unpaired, unpaired]);
+}

@@ -138,7 +138,7 @@ fn what_is_cut_off_is_noted() {
         |wire| {
             wire.ask("POST /a HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc").close();
         },
-        &["POST /a 3 > - incomplete"],
+        &["POST /a 3 > - incomplete TRUNCATED"],
     );
     check(
         |wire| {

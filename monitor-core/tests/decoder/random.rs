@@ -12,7 +12,6 @@ use proptest::prelude::*;
 use crate::model::{self, Conversation, Dice, Expected, HOSTILE, PLAIN, conversation};
 use crate::wire::{Packet, Wire, decoder, feed, lines};
 
-thread_local! { static LOG: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) }; }
 fn decode(wire: &Wire, packets: &[Packet]) -> (Vec<ApiCall>, Decoder) {
     let mut decoder = decoder(Limits::default());
     let calls = feed(&mut decoder, wire.flow, packets);
@@ -34,13 +33,7 @@ fn assert_never_mixed(calls: &[ApiCall], expected: &[Expected]) {
         }
         if let (Some(path), Some(status)) = (number, status) {
             let truth = expected.iter().find(|call| call.path == path).expect("a known path");
-            assert_eq!(
-                truth.status,
-                status,
-                "{path} in {:#?}\n{}",
-                lines(calls),
-                LOG.with_borrow(|l| l.clone())
-            );
+            assert_eq!(truth.status, status, "{path} in {:#?}", lines(calls));
             if call.complete {
                 assert_eq!(Expected::of(call).as_ref(), Some(truth));
             }
@@ -59,19 +52,9 @@ fn lossy(conversation: &Conversation, seed: u64, one_in: usize, first_burst_is_s
     let safe_until = if first_burst_is_safe { wire.packets[4].time } else { 0 };
     let mut decoder = decoder(Limits::default());
     let mut lost_bytes = 0;
-    LOG.with_borrow_mut(|l| l.clear());
     for packet in &packets {
         if packet.time > safe_until && !packet.payload.is_empty() && dice.roll(one_in) == 0 {
             lost_bytes += packet.payload.len() as u64;
-            LOG.with_borrow_mut(|l| {
-                l.push_str(&format!(
-                    "LOST {} {:?} seq {} {:?}\n",
-                    packet.time,
-                    packet.direction,
-                    packet.seq,
-                    String::from_utf8_lossy(&packet.payload)
-                ))
-            });
             if dice.roll(2) == 0 {
                 let bytes = packet.payload.len() as u64;
                 let time = EventTime(packet.time);
@@ -80,16 +63,6 @@ fn lossy(conversation: &Conversation, seed: u64, one_in: usize, first_burst_is_s
             }
             continue;
         }
-        LOG.with_borrow_mut(|l| {
-            l.push_str(&format!(
-                "     {} {:?} seq {} ack {} {:?}\n",
-                packet.time,
-                packet.direction,
-                packet.seq,
-                packet.ack,
-                String::from_utf8_lossy(&packet.payload)
-            ))
-        });
         decoder.handle_input(packet.input(wire.flow));
     }
     let calls = feed(&mut decoder, wire.flow, &[]);
@@ -145,14 +118,14 @@ proptest! {
 
     #[test]
     fn losses_never_mix_calls_of_a_client_that_waits(
-        conversation in conversation(1..2, PLAIN), seed: u64, one_in in 2_usize..20,
+        conversation in conversation(1..2, PLAIN), seed: u64, one_in in 2_usize..8,
     ) {
         lossy(&conversation, seed, one_in, false);
     }
 
     #[test]
     fn losses_never_mix_calls_of_a_client_that_pipelines(
-        conversation in conversation(2..5, PLAIN), seed: u64, one_in in 2_usize..20,
+        conversation in conversation(2..5, PLAIN), seed: u64, one_in in 2_usize..8,
     ) {
         lossy(&conversation, seed, one_in, true);
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use self::body::Body;
 use self::head::HeadReader;
 use self::message::{Answered, Asked};
-use self::pairing::{Answer, Pairing, Pending};
+use self::pairing::{Answer, GiveUp, Pairing, Pending};
 use self::resync::Resync;
 use super::Counters;
 use crate::call::{Anomalies, ApiCall, Flow};
@@ -216,7 +216,7 @@ impl Connection {
             Direction::ToClient => {
                 self.responses.ended = true;
                 self.cut_answer(true, Anomalies::empty(), cx);
-                self.give_up(true, Anomalies::empty(), cx);
+                self.give_up(GiveUp::Whole, Anomalies::empty(), cx);
             }
         }
     }
@@ -227,12 +227,12 @@ impl Connection {
             cut(&mut request.complete, &mut request.anomalies);
         }
         self.cut_answer(false, why, cx);
-        self.give_up(true, why, cx);
+        self.give_up(GiveUp::All, why, cx);
     }
 
     /// Gives out requests whose answer will not be known.
-    fn give_up(&mut self, all: bool, why: Anomalies, cx: &mut Context<'_>) {
-        while let Some((mut request, answer)) = self.pairing.give_up(all) {
+    fn give_up(&mut self, which: GiveUp, why: Anomalies, cx: &mut Context<'_>) {
+        while let Some((mut request, answer)) = self.pairing.give_up(which) {
             request.anomalies |= why;
             self.emit(Some(request), answer, cx);
         }

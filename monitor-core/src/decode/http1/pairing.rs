@@ -84,6 +84,17 @@ impl Pending {
     }
 }
 
+/// Which requests wait in vain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum GiveUp {
+    /// Whole ones for which no answer will be taken.
+    Doubtful,
+    /// Whole ones: no response follows.
+    Whole,
+    /// All: nothing follows.
+    All,
+}
+
 /// What the server is doing when a request begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Turn {
@@ -260,10 +271,15 @@ impl Pairing {
         self.miss_responses();
     }
 
-    /// Takes out a request that waits for nothing: one in doubt, or any when `all`.
-    pub(super) fn give_up(&mut self, all: bool) -> Option<(Pending, Option<Answer>)> {
+    /// Takes out the next request that waits in vain.
+    pub(super) fn give_up(&mut self, which: GiveUp) -> Option<(Pending, Option<Answer>)> {
         let front = self.queue.front()?;
-        if !all && (front.open || !front.doubtful) {
+        let gives_up = match which {
+            GiveUp::Doubtful => front.doubtful && !front.open,
+            GiveUp::Whole => !front.open,
+            GiveUp::All => true,
+        };
+        if !gives_up {
             return None;
         }
         let mut request = self.queue.pop_front()?;

@@ -5,7 +5,7 @@ use std::mem;
 use super::body::End;
 use super::head::Step;
 use super::message::{Asked, Requests};
-use super::pairing::{Pending, Turn};
+use super::pairing::{GiveUp, Pending, Turn};
 use super::resync::Resync;
 use super::{Answering, Connection, Context, State, skip_empty_lines};
 use crate::call::Anomalies;
@@ -153,7 +153,7 @@ impl Connection {
         if let Some((request, answer)) = self.pairing.close_request() {
             self.emit(Some(request), answer, cx);
         } else if self.responses.ended {
-            self.give_up(true, Anomalies::empty(), cx);
+            self.give_up(GiveUp::Whole, Anomalies::empty(), cx);
         }
     }
 }

@@ -6,7 +6,7 @@ use super::body::{Body, End};
 use super::framing::Coding;
 use super::head::Step;
 use super::message::{Answered, Content, Kind, Responses};
-use super::pairing::Answer;
+use super::pairing::{Answer, GiveUp};
 use super::resync::Resync;
 use super::{Answering, Connection, Context, State, cut, skip_empty_lines};
 use crate::call::{Anomalies, Outcome, Response};
@@ -95,7 +95,7 @@ impl Connection {
         }
         if self.pairing.front().is_some() {
             self.pairing.miss_turn();
-            self.give_up(false, Anomalies::empty(), cx);
+            self.give_up(GiveUp::Doubtful, Anomalies::empty(), cx);
         }
     }
 
@@ -185,7 +185,10 @@ impl Connection {
 
     /// From here on another protocol is spoken. The client may have begun to already.
     fn tunnel(&mut self, cx: &mut Context<'_>) {
-        self.give_up(true, Anomalies::UPGRADED, cx);
+        if let Some(request) = self.pairing.open() {
+            cut(&mut request.complete, &mut request.anomalies);
+        }
+        self.give_up(GiveUp::All, Anomalies::UPGRADED, cx);
         self.requests.head.clear();
         self.requests.state = State::Tunnel;
         self.responses.state = State::Tunnel;
@@ -237,7 +240,7 @@ impl Connection {
     /// It is not known any more which response is next: no request in flight can be paired.
     fn lose_responses(&mut self, why: Anomalies, cx: &mut Context<'_>) {
         self.pairing.miss_responses();
-        self.give_up(false, why, cx);
+        self.give_up(GiveUp::Doubtful, why, cx);
     }
 
     /// The response under way gets no more bytes. `in_order`: the server ended it with a FIN.
