@@ -311,7 +311,7 @@ impl FlowState {
                 connection.gap(direction, time, bytes, &mut shell.context(&mut self.ends));
             }
             Speaks::Unknown(sniff) => {
-                sniff.gap(side);
+                sniff.gap(side, bytes);
                 self.from_start = false;
             }
             Speaks::Other => {}
@@ -350,6 +350,13 @@ impl FlowState {
         let mut connection = Box::new(Connection::new(!self.from_start));
         let directions = Side::BOTH.map(|side| self.ends.direction(side));
         let cx = &mut shell.context(&mut self.ends);
+        // Responses first: missed ones explain why missed requests have no answer.
+        for missed in [client.other(), client] {
+            let bytes = sniff.missing_bytes(missed);
+            if bytes > 0 {
+                connection.gap(directions[missed.index()], time, bytes, cx);
+            }
+        }
         for early in [client, client.other()] {
             let (time, bytes) = sniff.start(early);
             connection.data(directions[early.index()], time, bytes, cx);

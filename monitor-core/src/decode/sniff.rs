@@ -17,6 +17,7 @@ struct Start {
     bytes: [u8; START_BYTES],
     count: usize,
     time: EventTime,
+    missing_bytes: u64,
 }
 
 /// What first bytes look like.
@@ -63,8 +64,15 @@ impl Sniff {
     }
 
     /// Bytes of one side are missing.
-    pub(super) fn gap(&mut self, side: Side) {
-        self.sides[side.index()] = Start::default();
+    pub(super) fn gap(&mut self, side: Side, bytes: u64) {
+        let start = &mut self.sides[side.index()];
+        let missing_bytes = start.missing_bytes.saturating_add(bytes);
+        *start = Start { missing_bytes, ..Start::default() };
+    }
+
+    /// Bytes of one side that were missing.
+    pub(super) fn missing_bytes(&self, side: Side) -> u64 {
+        self.sides[side.index()].missing_bytes
     }
 }
 

@@ -215,6 +215,23 @@ impl Pairing {
         Some((request, answer))
     }
 
+    /// A response to no known request begins.
+    pub(super) fn begin_unpaired(&mut self) {
+        if self.skip_responses > 0 {
+            return;
+        }
+        match &mut self.trust {
+            Trust::Sure => {
+                self.trust =
+                    Trust::Doubt { unanswered: false, asked: 0, unpaired: 1, missed: false };
+            }
+            Trust::Doubt { unanswered, unpaired, .. } => {
+                *unanswered = false;
+                *unpaired += 1;
+            }
+        }
+    }
+
     /// A response is complete; `paired` when it began as the answer to the front of the queue. Gives
     /// the call, unless the rest of its request must be awaited.
     pub(super) fn answer(
@@ -223,11 +240,7 @@ impl Pairing {
         paired: bool,
     ) -> Option<(Option<Pending>, Answer)> {
         let Some(front) = self.front().filter(|_| paired) else {
-            if self.skip_responses > 0 {
-                self.skip_responses -= 1;
-            } else {
-                self.count_unpaired();
-            }
+            self.skip_responses = self.skip_responses.saturating_sub(1);
             return Some((None, answer));
         };
         if front.open {
@@ -295,19 +308,6 @@ impl Pairing {
             // A burst once had should not be paid for ever.
             if self.queue.capacity() > 16 {
                 self.queue = VecDeque::new();
-            }
-        }
-    }
-
-    fn count_unpaired(&mut self) {
-        match &mut self.trust {
-            Trust::Sure => {
-                self.trust =
-                    Trust::Doubt { unanswered: false, asked: 0, unpaired: 1, missed: false };
-            }
-            Trust::Doubt { unanswered, unpaired, .. } => {
-                *unanswered = false;
-                *unpaired += 1;
             }
         }
     }

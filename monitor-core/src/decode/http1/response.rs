@@ -160,6 +160,9 @@ impl Connection {
             anomalies |= Anomalies::BAD_TRANSFER_ENCODING;
         }
         anomalies |= mem::take(&mut reader.notes);
+        if !paired {
+            self.pairing.begin_unpaired();
+        }
         self.answer = Some(Answering {
             answer: Answer {
                 time: reader.time,
