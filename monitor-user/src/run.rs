@@ -29,6 +29,8 @@ pub(crate) fn run(args: &RunArgs, config: &Config, quiet: bool) -> Result<()> {
                 .into()
         ));
     }
+    // Before anything is made or read that is of no use without them.
+    privilege::require()?;
     let mut driver = commands::driver(&args.common, config, &ports, &outputs(args, config))?;
     let options = options(args, config, &ports);
     let runtime = tokio::runtime::Builder::new_current_thread()

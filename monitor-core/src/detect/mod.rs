@@ -9,6 +9,7 @@ mod refused;
 mod stuffing;
 
 pub(crate) use capture_loss::Capture;
+pub(crate) use refused::is_refusal;
 
 use std::time::Duration;
 

@@ -19,8 +19,6 @@ const SURPRISE_SENSITIVE_MIN: f64 = 1.0;
 const SURPRISE_MIN: f64 = 2.0;
 const EVIDENCE_PER_DECADE: f64 = 0.7;
 const EVIDENCE_MAX: f64 = 3.5;
-/// A refusal that may have meant the key itself, and that anybody can bring about.
-const EVIDENCE_DOUBTFUL: f32 = 2.5;
 
 /// This detector's place among the bits of what was reported.
 const NEWS: u32 = 4;
@@ -28,24 +26,25 @@ const NEWS: u32 = 4;
 impl Detector for Refused {
     fn on_call(&self, scene: &mut Scene<'_>, report: &mut Report) {
         let Some((id, key)) = &mut scene.key else { return };
-        let Some(refusal) = refusal(scene.call) else { return };
+        if !is_refusal(scene.call) {
+            return;
+        }
         let sensitive = is_sensitive(scene.call.op);
         let refusals = if sensitive { &mut key.refused_sensitive } else { &mut key.refused };
         let quarter = u32::try_from(scene.time.secs() / 900).unwrap_or(u32::MAX);
-        let per_day = refusals.per_day();
         let (count, surprise) = refusals.add(quarter);
-        let (evidence, severity, alone) = match refusal {
-            Refusal::Plain if sensitive && surprise >= SURPRISE_SENSITIVE_MIN => {
-                (EVIDENCE_SENSITIVE, Severity::High, true)
-            }
-            Refusal::Plain if sensitive => (EVIDENCE_HABITUAL, Severity::Medium, false),
-            Refusal::Plain if surprise >= SURPRISE_MIN => {
-                ((surprise * EVIDENCE_PER_DECADE).min(EVIDENCE_MAX) as f32, Severity::Medium, false)
-            }
-            Refusal::Doubtful if surprise >= SURPRISE_SENSITIVE_MIN => {
-                (EVIDENCE_DOUBTFUL, Severity::Medium, false)
-            }
-            Refusal::Plain | Refusal::Doubtful => return,
+        let per_day = refusals.per_day();
+        let (evidence, severity, alone) = if sensitive && surprise >= SURPRISE_SENSITIVE_MIN {
+            // A key that was never accepted may be made up: it does not go past the budget.
+            let severity = if key.calls == 0 { Severity::Medium } else { Severity::High };
+            (EVIDENCE_SENSITIVE, severity, true)
+        } else if sensitive {
+            (EVIDENCE_HABITUAL, Severity::Medium, false)
+        } else if surprise >= SURPRISE_MIN {
+            let evidence = (surprise * EVIDENCE_PER_DECADE).min(EVIDENCE_MAX);
+            (evidence as f32, Severity::Medium, false)
+        } else {
+            return;
         };
         // A run is news again each time that it doubles.
         if !key.is_news(NEWS, scene.op) && !count.is_power_of_two() {
@@ -63,7 +62,11 @@ impl Detector for Refused {
             grown: false,
             complete: scene.call.complete,
             calls: u64::from(count),
-            expected: format!("about {per_day:.1} such refusals a day"),
+            expected: if per_day < 1.0 {
+                format!("at most one such refusal in {:.0} days", 1.0 / per_day)
+            } else {
+                format!("about {per_day:.1} such refusals a day")
+            },
             seen: format!("{what} refused with {outcome}{times}"),
             clause: format!("was refused {what} ({outcome}){times}"),
             title: if sensitive {
@@ -76,21 +79,16 @@ impl Detector for Refused {
     }
 }
 
-enum Refusal {
-    /// The key is good, the request is not allowed.
-    Plain,
-    /// A code that means key, address or permission alike (Binance's -2015).
-    Doubtful,
-}
-
-fn refusal(call: &ApiCall) -> Option<Refusal> {
-    match call.outcome? {
-        Outcome::PermissionDenied | Outcome::IpDenied | Outcome::AddressNotAllowed => {
-            Some(Refusal::Plain)
-        }
+/// Whether a good key asked for what it may not have.
+pub(crate) fn is_refusal(call: &ApiCall) -> bool {
+    let Some(outcome) = call.outcome else { return false };
+    match outcome {
+        Outcome::PermissionDenied | Outcome::IpDenied | Outcome::AddressNotAllowed => true,
+        // Binance's -2015 means key, address or permission alike; of a key that is known to be good
+        // it means one of the others.
         Outcome::BadKey => {
             let is_binance = call.key.as_ref().is_some_and(|key| key.profile == "binance");
-            (is_binance && is_sensitive(call.op)).then_some(Refusal::Doubtful)
+            is_binance && is_sensitive(call.op)
         }
         Outcome::Ok
         | Outcome::BadSignature
@@ -100,6 +98,6 @@ fn refusal(call: &ApiCall) -> Option<Refusal> {
         | Outcome::Throttled
         | Outcome::Banned
         | Outcome::Locked
-        | Outcome::Error => None,
+        | Outcome::Error => false,
     }
 }

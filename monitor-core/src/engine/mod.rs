@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::alert::{Alert, Entity};
 use crate::baseline::{Fleet, KeyState, OPS, Place, Slots, Sources, op_index};
 use crate::call::{ApiCall, KeyId, Outcome};
-use crate::detect::{Capture, DETECTORS, Report, Scene, refuses_credential};
+use crate::detect::{
+    Capture, DETECTORS, Report, Scene, is_refusal, is_sensitive, refuses_credential,
+};
 use crate::incident::Incidents;
 use crate::time::EventTime;
 
@@ -208,9 +210,12 @@ impl Engine {
         self.incidents.add(report.found, time, flow, &self.settings, &mut self.counters);
     }
 
-    /// Gives a key state once it was accepted: a flood of made-up keys costs nothing here.
+    /// Gives a key state once it was accepted, or was refused a withdrawal for another reason than
+    /// itself: a flood of made-up keys costs nothing here.
     fn admit(&mut self, id: KeyId, call: &ApiCall) {
-        if call.outcome != Some(Outcome::Ok) || self.keys.find(&id).is_some() {
+        let is_good = call.outcome == Some(Outcome::Ok)
+            || (is_sensitive(call.op) && is_refusal(call) && !refuses_credential(call.outcome));
+        if !is_good || self.keys.find(&id).is_some() {
             return;
         }
         let state = KeyState::new(call.time, &self.fleet);

@@ -400,3 +400,33 @@ fn the_budget_holds_back_what_is_not_urgent() {
     world.feed(&call(START + 8 * DAY + MINUTE, key, ip, Operation::Withdraw, refused));
     assert_eq!(world.alerts.last().unwrap().findings[0].detector, "D10");
 }
+
+#[test]
+fn a_withdrawal_that_is_refused_is_flagged_from_the_first_call() {
+    let mut world = World::new(30, 0);
+    let client = Ipv4Addr::new(198, 51, 100, 7);
+    let refused = Some(Outcome::PermissionDenied);
+    world.feed(&call(START, Some(1), client, Operation::Withdraw, refused));
+    let raised = world.raised();
+    assert_eq!(raised.len(), 1, "{}", show(&world.alerts));
+    assert_eq!(detectors(raised[0]), ["D10"]);
+    assert_eq!(raised[0].severity, Severity::Medium, "the key may be made up");
+
+    let ten_minutes = 10 * MINUTE;
+    world.feed(&call(START, Some(2), client, Operation::Read, Some(Outcome::Ok)));
+    world.feed(&call(START + ten_minutes, Some(2), client, Operation::Withdraw, refused));
+    assert_eq!(world.raised().last().unwrap().severity, Severity::High, "the key is good");
+    assert_eq!(world.raised().len(), 2, "{}", show(&world.alerts));
+}
+
+#[test]
+fn made_up_keys_whose_withdrawals_are_refused_spend_the_budget_only() {
+    let mut world = World::new(31, 0);
+    for n in 0..500u64 {
+        let bot = Ipv4Addr::from(0x0a00_0000 + n as u32 * 256);
+        let time = START + n * SECOND;
+        let refused = Some(Outcome::PermissionDenied);
+        world.feed(&call(time, Some(u128::from(n)), bot, Operation::Withdraw, refused));
+    }
+    assert_eq!(world.raised().len(), 20, "the day's budget");
+}
