@@ -39,7 +39,7 @@ pub fn read(skb: *mut __sk_buff) -> Option<Headers> {
     // SAFETY: the context pointer is the kernel's; fields of it are read through the verifier.
     let (protocol, len) = unsafe { ((*skb).protocol, (*skb).len) };
     let (source, target, tcp_offset) = if protocol == ETH_P_IP {
-        let ip: [u32; 5] = load(skb, 0)?;
+        let ip: [u32; 5] = header(skb, 0)?;
         let [first, _, third, source, target] = ip;
         if third.to_ne_bytes()[1] != IPPROTO_TCP {
             return None;
@@ -47,14 +47,14 @@ pub fn read(skb: *mut __sk_buff) -> Option<Headers> {
         let header_len = u32::from(first.to_ne_bytes()[0] & 0x0f) * 4;
         (mapped(source), mapped(target), header_len)
     } else if protocol == ETH_P_IPV6 {
-        let ip: [u32; 10] = load(skb, 0)?;
+        let ip: [u32; 10] = header(skb, 0)?;
         let [_, second, s0, s1, s2, s3, t0, t1, t2, t3] = ip;
         let offset = after_extensions(skb, second.to_ne_bytes()[2])?;
         (address([s0, s1, s2, s3]), address([t0, t1, t2, t3]), offset)
     } else {
         return None;
     };
-    let tcp: [u32; 4] = load(skb, tcp_offset)?;
+    let tcp: [u32; 4] = header(skb, tcp_offset)?;
     let [ports, seq, ack, rest] = tcp;
     let [source_high, source_low, target_high, target_low] = ports.to_ne_bytes();
     let [data_offset, flags, ..] = rest.to_ne_bytes();
@@ -105,6 +105,21 @@ fn after_extensions(skb: *mut __sk_buff, first: u8) -> Option<u32> {
         }
     }
     None
+}
+
+/// A header at `offset`: where it lies, when the kernel holds it in one piece as it does headers;
+/// else copied together.
+#[inline(always)]
+fn header<T: Plain>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
+    // SAFETY: the context is the kernel's; a read ends before `data_end`, as the verifier sees, and
+    // the kernel keeps IP headers as aligned as the machine needs.
+    unsafe {
+        let start = (*skb).data as usize + offset as usize;
+        if start + size_of::<T>() <= (*skb).data_end as usize {
+            return Some((start as *const T).read());
+        }
+    }
+    load(skb, offset)
 }
 
 /// The bytes of the packet at `offset`, wherever the kernel keeps them.
