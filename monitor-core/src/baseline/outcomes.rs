@@ -114,6 +114,7 @@ pub(crate) struct Refusals {
     quarters: u32,
     quarter: u32,
     count: u32,
+    total: u32,
 }
 
 impl Refusals {
@@ -132,7 +133,13 @@ impl Refusals {
             quarters: Refusals::PRIOR_QUARTERS,
             quarter: 0,
             count: 0,
+            total: 0,
         }
+    }
+
+    /// Refusals before the running quarter of an hour.
+    pub(crate) fn earlier(&self) -> u32 {
+        self.total - self.count
     }
 
     /// Counts a refusal in a quarter of an hour since the epoch. Gives how many there are in it and
@@ -142,6 +149,7 @@ impl Refusals {
             self.close(quarter);
         }
         self.count = self.count.saturating_add(1);
+        self.total = self.total.saturating_add(1);
         let mean = f64::from(self.mean).max(1e-4);
         let ln_p = ln_tail_negative_binomial(u64::from(self.count), mean, Refusals::DISPERSION);
         (self.count, -ln_p / std::f64::consts::LN_10)

@@ -33,7 +33,7 @@ impl Detector for Refused {
         let refusals = if sensitive { &mut key.refused_sensitive } else { &mut key.refused };
         let quarter = u32::try_from(scene.time.secs() / 900).unwrap_or(u32::MAX);
         let (count, surprise) = refusals.add(quarter);
-        let per_day = refusals.per_day();
+        let (earlier, per_day) = (refusals.earlier(), refusals.per_day());
         let (evidence, severity, alone) = if sensitive && surprise >= SURPRISE_SENSITIVE_MIN {
             // A key that was never accepted may be made up: it does not go past the budget.
             let severity = if key.calls == 0 { Severity::Medium } else { Severity::High };
@@ -62,7 +62,9 @@ impl Detector for Refused {
             grown: false,
             complete: scene.call.complete,
             calls: u64::from(count),
-            expected: if per_day < 1.0 {
+            expected: if earlier == 0 {
+                "none such from this key so far".to_owned()
+            } else if per_day < 1.0 {
                 format!("at most one such refusal in {:.0} days", 1.0 / per_day)
             } else {
                 format!("about {per_day:.1} such refusals a day")
