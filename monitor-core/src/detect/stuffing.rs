@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{Detector, Found, Layer, Report, Rule, Scene, span};
+use super::{Detector, Found, Layer, Report, Rule, Scene, refuses_credential, span};
 use crate::alert::{Entity, Severity};
 use crate::baseline::{Place, Sprayed, Tried};
 use crate::call::{KeyId, Operation, Outcome};
@@ -26,41 +26,23 @@ impl Detector for Stuffing {
     fn on_call(&self, scene: &mut Scene<'_>, report: &mut Report) {
         let settings = &scene.settings.stuffing;
         let key = scene.call.key.as_ref();
-        match (scene.call.outcome, key) {
-            (Some(Outcome::Ok), Some(key)) => {
-                scene.sources.accepted(&scene.address, hash(key.id), scene.time, settings);
-                if scene.place == Place::NewNetwork && scene.sources.is_trying(&scene.address) {
-                    report.add(|| accepted_after(scene, key.id));
-                }
+        if refuses_credential(scene.call.outcome) {
+            let tried = match key {
+                Some(key) => Tried::Key(hash(key.id)),
+                None if scene.call.op == Operation::Auth => Tried::Login,
+                None => return,
+            };
+            let found = scene.sources.refused(&scene.address, &tried, scene.time, settings);
+            if let Some(sprayed) = found {
+                report.add(|| spraying(scene, &sprayed));
             }
-            (Some(Outcome::BadKey | Outcome::BadSignature), tried) => {
-                let tried = match tried {
-                    Some(key) => Tried::Key(hash(key.id)),
-                    None if scene.call.op == Operation::Auth => Tried::Login,
-                    None => return,
-                };
-                let found = scene.sources.refused(&scene.address, &tried, scene.time, settings);
-                if let Some(sprayed) = found {
-                    report.add(|| spraying(scene, &sprayed));
-                }
+        } else if scene.call.outcome == Some(Outcome::Ok)
+            && let Some(key) = key
+        {
+            scene.sources.accepted(&scene.address, hash(key.id), scene.time, settings);
+            if scene.place == Place::NewNetwork && scene.sources.is_trying(&scene.address) {
+                report.add(|| accepted_after(scene, key.id));
             }
-            (
-                None
-                | Some(
-                    Outcome::Ok
-                    | Outcome::Skew
-                    | Outcome::ReplayedNonce
-                    | Outcome::IpDenied
-                    | Outcome::PermissionDenied
-                    | Outcome::MfaRequired
-                    | Outcome::AddressNotAllowed
-                    | Outcome::Throttled
-                    | Outcome::Banned
-                    | Outcome::Locked
-                    | Outcome::Error,
-                ),
-                _,
-            ) => {}
         }
     }
 }
