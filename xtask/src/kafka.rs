@@ -1,7 +1,7 @@
 //! A real single-node Apache Kafka on loopback, from its published Maven jars.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -211,6 +211,8 @@ struct Home {
 impl Home {
     /// Writes the config and formats the storage.
     fn prepare(dir: &Path, port: u16) -> Result<Home> {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .with_context(|| format!("port {port} cannot be used; choose another with --port"))?;
         if let Some(missing) = missing() {
             bail!("Kafka cannot start: {missing}");
         }

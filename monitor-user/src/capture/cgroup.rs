@@ -1,6 +1,7 @@
 //! Where the cgroup v2 hierarchy is mounted, alone or beside v1 controllers.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
@@ -18,6 +19,23 @@ pub fn root() -> anyhow::Result<PathBuf> {
     )
 }
 
+/// Refuses a directory of another file system, of cgroup v1 among them.
+///
+/// # Errors
+///
+/// One line with the mend.
+pub(super) fn require_v2(directory: &File, path: &Path) -> anyhow::Result<()> {
+    // linux/magic.h
+    const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
+    let kind = rustix::fs::fstatfs(directory).with_context(|| path.display().to_string())?.f_type;
+    anyhow::ensure!(
+        kind == CGROUP2_SUPER_MAGIC,
+        "{} is not a cgroup v2 directory; leave --cgroup out to take the root of the hierarchy",
+        path.display()
+    );
+    Ok(())
+}
+
 /// The first `cgroup2` line of a mount table (proc_mounts(5): device, mount point, type, …).
 fn first_v2(mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
@@ -31,6 +49,12 @@ fn first_v2(mounts: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_file_system_is_refused() {
+        let refused = require_v2(&File::open("/proc").unwrap(), Path::new("/proc")).unwrap_err();
+        assert!(refused.to_string().starts_with("/proc is not a cgroup v2 directory; "));
+    }
 
     #[test]
     fn finds_the_unified_hierarchy_alone_and_in_hybrid() {

@@ -100,6 +100,7 @@ impl Capture {
         let directory = File::open(&cgroup).with_context(|| {
             format!("cgroup {}: cannot be opened; mount cgroup2 or name another", cgroup.display())
         })?;
+        cgroup::require_v2(&directory, &cgroup)?;
         let Loaded { programs, data, control, counters, logger } =
             object::load_and_attach(options, &directory)
                 .with_context(|| format!("attaching to cgroup {}", cgroup.display()))?;

@@ -66,7 +66,7 @@ pub enum Fault {
     )]
     Compressed(&'static str, &'static str),
     /// Something else.
-    #[error("not a pcap file (it begins with {0:02x?})")]
+    #[error("not a pcap file (it begins with {0:02x?}); record one with tcpdump -w")]
     NotPcap([u8; 4]),
     /// A link layer that is not read.
     #[error("link type {0} is not read; capture on Ethernet, `any`, loopback or a raw IP device")]
@@ -303,7 +303,10 @@ mod tests {
                 "the file is compressed with gzip; decompress it and pipe it in: zcat",
             ),
             (b"\x28\xb5\x2f\xfd", "the file is compressed with zstd"),
-            (b"GET ", "not a pcap file (it begins with [47, 45, 54, 20])"),
+            (
+                b"GET ",
+                "not a pcap file (it begins with [47, 45, 54, 20]); record one with tcpdump -w",
+            ),
             (b"\x7fELF", "not a pcap file"),
         ] {
             let file = [start, &[0; 100]].concat();

@@ -22,7 +22,11 @@ pub(crate) fn replay_of_tcpdump() -> Result<()> {
     let port = rig.server.port();
     let capture = rig.dir().join("traffic.pcap");
     let tcpdump = start_tcpdump(&rig, &capture)?;
-    traffic(rig.server)?;
+    let answers = traffic(rig.server)?;
+    // On a signal tcpdump leaves what it has not read yet: it must have written the last answer.
+    process::wait_until("tcpdump to write every answer", Duration::from_secs(20), || {
+        Ok(count(&std::fs::read(&capture)?, b"HTTP/1.1 ") >= answers)
+    })?;
     let dropped = stop_tcpdump(tcpdump)?;
     let (live, logged) = rig_calls(rig, &capture)?;
     let (live_calls, replayed) = live;
@@ -47,9 +51,11 @@ fn rig_calls(rig: Rig, capture: &std::path::Path) -> Result<(Both, Vec<xtask::ng
     Ok(((live, replayed), logged))
 }
 
-/// Some of everything: short and long connections, pipelining, bodies both ways, keys.
-fn traffic(server: SocketAddr) -> Result<()> {
-    for number in 0..20_usize {
+/// Some of everything: short and long connections, pipelining, bodies both ways, keys. Gives the
+/// number of calls.
+fn traffic(server: SocketAddr) -> Result<usize> {
+    const CONNECTIONS: usize = 20;
+    for number in 0..CONNECTIONS {
         let mut connection = Connection::open(server)?;
         for call in 0..10 {
             let key = format!("X-MBX-APIKEY: replay-test-key-{number}\r\n");
@@ -64,7 +70,12 @@ fn traffic(server: SocketAddr) -> Result<()> {
             connection.reply("GET")?;
         }
     }
-    Ok(())
+    Ok(CONNECTIONS * (10 + 2 + 3))
+}
+
+/// How often `part` stands in `bytes`.
+fn count(bytes: &[u8], part: &[u8]) -> usize {
+    bytes.windows(part.len()).filter(|window| *window == part).count()
 }
 
 fn start_tcpdump(rig: &Rig, capture: &std::path::Path) -> Result<Proc> {
@@ -80,8 +91,6 @@ fn start_tcpdump(rig: &Rig, capture: &std::path::Path) -> Result<Proc> {
 
 /// Ends it and gives the packets that it lost.
 fn stop_tcpdump(mut tcpdump: Proc) -> Result<u64> {
-    // The last packets are with tcpdump as soon as the kernel has them; its counters tell when it
-    // has taken them.
     tcpdump.signal(Signal::INT)?;
     tcpdump.wait(Duration::from_secs(20))?;
     process::check_interrupted()?;
