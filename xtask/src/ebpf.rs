@@ -71,7 +71,7 @@ fn build(toolchain: &EbpfToolchain) -> anyhow::Result<PathBuf> {
         "--cfg=bpf_target_arch=\"x86_64\"".to_owned(),
         format!("--remap-path-prefix={}=keywatch", workspace.display()),
         format!("--remap-path-prefix={}=cargo", home.unwrap_or_default()),
-        "--remap-path-prefix=/usr/lib/rustlib/src=rust".to_owned(),
+        format!("--remap-path-prefix={}=rust", toolchain.sources.display()),
     ];
     let status = Command::new("cargo")
         .current_dir(&workspace)

@@ -74,6 +74,8 @@ pub fn ensure_for(purposes: &[Purpose]) -> anyhow::Result<()> {
 pub struct EbpfToolchain {
     /// rustc with its library sources.
     pub rustc: PathBuf,
+    /// Those sources.
+    pub sources: PathBuf,
     /// bpf-linker.
     pub linker: PathBuf,
     /// Strips debug sections and leaves BTF.
@@ -93,7 +95,9 @@ pub fn ebpf_toolchain() -> anyhow::Result<EbpfToolchain> {
     if !has_llvm {
         install_packages(&["llvm-22-dev"])?;
     }
-    Ok(EbpfToolchain { rustc: rustc_with_sources()?, linker: bpf_linker()?, objcopy })
+    let rustc = rustc_with_sources()?;
+    let sources = library_sources(&rustc).context("rustc does not name its sysroot")?;
+    Ok(EbpfToolchain { rustc, sources, linker: bpf_linker()?, objcopy })
 }
 
 fn rustc_with_sources() -> anyhow::Result<PathBuf> {
@@ -119,10 +123,13 @@ fn rustc_with_sources() -> anyhow::Result<PathBuf> {
 }
 
 fn has_sources(rustc: &Path) -> bool {
-    let sysroot = output(Command::new(rustc).args(["--print", "sysroot"]));
-    sysroot.is_some_and(|root| {
-        Path::new(root.trim()).join("lib/rustlib/src/rust/library/core").exists()
-    })
+    library_sources(rustc).is_some_and(|sources| sources.join("rust/library/core").exists())
+}
+
+/// Where a compiler's library sources are, if they are there.
+fn library_sources(rustc: &Path) -> Option<PathBuf> {
+    let sysroot = output(Command::new(rustc).args(["--print", "sysroot"]))?;
+    Some(Path::new(sysroot.trim()).join("lib/rustlib/src"))
 }
 
 /// Major version of the LLVM in a compiler.
