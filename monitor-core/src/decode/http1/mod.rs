@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::body::Body;
-use self::head::HeadReader;
+use self::head::{HeadReader, Parse, Step};
 use self::message::{Answered, Asked};
 use self::pairing::{Answer, GiveUp, Pairing, Pending};
 use self::resync::Resync;
@@ -66,6 +66,16 @@ enum State {
     Tunnel,
 }
 
+/// What came of reading at a head.
+enum Read<H> {
+    /// It goes on.
+    More,
+    /// It is whole.
+    Head(H),
+    /// It was none.
+    NoHead,
+}
+
 /// A response under way.
 struct Answering {
     answer: Answer,
@@ -89,6 +99,34 @@ impl<H> Reader<H> {
         };
         let time = EventTime::default();
         Reader { state, head: HeadReader::default(), time, notes, ended: false }
+    }
+
+    /// Reads at a head: what came of it, and what is left of the chunk. After bytes that are no head
+    /// the next one is searched for.
+    fn read_head<'c, P: Parse<Head = H>>(
+        &mut self,
+        parser: &P,
+        time: EventTime,
+        mut chunk: &'c [u8],
+        limits: &Limits,
+        counters: &mut Counters,
+    ) -> (Read<H>, &'c [u8]) {
+        if self.head.is_empty() {
+            chunk = skip_empty_lines(chunk);
+            if chunk.is_empty() {
+                return (Read::More, chunk);
+            }
+            self.time = time;
+        }
+        match self.head.read(parser, chunk, limits, counters) {
+            Step::More => (Read::More, &[]),
+            Step::Head(head, used) => (Read::Head(head), &chunk[used..]),
+            Step::Implausible(bytes) => {
+                counters.heads_bad += 1;
+                self.resync(Resync::after(bytes, self.time), counters);
+                (Read::NoHead, chunk)
+            }
+        }
     }
 
     fn resync(&mut self, resync: Resync, counters: &mut Counters) {

@@ -3,11 +3,10 @@
 use std::mem;
 
 use super::body::End;
-use super::head::Step;
 use super::message::{Asked, Requests};
 use super::pairing::{GiveUp, Pending, Turn};
 use super::resync::Resync;
-use super::{Answering, Connection, Context, State, skip_empty_lines};
+use super::{Answering, Connection, Context, Read, State};
 use crate::call::Anomalies;
 use crate::input::Direction;
 use crate::time::EventTime;
@@ -49,28 +48,14 @@ impl Connection {
         chunk: &'c [u8],
         cx: &mut Context<'_>,
     ) -> &'c [u8] {
-        let reader = &mut self.requests;
-        let mut chunk = chunk;
-        if reader.head.is_empty() {
-            chunk = skip_empty_lines(chunk);
-            if chunk.is_empty() {
-                return chunk;
-            }
-            reader.time = time;
+        let (read, rest) =
+            self.requests.read_head(&Requests(cx.identifier), time, chunk, cx.limits, cx.counters);
+        match read {
+            Read::More => {}
+            Read::Head(head) => self.begin_request(head, time, cx),
+            Read::NoHead => self.pairing.miss_requests(),
         }
-        match reader.head.read(&Requests(cx.identifier), chunk, cx.limits, cx.counters) {
-            Step::More => &[],
-            Step::Implausible(bytes) => {
-                cx.counters.heads_bad += 1;
-                reader.resync(Resync::after(bytes, reader.time), cx.counters);
-                self.pairing.miss_requests();
-                chunk
-            }
-            Step::Head(head, used) => {
-                self.begin_request(head, time, cx);
-                &chunk[used..]
-            }
-        }
+        rest
     }
 
     fn begin_request(&mut self, mut asked: Asked, time: EventTime, cx: &mut Context<'_>) {

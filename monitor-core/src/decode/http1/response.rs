@@ -4,11 +4,10 @@ use std::mem;
 
 use super::body::{Body, End};
 use super::framing::Coding;
-use super::head::Step;
 use super::message::{Answered, Content, Kind, Responses};
 use super::pairing::{Answer, GiveUp};
 use super::resync::Resync;
-use super::{Answering, Connection, Context, State, cut, skip_empty_lines};
+use super::{Answering, Connection, Context, Read, State, cut};
 use crate::call::{Anomalies, Outcome, Response};
 use crate::identity::Style;
 use crate::input::Direction;
@@ -106,28 +105,14 @@ impl Connection {
         chunk: &'c [u8],
         cx: &mut Context<'_>,
     ) -> &'c [u8] {
-        let reader = &mut self.responses;
-        let mut chunk = chunk;
-        if reader.head.is_empty() {
-            chunk = skip_empty_lines(chunk);
-            if chunk.is_empty() {
-                return chunk;
-            }
-            reader.time = time;
+        let (read, rest) =
+            self.responses.read_head(&Responses, time, chunk, cx.limits, cx.counters);
+        match read {
+            Read::More => {}
+            Read::Head(head) => self.begin_response(head, cx),
+            Read::NoHead => self.lose_responses(Anomalies::BAD_HEAD, cx),
         }
-        match reader.head.read(&Responses, chunk, cx.limits, cx.counters) {
-            Step::More => &[],
-            Step::Implausible(bytes) => {
-                cx.counters.heads_bad += 1;
-                reader.resync(Resync::after(bytes, reader.time), cx.counters);
-                self.lose_responses(Anomalies::BAD_HEAD, cx);
-                chunk
-            }
-            Step::Head(head, used) => {
-                self.begin_response(head, cx);
-                &chunk[used..]
-            }
-        }
+        rest
     }
 
     fn begin_response(&mut self, head: Answered, cx: &mut Context<'_>) {
