@@ -36,6 +36,12 @@ pub struct ApiCall {
     pub object_ids: Vec<CompactString>,
     /// How it ended; `None` without a response.
     pub outcome: Option<Outcome>,
+    /// HTTP/2 stream that carried it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_id: Option<u32>,
+    /// What gRPC says of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<Box<Grpc>>,
     /// True when every byte of request and response was seen.
     pub complete: bool,
     /// What was odd about the bytes.
@@ -53,6 +59,12 @@ pub struct Flow {
     pub server: Endpoint,
     /// Whether the wire carried TLS.
     pub tls: bool,
+    /// Server name of the TLS hello (RFC 6066, 3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<CompactString>,
+    /// JA4 fingerprint of the TLS hello.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ja4: Option<CompactString>,
     /// Command name of the server's process.
     pub process: Option<CompactString>,
     /// Its process id.
@@ -114,12 +126,24 @@ hex_id!(KeyId, "k_", "k_{:032x}", 32, u128);
 /// Application protocol of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Protocol {
+    /// A request line without a version, an answer without a head (RFC 1945, 4.1).
+    #[serde(rename = "http/0.9")]
+    Http09,
     /// RFC 1945.
     #[serde(rename = "http/1.0")]
     Http10,
     /// RFC 9112.
     #[serde(rename = "http/1.1")]
     Http11,
+    /// RFC 9113.
+    #[serde(rename = "http/2")]
+    Http2,
+    /// gRPC over HTTP/2, and grpc-web.
+    #[serde(rename = "grpc")]
+    Grpc,
+    /// RFC 6455: one message of the client.
+    #[serde(rename = "websocket")]
+    WebSocket,
 }
 
 /// The client's half.
@@ -142,10 +166,34 @@ pub struct Request {
 /// The server's half.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Response {
-    /// HTTP status code.
-    pub status: u16,
+    /// HTTP status code, or the one that a WebSocket reply carries; `None` where there is none.
+    pub status: Option<u16>,
     /// Body bytes after transfer decoding, seen or not.
     pub body_bytes: u64,
+}
+
+/// A gRPC call (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Grpc {
+    /// Package and service.
+    pub service: CompactString,
+    /// Method.
+    pub method: CompactString,
+    /// `grpc-status` of the trailers; `None` when they were not seen.
+    pub status: Option<u32>,
+    /// Messages of the client.
+    pub sent: Messages,
+    /// Messages of the server.
+    pub received: Messages,
+}
+
+/// Messages of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Messages {
+    /// How many began.
+    pub count: u64,
+    /// Bytes in them, without their prefixes, as they stood on the wire.
+    pub bytes: u64,
 }
 
 /// Who asked, without the credential itself.
@@ -244,7 +292,7 @@ snake_enum! {
 bitflags! {
     /// Named oddities of the bytes behind a call; shown as a list of names.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    pub struct Anomalies: u32 {
+    pub struct Anomalies: u64 {
         /// Bytes are missing within the call.
         const GAP = 1 << 0;
         /// The capture began after the connection did.

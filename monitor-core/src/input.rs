@@ -42,6 +42,9 @@ pub enum Input<'a> {
         /// Which.
         flow: FlowKey,
     },
+    /// TLS secrets as lines of an NSS key log; they hold for connections that begin later, and for
+    /// those whose handshake is under way.
+    Secrets(&'a [u8]),
     /// Time has passed without traffic.
     Tick(EventTime),
 }

@@ -10,6 +10,7 @@
 pub mod alert;
 mod baseline;
 pub mod call;
+pub mod connection;
 pub mod decode;
 mod detect;
 pub mod engine;

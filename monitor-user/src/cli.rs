@@ -106,6 +106,10 @@ pub struct CommonArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub calls: Option<PathBuf>,
 
+    /// Write every connection that is over as a JSON line to FILE (`-`: stdout)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub connections: Option<PathBuf>,
+
     /// Write every alert as a JSON line to FILE (`-`: stdout)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub alerts: Option<PathBuf>,

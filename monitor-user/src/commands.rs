@@ -59,6 +59,7 @@ pub(crate) fn print(text: &[u8]) -> Result<()> {
 pub(crate) struct Outputs {
     pub(crate) calls: Option<PathBuf>,
     pub(crate) alerts: Option<PathBuf>,
+    pub(crate) connections: Option<PathBuf>,
     pub(crate) opening: jsonl::Opening,
     pub(crate) on_failure: OnFailure,
 }
@@ -78,7 +79,10 @@ pub(crate) fn driver(
         let calls = history::learn(&mut engine, path)?;
         tracing::info!(calls, file = %path.display(), "learnt from history");
     }
-    let sinks = jsonl::open(outputs.calls.as_deref(), outputs.alerts.as_deref(), outputs.opening)?;
+    let sinks = jsonl::open(
+        [outputs.calls.as_deref(), outputs.alerts.as_deref(), outputs.connections.as_deref()],
+        outputs.opening,
+    )?;
     let decoder = Decoder::new((&config.limits).into(), Identifier::new(secret), ports)
         .with_hash_seed(secret::random_seed()?);
     Ok(Driver::new(decoder, engine, Sinks::new(sinks, outputs.on_failure)))

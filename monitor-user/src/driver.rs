@@ -88,6 +88,9 @@ impl Driver {
         while let Some(call) = self.decoder.poll_call() {
             self.take(&call);
         }
+        while let Some(connection) = self.decoder.poll_connection() {
+            self.sinks.connection(&connection);
+        }
     }
 
     fn take(&mut self, call: &ApiCall) {
@@ -118,7 +121,7 @@ impl Driver {
 fn time_of(input: &Input<'_>) -> Option<EventTime> {
     match input {
         Input::Open(open) => Some(open.time),
-        Input::Owner { flow: _, owner: _ } => None,
+        Input::Owner { flow: _, owner: _ } | Input::Secrets(_) => None,
         Input::Segment(segment) => Some(segment.time),
         Input::Lost { time, .. } | Input::Close { time, .. } => Some(*time),
         Input::Tick(time) => Some(*time),

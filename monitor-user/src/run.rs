@@ -64,10 +64,14 @@ fn outputs(args: &RunArgs, config: &Config) -> Outputs {
     let set = &config.sinks.jsonl;
     let calls = args.common.calls.clone().or_else(|| set.calls.clone());
     let mut alerts = args.common.alerts.clone().or_else(|| set.alerts.clone());
-    if calls.is_none() && alerts.is_none() && config.sinks.kafka.brokers.is_empty() {
+    let connections = args.common.connections.clone();
+    if [&calls, &alerts, &connections].iter().all(|file| file.is_none())
+        && config.sinks.kafka.brokers.is_empty()
+    {
         alerts = Some(PathBuf::from("-"));
     }
-    Outputs { calls, alerts, opening: jsonl::Opening::Append, on_failure: OnFailure::Continue }
+    let (opening, on_failure) = (jsonl::Opening::Append, OnFailure::Continue);
+    Outputs { calls, alerts, connections, opening, on_failure }
 }
 
 fn options(args: &RunArgs, config: &Config, ports: &[u16]) -> Options {

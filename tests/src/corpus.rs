@@ -78,7 +78,8 @@ fn seen(dir: &Path) -> Result<Vec<Row>> {
             || ("-".into(), "-".into()),
             |request| (request.method.to_string(), request.target.to_string()),
         );
-        let status = call.response.map_or_else(|| "-".into(), |reply| reply.status.to_string());
+        let status = call.response.and_then(|reply| reply.status);
+        let status = status.map_or_else(|| "-".into(), |status| status.to_string());
         rows.push((method, target, status));
     }
     rows.sort_unstable();

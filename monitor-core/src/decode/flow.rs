@@ -1,38 +1,17 @@
 //! One flow: two streams, who is the server, and what they speak.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 
-use super::Counters;
-use super::http1::{Connection, Context};
+use super::context::Shell;
+use super::conversation::Conversation;
 use super::sniff::{Look, Sniff};
-use crate::call::{Anomalies, ApiCall};
+use crate::call::{Anomalies, Protocol};
+use crate::connection::Connection;
 use crate::flows::identity::Ends;
 use crate::flows::key::{PairKey, Side};
 use crate::flows::stream::{Accepted, Run, Stream};
-use crate::identity::Identifier;
-use crate::input::{Open, Segment, TcpFlags};
-use crate::limits::Limits;
+use crate::input::{Direction, Open, Segment, TcpFlags};
 use crate::time::EventTime;
-
-/// What flows work with and do not own.
-pub(super) struct Shell<'a> {
-    pub(super) limits: &'a Limits,
-    pub(super) identifier: &'a Identifier,
-    pub(super) counters: &'a mut Counters,
-    pub(super) calls: &'a mut VecDeque<ApiCall>,
-}
-
-impl Shell<'_> {
-    fn context<'a>(&'a mut self, ends: &'a mut Ends) -> Context<'a> {
-        Context {
-            limits: self.limits,
-            identifier: self.identifier,
-            counters: self.counters,
-            calls: self.calls,
-            flow: ends.flow(),
-        }
-    }
-}
 
 /// State of a flow.
 pub(super) struct FlowState {
@@ -45,6 +24,18 @@ pub(super) struct FlowState {
     pub(super) life: Life,
     pub(super) streams: [Stream; 2],
     speaks: Speaks,
+    account: Account,
+}
+
+/// What went over a flow.
+#[derive(Default)]
+struct Account {
+    /// First payload byte.
+    first: Option<EventTime>,
+    last: EventTime,
+    /// Payload bytes from each side.
+    bytes: [u64; 2],
+    missing_bytes: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,9 +50,7 @@ pub(super) enum Life {
 enum Speaks {
     /// Not known yet.
     Unknown(Sniff),
-    Http1(Box<Connection>),
-    /// Nothing that is decoded.
-    Other,
+    Known(Conversation),
 }
 
 impl FlowState {
@@ -75,6 +64,7 @@ impl FlowState {
             life: Life::Open,
             streams: Default::default(),
             speaks: Speaks::Unknown(Sniff::default()),
+            account: Account::default(),
         }
     }
 
@@ -101,8 +91,8 @@ impl FlowState {
     /// Memory held besides the table's entry, bytes.
     pub(super) fn held_bytes(&self) -> usize {
         let speaks = match &self.speaks {
-            Speaks::Unknown(_) | Speaks::Other => 0,
-            Speaks::Http1(connection) => size_of::<Connection>() + connection.held_bytes(),
+            Speaks::Unknown(_) => 0,
+            Speaks::Known(conversation) => conversation.held_bytes(),
         };
         self.reorder_bytes() + speaks
     }
@@ -118,9 +108,11 @@ impl FlowState {
         if !syn {
             self.ends.see(side, seq, ack);
         }
-        if matches!(self.speaks, Speaks::Other) && !self.revive(side, seq, has_payload) {
+        self.account.last = self.account.last.max(time);
+        if self.is_over() && !self.revive(side, seq, has_payload) {
+            self.account.bytes[side.index()] += payload.len() as u64;
             if flags.intersects(TcpFlags::FIN | TcpFlags::RST) && self.life == Life::Open {
-                self.life = Life::Closed;
+                self.finish(time, Anomalies::empty(), shell);
             }
             return;
         }
@@ -157,6 +149,14 @@ impl FlowState {
         }
         if flags.contains(TcpFlags::RST) {
             self.reset(side, seq, time, shell);
+        }
+    }
+
+    /// Its bytes are of no interest any more.
+    fn is_over(&self) -> bool {
+        match &self.speaks {
+            Speaks::Unknown(_) => false,
+            Speaks::Known(conversation) => conversation.is_over(),
         }
     }
 
@@ -242,9 +242,9 @@ impl FlowState {
     fn deliver_held(&mut self, side: Side, shell: &mut Shell<'_>) {
         let Some(held) = self.streams[side.index()].next_held() else { return };
         if held.conflict
-            && let Speaks::Http1(connection) = &mut self.speaks
+            && let Speaks::Known(conversation) = &mut self.speaks
         {
-            connection.note(self.ends.direction(side), Anomalies::OVERLAP_CONFLICT);
+            conversation.note(self.ends.direction(side), Anomalies::OVERLAP_CONFLICT);
         }
         self.deliver(side, held.time, &held.data, held.missing, shell);
     }
@@ -257,23 +257,48 @@ impl FlowState {
                 self.give_up(side, time, shell);
             }
         }
-        match std::mem::replace(&mut self.speaks, Speaks::Other) {
-            Speaks::Http1(mut connection) => {
-                connection.abort(why, &mut shell.context(&mut self.ends));
+        let over = Speaks::Known(Conversation::Other);
+        let protocol = match std::mem::replace(&mut self.speaks, over) {
+            Speaks::Known(mut conversation) => {
+                conversation.abort(why, &mut shell.context(&mut self.ends));
+                conversation.protocol()
             }
-            Speaks::Unknown(_) => shell.counters.flows_not_http += u64::from(self.has_payload),
-            Speaks::Other => {}
-        }
+            Speaks::Unknown(_) => {
+                shell.counters.flows_not_http += u64::from(self.has_payload);
+                None
+            }
+        };
         if self.life == Life::Open {
             self.life = Life::Closed;
         }
+        self.conclude(protocol, shell);
+    }
+
+    /// Gives out what the connection amounted to, once.
+    fn conclude(&mut self, protocol: Option<Protocol>, shell: &mut Shell<'_>) {
+        let account = std::mem::take(&mut self.account);
+        let Some(time) = account.first else { return };
+        let bytes_of = |direction| {
+            let sides = Side::BOTH.into_iter().zip(account.bytes);
+            sides.filter(|(side, _)| self.ends.direction(*side) == direction).map(|(_, n)| n).sum()
+        };
+        shell.connections.push_back(Connection {
+            time,
+            end: account.last,
+            protocol,
+            calls: self.ends.calls,
+            bytes_to_server: bytes_of(Direction::ToServer),
+            bytes_to_client: bytes_of(Direction::ToClient),
+            missing_bytes: account.missing_bytes,
+            flow: Arc::clone(self.ends.flow()),
+        });
     }
 
     /// A side has sent its FIN.
     fn end(&mut self, side: Side, time: EventTime, shell: &mut Shell<'_>) {
         let direction = self.ends.direction(side);
-        if let Speaks::Http1(connection) = &mut self.speaks {
-            connection.end(direction, &mut shell.context(&mut self.ends));
+        if let Speaks::Known(conversation) = &mut self.speaks {
+            conversation.end(direction, &mut shell.context(&mut self.ends));
         }
         if self.streams[side.other().index()].finished() {
             self.finish(time, Anomalies::empty(), shell);
@@ -289,13 +314,19 @@ impl FlowState {
         shell: &mut Shell<'_>,
     ) {
         let direction = self.ends.direction(side);
+        self.account.bytes[side.index()] += payload.len() as u64;
+        if !payload.is_empty() {
+            self.account.first.get_or_insert(time);
+        }
         match &mut self.speaks {
-            Speaks::Http1(connection) => {
+            Speaks::Known(conversation) => {
                 let cx = &mut shell.context(&mut self.ends);
-                connection.data(direction, time, payload, cx);
+                conversation.data(direction, time, payload, cx);
+                if conversation.is_over() {
+                    self.streams = Default::default();
+                }
             }
             Speaks::Unknown(_) => self.sniff(side, time, payload, shell),
-            Speaks::Other => {}
         }
         if missing > 0 {
             self.gap(side, time, u64::from(missing), shell);
@@ -305,23 +336,23 @@ impl FlowState {
     fn gap(&mut self, side: Side, time: EventTime, bytes: u64, shell: &mut Shell<'_>) {
         shell.counters.gaps += 1;
         shell.counters.gap_bytes += bytes;
+        self.account.missing_bytes = self.account.missing_bytes.saturating_add(bytes);
         let direction = self.ends.direction(side);
         match &mut self.speaks {
-            Speaks::Http1(connection) => {
-                connection.gap(direction, time, bytes, &mut shell.context(&mut self.ends));
+            Speaks::Known(conversation) => {
+                conversation.gap(direction, time, bytes, &mut shell.context(&mut self.ends));
             }
             Speaks::Unknown(sniff) => {
-                sniff.gap(side, bytes);
+                sniff.gap(side.index(), bytes);
                 self.from_start = false;
             }
-            Speaks::Other => {}
         }
     }
 
     /// Looks at first bytes: who is the server, if that is not known yet, and what do they speak?
     fn sniff(&mut self, side: Side, time: EventTime, payload: &[u8], shell: &mut Shell<'_>) {
         let Speaks::Unknown(sniff) = &mut self.speaks else { return };
-        let Some(look) = sniff.look(side, time, payload) else { return };
+        let Some(mut look) = sniff.look(side.index(), time, payload) else { return };
         let sniff = std::mem::take(sniff);
         let key = self.ends.key();
         let client = self.ends.orient(|| match look {
@@ -329,39 +360,23 @@ impl FlowState {
             Look::Response => side.other(),
             Look::Tls | Look::Other => key.with_higher_port(),
         });
-        let is_http = match look {
-            Look::Request => client == side || !self.from_start,
-            Look::Response => client != side || !self.from_start,
-            Look::Tls => false,
-            // In the middle of a connection anything may be a body.
-            Look::Other => !self.from_start,
+        let fits = match look {
+            Look::Request => client == side,
+            Look::Response => client != side,
+            Look::Tls | Look::Other => true,
         };
-        if !is_http {
-            match look {
-                Look::Tls => shell.counters.tls_flows += 1,
-                Look::Request | Look::Response | Look::Other => {
-                    shell.counters.flows_not_http += 1;
-                }
-            }
-            self.speaks = Speaks::Other;
-            self.streams = Default::default();
-            return;
+        if !fits {
+            look = Look::Other;
         }
-        let mut connection = Box::new(Connection::new(!self.from_start));
-        let directions = Side::BOTH.map(|side| self.ends.direction(side));
+        let sides = [client.index(), client.other().index()];
+        let direction = self.ends.direction(side);
         let cx = &mut shell.context(&mut self.ends);
-        // Responses first: missed ones explain why missed requests have no answer.
-        for missed in [client.other(), client] {
-            let bytes = sniff.missing_bytes(missed);
-            if bytes > 0 {
-                connection.gap(directions[missed.index()], time, bytes, cx);
-            }
+        let midstream = !self.from_start;
+        let mut conversation = Conversation::begin(look, &sniff, sides, midstream, time, cx);
+        conversation.data(direction, time, payload, cx);
+        if conversation.is_over() {
+            self.streams = Default::default();
         }
-        for early in [client, client.other()] {
-            let (time, bytes) = sniff.start(early);
-            connection.data(directions[early.index()], time, bytes, cx);
-        }
-        connection.data(directions[side.index()], time, payload, cx);
-        self.speaks = Speaks::Http1(connection);
+        self.speaks = Speaks::Known(conversation);
     }
 }

@@ -1,5 +1,7 @@
 //! The Decoder: captured bytes in, API calls out.
 
+mod context;
+mod conversation;
 mod counters;
 mod flow;
 mod handshake;
@@ -8,10 +10,12 @@ mod sniff;
 
 use std::collections::{BTreeSet, VecDeque};
 
+use self::context::Shell;
 pub use self::counters::Counters;
-use self::flow::{FlowState, Life, Shell};
+use self::flow::{FlowState, Life};
 use self::handshake::Handshake;
 use crate::call::{Anomalies, ApiCall};
+use crate::connection::Connection;
 use crate::flows::key::{PairKey, Side};
 use crate::flows::table::{Slot, Standing, Table};
 use crate::identity::Identifier;
@@ -26,6 +30,7 @@ pub struct Decoder {
     server_ports: Box<[u16]>,
     counters: Counters,
     calls: VecDeque<ApiCall>,
+    connections: VecDeque<Connection>,
     table: Table<Tracked>,
     /// Streams that wait for missing bytes, by when they stop to.
     deadlines: BTreeSet<(EventTime, Slot, Side)>,
@@ -53,6 +58,7 @@ impl Decoder {
             server_ports: server_ports.into(),
             counters: Counters::default(),
             calls: VecDeque::new(),
+            connections: VecDeque::new(),
             table: Table::new(0),
             deadlines: BTreeSet::new(),
             reorder_bytes: 0,
@@ -92,6 +98,7 @@ impl Decoder {
                     self.remove(slot, Anomalies::empty());
                 }
             }
+            Input::Secrets(_) => {}
             Input::Tick(time) => self.pass(time),
         }
         self.keep_bounds();
@@ -100,6 +107,11 @@ impl Decoder {
     /// The next finished call.
     pub fn poll_call(&mut self) -> Option<ApiCall> {
         self.calls.pop_front()
+    }
+
+    /// The next connection that is over.
+    pub fn poll_connection(&mut self) -> Option<Connection> {
+        self.connections.pop_front()
     }
 
     /// No input follows: gives out what is still open, as incomplete as it is.
@@ -252,6 +264,7 @@ impl Decoder {
             identifier: &self.identifier,
             counters: &mut self.counters,
             calls: &mut self.calls,
+            connections: &mut self.connections,
         };
         act(&mut tracked.flow, &mut shell);
         let flow = &tracked.flow;

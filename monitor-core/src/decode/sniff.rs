@@ -1,12 +1,11 @@
 //! What a connection speaks, from the first bytes of either side.
 
-use crate::flows::key::Side;
 use crate::time::EventTime;
 
 /// Bytes that decide: `OPTIONS ` and `HTTP/1.1` are eight.
 const START_BYTES: usize = 8;
 
-/// First bytes of both sides until there are enough.
+/// First bytes of both sides, 0 and 1, until there are enough.
 #[derive(Default)]
 pub(super) struct Sniff {
     sides: [Start; 2],
@@ -36,8 +35,8 @@ pub(super) enum Look {
 impl Sniff {
     /// Takes bytes of one side. Says what its start looks like once that can be told; the bytes taken
     /// before must then be had from [`Sniff::start`].
-    pub(super) fn look(&mut self, side: Side, time: EventTime, bytes: &[u8]) -> Option<Look> {
-        let start = &mut self.sides[side.index()];
+    pub(super) fn look(&mut self, side: usize, time: EventTime, bytes: &[u8]) -> Option<Look> {
+        let start = &mut self.sides[side];
         let mut known = *start;
         if known.count == 0 {
             known.time = time;
@@ -58,21 +57,21 @@ impl Sniff {
     }
 
     /// The bytes that were taken and did not decide.
-    pub(super) fn start(&self, side: Side) -> (EventTime, &[u8]) {
-        let start = &self.sides[side.index()];
+    pub(super) fn start(&self, side: usize) -> (EventTime, &[u8]) {
+        let start = &self.sides[side];
         (start.time, &start.bytes[..start.count])
     }
 
     /// Bytes of one side are missing.
-    pub(super) fn gap(&mut self, side: Side, bytes: u64) {
-        let start = &mut self.sides[side.index()];
+    pub(super) fn gap(&mut self, side: usize, bytes: u64) {
+        let start = &mut self.sides[side];
         let missing_bytes = start.missing_bytes.saturating_add(bytes);
         *start = Start { missing_bytes, ..Start::default() };
     }
 
     /// Bytes of one side that were missing.
-    pub(super) fn missing_bytes(&self, side: Side) -> u64 {
-        self.sides[side.index()].missing_bytes
+    pub(super) fn missing_bytes(&self, side: usize) -> u64 {
+        self.sides[side].missing_bytes
     }
 }
 
@@ -112,10 +111,10 @@ mod tests {
             for step in 1..=bytes.len() {
                 let mut sniff = Sniff::default();
                 let mut chunks = bytes.chunks(step);
-                let look = chunks.find_map(|chunk| sniff.look(Side::Low, EventTime(1), chunk));
+                let look = chunks.find_map(|chunk| sniff.look(0, EventTime(1), chunk));
                 assert_eq!(look, Some(expected), "{bytes:?} by {step}");
             }
         }
-        assert_eq!(Sniff::default().look(Side::Low, EventTime(1), b"GET / H"), None);
+        assert_eq!(Sniff::default().look(0, EventTime(1), b"GET / H"), None);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use compact_str::CompactString;
 use sha2::{Digest, Sha256};
 
 use super::key::{PairKey, Side};
@@ -31,6 +32,11 @@ pub(crate) struct Ends {
     /// First sequence number and first acknowledgement of each side.
     first: [(Option<u32>, Option<u32>); 2],
     owner: Option<Arc<Owner>>,
+    tls: bool,
+    server_name: Option<CompactString>,
+    ja4: Option<CompactString>,
+    /// Calls that were given out.
+    pub(crate) calls: u64,
     id: Option<FlowId>,
     shared: Option<Arc<Flow>>,
 }
@@ -39,7 +45,19 @@ impl Ends {
     /// Nothing known but the addresses.
     pub(crate) fn new(key: PairKey) -> Ends {
         let first = [(None, None); 2];
-        Ends { key, client: None, client_isn: None, first, owner: None, id: None, shared: None }
+        Ends {
+            key,
+            client: None,
+            client_isn: None,
+            first,
+            owner: None,
+            tls: false,
+            server_name: None,
+            ja4: None,
+            calls: 0,
+            id: None,
+            shared: None,
+        }
     }
 
     /// The addresses.
@@ -89,6 +107,16 @@ impl Ends {
         }
     }
 
+    /// The wire carries TLS, from here on; what the client's hello says of it.
+    pub(crate) fn secure(
+        &mut self,
+        server_name: Option<CompactString>,
+        ja4: Option<CompactString>,
+    ) {
+        (self.tls, self.server_name, self.ja4) = (true, server_name, ja4);
+        self.shared = None;
+    }
+
     /// The record that calls share.
     pub(crate) fn flow(&mut self) -> &Arc<Flow> {
         let side = self.client.unwrap_or(Side::Low);
@@ -104,7 +132,9 @@ impl Ends {
                 id,
                 client,
                 server,
-                tls: false,
+                tls: self.tls,
+                server_name: self.server_name.clone(),
+                ja4: self.ja4.clone(),
                 process: owner.map(|owner| owner.process.clone()),
                 pid: owner.map(|owner| owner.pid),
                 container: owner.and_then(|owner| owner.container.clone()),

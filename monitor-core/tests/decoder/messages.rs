@@ -3,7 +3,7 @@
 use monitor_core::call::Protocol;
 use monitor_core::input::Direction;
 
-use crate::wire::{Wire, line, lines};
+use crate::wire::{Wire, lines};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -160,23 +160,29 @@ fn what_is_cut_off_is_noted() {
 
 #[test]
 fn other_protocols_take_over() {
-    for (request, response) in [
-        (
-            "GET /a HTTP/1.1\r\nUpgrade: websocket\r\n\r\n",
-            "HTTP/1.1 101 Switching Protocols\r\n\r\n",
-        ),
-        ("CONNECT h:443 HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"),
-    ] {
-        for cut in [usize::MAX, 1] {
-            let mut wire = Wire::open(1, 2);
-            wire.cut = cut;
-            wire.ask(request).answer(response);
-            wire.ask("GET /no HTTP/1.1\r\n\r\n").answer(OK).close();
-            let (calls, counters) = wire.run();
-            assert_eq!(calls.len(), 1, "{calls:?}");
-            assert!(line(&calls[0]).ends_with(" 0 UPGRADED"), "{}", line(&calls[0]));
-            assert_eq!((counters.upgraded_flows, counters.tunnel_bytes), (1, 20 + OK.len() as u64));
-        }
+    for cut in [usize::MAX, 1] {
+        let mut wire = Wire::open(1, 2);
+        wire.cut = cut;
+        wire.ask("GET /a HTTP/1.1\r\nUpgrade: other\r\n\r\n");
+        wire.answer("HTTP/1.1 101 Switching Protocols\r\n\r\n");
+        wire.ask("GET /no HTTP/1.1\r\n\r\n").answer(OK).close();
+        let (calls, counters) = wire.run();
+        assert_eq!(lines(&calls), ["GET /a 0 > 101 0 UPGRADED"]);
+        assert_eq!((counters.upgraded_flows, counters.tunnel_bytes), (1, 20 + OK.len() as u64));
+    }
+}
+
+#[test]
+fn a_tunnel_is_looked_into() {
+    for cut in [usize::MAX, 1] {
+        let mut wire = Wire::open(1, 2);
+        wire.cut = cut;
+        wire.ask("CONNECT h:443 HTTP/1.1\r\n\r\n");
+        wire.answer("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n");
+        wire.ask("GET /in HTTP/1.1\r\n\r\n").answer(OK).close();
+        let (calls, counters) = wire.run();
+        assert_eq!(lines(&calls), ["CONNECT  0 > 200 0 UPGRADED", "GET /in 0 > 200 2"]);
+        assert_eq!(counters.upgraded_flows, 1);
     }
 }
 

@@ -198,7 +198,7 @@ impl Expected {
             path: request.path.to_string(),
             method: request.method.to_string(),
             request_bytes: request.body_bytes,
-            status: response.status,
+            status: response.status?,
             response_bytes: response.body_bytes,
             time: call.time.0,
             latency_us: call.latency_us,

@@ -24,7 +24,7 @@ fn assert_never_mixed(calls: &[ApiCall], expected: &[Expected]) {
     let mut answered = BTreeSet::new();
     for call in calls {
         let number = call.request.as_ref().map(|request| request.path.to_string());
-        let status = call.response.as_ref().map(|response| response.status);
+        let status = call.response.as_ref().and_then(|response| response.status);
         if let Some(number) = &number {
             assert!(asked.insert(number.clone()), "{number} twice in {:#?}", lines(calls));
         }

@@ -191,7 +191,7 @@ pub(crate) fn line(call: &ApiCall) -> String {
     let response = call
         .response
         .as_ref()
-        .map_or("-".into(), |response| format!("{} {}", response.status, response.body_bytes));
+        .map_or("-".into(), |it| format!("{} {}", it.status.unwrap_or(0), it.body_bytes));
     let odd: Vec<_> = call.anomalies.iter_names().map(|(name, _)| name).collect();
     let complete = if call.complete { "" } else { " incomplete" };
     let odd = if odd.is_empty() { String::new() } else { format!(" {}", odd.join("+")) };

@@ -151,6 +151,8 @@ pub(crate) fn call(
             client,
             server,
             tls: false,
+            server_name: None,
+            ja4: None,
             process: None,
             pid: None,
             container: None,
@@ -172,6 +174,8 @@ pub(crate) fn call(
         object_ids: Vec::new(),
         outcome,
         complete: true,
+        stream_id: None,
+        grpc: None,
         anomalies: Anomalies::empty(),
     }
 }

@@ -32,11 +32,12 @@ pub(crate) fn replay(args: &ReplayArgs, config: &Config, quiet: bool) -> Result<
         kafka::reach(&config.sinks.kafka, KAFKA_WAIT_MAX)?;
     }
     let mut alerts = args.common.alerts.clone();
-    if args.common.calls.is_none() && alerts.is_none() {
+    if args.common.calls.is_none() && args.common.connections.is_none() && alerts.is_none() {
         alerts = Some(PathBuf::from("-"));
     }
     let outputs = Outputs {
         calls: args.common.calls.clone(),
+        connections: args.common.connections.clone(),
         alerts,
         opening: jsonl::Opening::Truncate,
         on_failure: OnFailure::Stop,
@@ -108,13 +109,13 @@ fn is_of(input: &Input<'_>, ports: &[u16]) -> bool {
                 || ports.contains(&segment.source.port)
         }
         Input::Open(_) | Input::Owner { .. } | Input::Lost { .. } => true,
-        Input::Close { .. } | Input::Tick(_) => true,
+        Input::Close { .. } | Input::Secrets(_) | Input::Tick(_) => true,
     }
 }
 
 /// A replay would cut its own input to nothing.
 fn refuse_overwriting(files: &[PathBuf], outputs: &Outputs) -> Result<()> {
-    for output in [&outputs.calls, &outputs.alerts].into_iter().flatten() {
+    for output in [&outputs.calls, &outputs.alerts, &outputs.connections].into_iter().flatten() {
         let same = |file: &PathBuf| match (file.canonicalize(), output.canonicalize()) {
             (Ok(file), Ok(output)) => file == output,
             (Ok(_), Err(_)) | (Err(_), _) => false,

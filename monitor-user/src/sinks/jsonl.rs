@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use monitor_core::alert::Alert;
 use monitor_core::call::ApiCall;
+use monitor_core::connection::Connection;
 use serde::Serialize;
 use thiserror::Error;
 
@@ -27,29 +28,33 @@ pub enum Opening {
     Truncate,
 }
 
-/// Writes calls, alerts or both.
+/// Kinds of records, as places in [`open`]'s array.
+const CALLS: usize = 0;
+const ALERTS: usize = 1;
+const CONNECTIONS: usize = 2;
+
+/// Writes records of one or more kinds.
 pub struct JsonLines {
     name: String,
     writer: BufWriter<Box<dyn Write>>,
     line: Vec<u8>,
-    calls: bool,
-    alerts: bool,
+    /// Which kinds.
+    kinds: [bool; 3],
     /// Something is written that nobody can read yet.
     dirty: bool,
 }
 
-/// Opens the files; one and the same for both gets whole lines of both. `-` is stdout.
-pub fn open(
-    calls: Option<&Path>,
-    alerts: Option<&Path>,
-    opening: Opening,
-) -> Result<Vec<Box<dyn Sink>>> {
+/// Opens the files for calls, alerts and connections; one that is named twice gets whole lines of
+/// both. `-` is stdout.
+pub fn open(files: [Option<&Path>; 3], opening: Opening) -> Result<Vec<Box<dyn Sink>>> {
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
-    if let Some(path) = calls {
-        sinks.push(Box::new(JsonLines::open(path, opening, true, alerts == Some(path))?));
-    }
-    if let Some(path) = alerts.filter(|path| calls != Some(*path)) {
-        sinks.push(Box::new(JsonLines::open(path, opening, false, true)?));
+    for (place, path) in files.iter().enumerate() {
+        if let Some(path) = path
+            && !files[..place].contains(&Some(path))
+        {
+            let kinds = files.map(|file| file == Some(path));
+            sinks.push(Box::new(JsonLines::open(path, opening, kinds)?));
+        }
     }
     Ok(sinks)
 }
@@ -58,7 +63,7 @@ pub fn open(
 const BUFFER_BYTES: usize = 64 << 10;
 
 impl JsonLines {
-    fn open(path: &Path, opening: Opening, calls: bool, alerts: bool) -> Result<JsonLines> {
+    fn open(path: &Path, opening: Opening, kinds: [bool; 3]) -> Result<JsonLines> {
         let (name, writer): (_, Box<dyn Write>) = if path == Path::new("-") {
             ("stdout".into(), Box::new(io::stdout()))
         } else {
@@ -70,12 +75,12 @@ impl JsonLines {
                 ),
             )
         };
-        Ok(JsonLines::new(name, writer, calls, alerts))
+        Ok(JsonLines::new(name, writer, kinds))
     }
 
-    fn new(name: String, writer: Box<dyn Write>, calls: bool, alerts: bool) -> JsonLines {
+    fn new(name: String, writer: Box<dyn Write>, kinds: [bool; 3]) -> JsonLines {
         let writer = BufWriter::with_capacity(BUFFER_BYTES, writer);
-        JsonLines { name, writer, line: Vec::new(), calls, alerts, dirty: false }
+        JsonLines { name, writer, line: Vec::new(), kinds, dirty: false }
     }
 
     fn write(&mut self, record: &impl Serialize) -> Result<()> {
@@ -122,15 +127,19 @@ impl Sink for JsonLines {
     }
 
     fn call(&mut self, call: &ApiCall, _ordinal: u64) -> Result<()> {
-        if self.calls { self.write(call) } else { Ok(()) }
+        if self.kinds[CALLS] { self.write(call) } else { Ok(()) }
     }
 
     fn alert(&mut self, alert: &Alert) -> Result<()> {
-        if !self.alerts {
+        if !self.kinds[ALERTS] {
             return Ok(());
         }
         self.write(alert)?;
         self.flush()
+    }
+
+    fn connection(&mut self, connection: &Connection) -> Result<()> {
+        if self.kinds[CONNECTIONS] { self.write(connection) } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -186,7 +195,7 @@ mod tests {
     #[test]
     fn hostile_text_stays_on_its_line() {
         let shared = Shared::default();
-        let mut sink = JsonLines::new("test".into(), Box::new(shared.clone()), true, true);
+        let mut sink = JsonLines::new("test".into(), Box::new(shared.clone()), [true; 3]);
         let record = json!({ "text": "\"a\"\n\u{1b}[31m\u{0}\\" });
         sink.write(&record).unwrap();
         sink.write(&record).unwrap();
@@ -202,7 +211,7 @@ mod tests {
     #[test]
     fn a_closed_stdout_is_not_a_full_disk() {
         let fails = |name: &str, kind| {
-            let mut sink = JsonLines::new(name.into(), Box::new(Broken(kind)), true, true);
+            let mut sink = JsonLines::new(name.into(), Box::new(Broken(kind)), [true; 3]);
             sink.write(&1).unwrap();
             sink.flush().unwrap_err().is::<ReaderGone>()
         };
@@ -216,7 +225,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("calls.jsonl");
         let write = |opening| {
-            let mut sink = JsonLines::open(&path, opening, true, true).unwrap();
+            let mut sink = JsonLines::open(&path, opening, [true; 3]).unwrap();
             sink.write(&1).unwrap();
             sink.finish().unwrap();
             std::fs::read_to_string(&path).unwrap()

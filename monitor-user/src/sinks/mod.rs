@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use anyhow::Result;
 use monitor_core::alert::Alert;
 use monitor_core::call::ApiCall;
+use monitor_core::connection::Connection;
 
 use crate::fault::tell;
 
@@ -18,6 +19,11 @@ pub trait Sink {
 
     /// Takes a call; `ordinal` counts the calls of this run from 0.
     fn call(&mut self, call: &ApiCall, ordinal: u64) -> Result<()>;
+
+    /// Takes a connection that is over; most sinks have no use for it.
+    fn connection(&mut self, _connection: &Connection) -> Result<()> {
+        Ok(())
+    }
 
     /// Takes an alert and sees to it that it arrives soon.
     fn alert(&mut self, alert: &Alert) -> Result<()>;
@@ -79,6 +85,10 @@ impl Sinks {
         let ordinal = self.ordinal;
         self.ordinal += 1;
         self.each(|sink| sink.call(call, ordinal));
+    }
+
+    pub(crate) fn connection(&mut self, connection: &Connection) {
+        self.each(|sink| sink.connection(connection));
     }
 
     pub(crate) fn alert(&mut self, alert: &Alert) {

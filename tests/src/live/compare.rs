@@ -15,7 +15,7 @@ pub(crate) fn as_logged(call: &ApiCall) -> Logged {
         client: SocketAddr::new(call.flow.client.ip(), call.flow.client.port),
         method: request.map(|r| r.method.to_string()).unwrap_or_default(),
         target: request.map(|r| r.target.to_string()).unwrap_or_default(),
-        status: response.map_or(0, |r| r.status),
+        status: response.and_then(|r| r.status).unwrap_or(0),
         body_bytes_sent: response.map_or(0, |r| r.body_bytes),
         body_bytes_received: request.map_or(0, |r| r.body_bytes),
     }

@@ -77,7 +77,7 @@ impl Shown {
             call.flow.client.ip(),
             request.method,
             request.path,
-            response.status,
+            response.status.map_or_else(|| "-".into(), |status| status.to_string()),
             call.outcome.map_or("", |outcome| outcome.as_str()),
             call.latency_us.unwrap_or(0),
         );

@@ -9,41 +9,27 @@ mod request;
 mod response;
 mod resync;
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-
 use self::body::Body;
 use self::head::{HeadReader, Parse, Step};
 use self::message::{Answered, Asked};
 use self::pairing::{Answer, GiveUp, Pairing, Pending};
 use self::resync::Resync;
 use super::Counters;
-use crate::call::{Anomalies, ApiCall, Flow};
-use crate::identity::Identifier;
+use super::context::Context;
+use super::conversation::{Next, Switch};
+use crate::call::Anomalies;
 use crate::input::Direction;
 use crate::limits::Limits;
 use crate::time::EventTime;
 
-/// What a connection works with and does not own.
-pub(crate) struct Context<'a> {
-    /// Bounds.
-    pub(crate) limits: &'a Limits,
-    /// Finds credentials.
-    pub(crate) identifier: &'a Identifier,
-    /// What happened.
-    pub(crate) counters: &'a mut Counters,
-    /// Where finished calls go.
-    pub(crate) calls: &'a mut VecDeque<ApiCall>,
-    /// The connection as its calls name it.
-    pub(crate) flow: &'a Arc<Flow>,
-}
-
 /// Both directions of a connection.
-pub(crate) struct Connection {
+pub(in crate::decode) struct Connection {
     requests: Reader<Asked>,
     responses: Reader<Answered>,
     pairing: Pairing,
     answer: Option<Answering>,
+    /// What is spoken from here on.
+    next: Option<Next>,
 }
 
 /// One direction.
@@ -181,17 +167,18 @@ fn skip_empty_lines(chunk: &[u8]) -> &[u8] {
 
 impl Connection {
     /// At its start, or somewhere in its middle.
-    pub(crate) fn new(midstream: bool) -> Connection {
+    pub(in crate::decode) fn new(midstream: bool) -> Connection {
         Connection {
             requests: Reader::new(midstream),
             responses: Reader::new(midstream),
             pairing: Pairing::new(),
             answer: None,
+            next: None,
         }
     }
 
     /// Memory held besides the connection itself, bytes.
-    pub(crate) fn held_bytes(&self) -> usize {
+    pub(in crate::decode) fn held_bytes(&self) -> usize {
         let prefix = self.answer.as_ref().map_or(0, |answer| answer.prefix.capacity());
         self.requests.held_bytes()
             + self.responses.held_bytes()
@@ -200,7 +187,7 @@ impl Connection {
     }
 
     /// Adds to the message under way in this direction, or to the next.
-    pub(crate) fn note(&mut self, direction: Direction, what: Anomalies) {
+    pub(in crate::decode) fn note(&mut self, direction: Direction, what: Anomalies) {
         match direction {
             Direction::ToServer => match self.pairing.open() {
                 Some(request) => request.anomalies |= what,
@@ -214,21 +201,24 @@ impl Connection {
     }
 
     /// The next bytes of a direction.
-    pub(crate) fn data(
+    pub(in crate::decode) fn data<'c>(
         &mut self,
         direction: Direction,
         time: EventTime,
-        chunk: &[u8],
+        chunk: &'c [u8],
         cx: &mut Context<'_>,
-    ) {
+    ) -> Option<Switch<'c>> {
         match direction {
-            Direction::ToServer => self.request_data(time, chunk, cx),
+            Direction::ToServer => {
+                self.request_data(time, chunk, cx);
+                None
+            }
             Direction::ToClient => self.response_data(time, chunk, cx),
         }
     }
 
     /// Bytes of a direction that are not there.
-    pub(crate) fn gap(
+    pub(in crate::decode) fn gap(
         &mut self,
         direction: Direction,
         time: EventTime,
@@ -242,7 +232,7 @@ impl Connection {
     }
 
     /// The sender of a direction has ended it in good order.
-    pub(crate) fn end(&mut self, direction: Direction, cx: &mut Context<'_>) {
+    pub(in crate::decode) fn end(&mut self, direction: Direction, cx: &mut Context<'_>) {
         match direction {
             Direction::ToServer => {
                 self.requests.ended = true;
@@ -260,7 +250,7 @@ impl Connection {
     }
 
     /// Nothing follows in either direction: gives out what is left.
-    pub(crate) fn abort(&mut self, why: Anomalies, cx: &mut Context<'_>) {
+    pub(in crate::decode) fn abort(&mut self, why: Anomalies, cx: &mut Context<'_>) {
         if let Some(request) = self.pairing.open() {
             cut(&mut request.complete, &mut request.anomalies);
         }
@@ -277,10 +267,9 @@ impl Connection {
     }
 
     fn emit(&self, request: Option<Pending>, answer: Option<Answer>, cx: &mut Context<'_>) {
-        cx.counters.requests_unanswered += u64::from(answer.is_none());
-        cx.counters.responses_unpaired += u64::from(request.is_none());
-        cx.counters.calls += 1;
-        cx.calls.extend(pairing::call(Arc::clone(cx.flow), request, answer));
+        if let Some(call) = pairing::call(cx.flow(), request, answer) {
+            cx.emit(call);
+        }
     }
 }
 

@@ -353,6 +353,8 @@ pub(super) fn call(
         symbol,
         object_ids,
         outcome,
+        stream_id: None,
+        grpc: None,
         complete,
         anomalies,
     })

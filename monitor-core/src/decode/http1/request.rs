@@ -6,8 +6,9 @@ use super::body::End;
 use super::message::{Asked, Requests};
 use super::pairing::{GiveUp, Pending, Turn};
 use super::resync::Resync;
-use super::{Answering, Connection, Context, Read, State};
+use super::{Answering, Connection, Read, State};
 use crate::call::Anomalies;
+use crate::decode::context::Context;
 use crate::input::Direction;
 use crate::time::EventTime;
 

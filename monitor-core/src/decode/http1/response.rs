@@ -7,8 +7,10 @@ use super::framing::Coding;
 use super::message::{Answered, Content, Kind, Responses};
 use super::pairing::{Answer, GiveUp};
 use super::resync::Resync;
-use super::{Answering, Connection, Context, Read, State, cut};
+use super::{Answering, Connection, Read, State, cut};
 use crate::call::{Anomalies, Outcome, Response};
+use crate::decode::context::Context;
+use crate::decode::conversation::{Next, Switch};
 use crate::identity::Style;
 use crate::input::Direction;
 use crate::time::EventTime;
@@ -17,22 +19,28 @@ use crate::time::EventTime;
 const RESPONSE_START: &[u8] = b"HTTP/1.";
 
 impl Connection {
-    pub(super) fn response_data(
+    /// Reads on; says so when another protocol begins.
+    pub(super) fn response_data<'c>(
         &mut self,
         time: EventTime,
-        mut chunk: &[u8],
+        mut chunk: &'c [u8],
         cx: &mut Context<'_>,
-    ) {
+    ) -> Option<Switch<'c>> {
         while !chunk.is_empty() {
             match &mut self.responses.state {
                 State::Tunnel => {
                     cx.counters.tunnel_bytes += chunk.len() as u64;
-                    return;
+                    return None;
                 }
                 State::Resync(_) => {
                     chunk = self.responses.search(Direction::ToClient, time, chunk, cx.counters);
                 }
-                State::Head => chunk = self.response_head(time, chunk, cx),
+                State::Head => {
+                    chunk = self.response_head(time, chunk, cx);
+                    if let Some(next) = self.next.take() {
+                        return Some(Switch { next, early: Vec::new(), rest: chunk });
+                    }
+                }
                 State::Body(_) => {
                     let probe = self.answer.as_mut().and_then(|answering| answering.probe.as_mut());
                     chunk = match probe {
@@ -42,6 +50,7 @@ impl Connection {
                 }
             }
         }
+        None
     }
 
     /// Reads at a response body; gives what is left of the chunk.
@@ -125,7 +134,8 @@ impl Connection {
         }
         let front = self.pairing.front();
         let paired = front.is_some();
-        let content = head.content(front.map_or(Kind::Other, |request| request.kind));
+        let kind = front.map_or(Kind::Other, |request| request.kind);
+        let content = head.content(kind);
         let mut anomalies = head.framing.odd;
         let body = match content {
             // What was noted concerns the response that follows.
@@ -151,7 +161,7 @@ impl Connection {
         self.answer = Some(Answering {
             answer: Answer {
                 time: reader.time,
-                response: Response { status: head.status, body_bytes: 0 },
+                response: Response { status: Some(head.status), body_bytes: 0 },
                 protocol: head.protocol,
                 outcome: Outcome::Ok,
                 anomalies,
@@ -168,6 +178,9 @@ impl Connection {
         }
         if content == Content::Tunnel {
             self.tunnel(cx);
+            if kind == Kind::Connect {
+                self.next = Some(Next::Unknown);
+            }
         }
     }
 
@@ -252,7 +265,9 @@ impl Connection {
         let Some(Answering { mut answer, paired, prefix, .. }) = self.answer.take() else { return };
         let style = self.pairing.front().filter(|_| paired).map(|request| request.style());
         let style = style.unwrap_or(Style::Generic);
-        answer.outcome = cx.identifier.outcome(style, answer.response.status, &prefix);
+        if let Some(status) = answer.response.status {
+            answer.outcome = cx.identifier.outcome(style, status, &prefix);
+        }
         if let Some((request, answer)) = self.pairing.answer(answer, paired) {
             self.emit(request, Some(answer), cx);
         }
@@ -279,7 +294,7 @@ mod tests {
         for (keeps_prefix, expected) in [(true, &b"abcde"[..]), (false, b"")] {
             let answer = Answer {
                 time: EventTime(0),
-                response: Response { status: 400, body_bytes: 0 },
+                response: Response { status: Some(400), body_bytes: 0 },
                 protocol: Protocol::Http11,
                 outcome: Outcome::Error,
                 anomalies: Anomalies::empty(),

@@ -1,0 +1,60 @@
+//! What a conversation works with and does not own.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::Counters;
+use crate::call::{Anomalies, ApiCall, Flow};
+use crate::connection::Connection;
+use crate::flows::identity::Ends;
+use crate::identity::Identifier;
+use crate::limits::Limits;
+
+/// What all flows share.
+pub(super) struct Shell<'a> {
+    pub(super) limits: &'a Limits,
+    pub(super) identifier: &'a Identifier,
+    pub(super) counters: &'a mut Counters,
+    /// Where finished calls go.
+    pub(super) calls: &'a mut VecDeque<ApiCall>,
+    /// Where connections go that are over.
+    pub(super) connections: &'a mut VecDeque<Connection>,
+}
+
+/// The same, for one flow.
+pub(super) struct Context<'a> {
+    pub(super) limits: &'a Limits,
+    pub(super) identifier: &'a Identifier,
+    pub(super) counters: &'a mut Counters,
+    calls: &'a mut VecDeque<ApiCall>,
+    pub(super) ends: &'a mut Ends,
+}
+
+impl Shell<'_> {
+    pub(super) fn context<'a>(&'a mut self, ends: &'a mut Ends) -> Context<'a> {
+        Context {
+            limits: self.limits,
+            identifier: self.identifier,
+            counters: self.counters,
+            calls: self.calls,
+            ends,
+        }
+    }
+}
+
+impl Context<'_> {
+    /// The connection as its calls name it.
+    pub(super) fn flow(&mut self) -> Arc<Flow> {
+        Arc::clone(self.ends.flow())
+    }
+
+    /// Gives out a finished call.
+    pub(super) fn emit(&mut self, call: ApiCall) {
+        self.counters.requests_unanswered += u64::from(call.response.is_none());
+        self.counters.responses_unpaired +=
+            u64::from(call.anomalies.contains(Anomalies::UNPAIRED_RESPONSE));
+        self.counters.calls += 1;
+        self.ends.calls += 1;
+        self.calls.push_back(call);
+    }
+}

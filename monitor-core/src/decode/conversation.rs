@@ -1,0 +1,172 @@
+//! What both directions of a connection speak: one protocol, or the next one inside or after it.
+
+use super::context::Context;
+use super::http1;
+use super::sniff::{Look, Sniff};
+use crate::call::{Anomalies, Protocol};
+use crate::input::Direction;
+use crate::time::EventTime;
+
+/// A protocol that is spoken, with its state.
+pub(super) enum Conversation {
+    Http1(Box<http1::Connection>),
+    /// Not known yet, between a client and a server that are: inside a tunnel.
+    Unknown(Sniff),
+    /// Nothing that is decoded.
+    Other,
+}
+
+/// What is spoken after an upgrade.
+pub(super) enum Next {
+    /// Anything: a tunnel.
+    Unknown,
+}
+
+/// A connection goes over to another protocol.
+pub(super) struct Switch<'c> {
+    /// Which.
+    pub(super) next: Next,
+    /// Bytes that the client sent of it before the server had agreed.
+    pub(super) early: Vec<u8>,
+    /// What is left of the chunk that completed the switch.
+    pub(super) rest: &'c [u8],
+}
+
+impl Conversation {
+    /// As its first bytes show it. `sides` are the directions of what `sniff` holds, the client's
+    /// first; `midstream`: bytes were missed before.
+    pub(super) fn begin(
+        look: Look,
+        sniff: &Sniff,
+        sides: [usize; 2],
+        midstream: bool,
+        time: EventTime,
+        cx: &mut Context<'_>,
+    ) -> Conversation {
+        let mut conversation = match look {
+            Look::Request | Look::Response => {
+                Conversation::Http1(Box::new(http1::Connection::new(midstream)))
+            }
+            // In the middle of a connection anything may be a body.
+            Look::Other if midstream => {
+                Conversation::Http1(Box::new(http1::Connection::new(midstream)))
+            }
+            Look::Tls => {
+                cx.counters.tls_flows += 1;
+                cx.ends.secure(None, None);
+                return Conversation::Other;
+            }
+            Look::Other => {
+                cx.counters.flows_not_http += 1;
+                return Conversation::Other;
+            }
+        };
+        let directions = [Direction::ToServer, Direction::ToClient];
+        // Responses first: missed ones explain why missed requests have no answer.
+        for (direction, side) in directions.into_iter().zip(sides).rev() {
+            let bytes = sniff.missing_bytes(side);
+            if bytes > 0 {
+                conversation.gap(direction, time, bytes, cx);
+            }
+        }
+        for (direction, side) in directions.into_iter().zip(sides) {
+            let (time, bytes) = sniff.start(side);
+            conversation.data(direction, time, bytes, cx);
+        }
+        conversation
+    }
+
+    /// The next bytes of a direction.
+    pub(super) fn data(
+        &mut self,
+        direction: Direction,
+        time: EventTime,
+        chunk: &[u8],
+        cx: &mut Context<'_>,
+    ) {
+        let switch = match self {
+            Conversation::Http1(connection) => connection.data(direction, time, chunk, cx),
+            Conversation::Unknown(sniff) => {
+                let side = direction as usize;
+                let Some(look) = sniff.look(side, time, chunk) else { return };
+                let sniff = std::mem::take(sniff);
+                let missed = [0, 1].iter().any(|side| sniff.missing_bytes(*side) > 0);
+                *self = Conversation::begin(look, &sniff, [0, 1], missed, time, cx);
+                return self.data(direction, time, chunk, cx);
+            }
+            Conversation::Other => None,
+        };
+        if let Some(Switch { next, early, rest }) = switch {
+            *self = match next {
+                Next::Unknown => Conversation::Unknown(Sniff::default()),
+            };
+            self.data(Direction::ToServer, time, &early, cx);
+            self.data(direction, time, rest, cx);
+        }
+    }
+
+    /// Bytes of a direction that are not there.
+    pub(super) fn gap(
+        &mut self,
+        direction: Direction,
+        time: EventTime,
+        bytes: u64,
+        cx: &mut Context<'_>,
+    ) {
+        match self {
+            Conversation::Http1(connection) => connection.gap(direction, time, bytes, cx),
+            Conversation::Unknown(sniff) => sniff.gap(direction as usize, bytes),
+            Conversation::Other => {}
+        }
+    }
+
+    /// Adds to the message under way in a direction, or to the next.
+    pub(super) fn note(&mut self, direction: Direction, what: Anomalies) {
+        match self {
+            Conversation::Http1(connection) => connection.note(direction, what),
+            Conversation::Unknown(_) | Conversation::Other => {}
+        }
+    }
+
+    /// The sender of a direction has ended it in good order.
+    pub(super) fn end(&mut self, direction: Direction, cx: &mut Context<'_>) {
+        match self {
+            Conversation::Http1(connection) => connection.end(direction, cx),
+            Conversation::Unknown(_) | Conversation::Other => {}
+        }
+    }
+
+    /// Nothing follows in either direction: gives out what is left.
+    pub(super) fn abort(&mut self, why: Anomalies, cx: &mut Context<'_>) {
+        match self {
+            Conversation::Http1(connection) => connection.abort(why, cx),
+            Conversation::Unknown(_) | Conversation::Other => {}
+        }
+    }
+
+    /// Nothing more can be learnt from its bytes.
+    pub(super) fn is_over(&self) -> bool {
+        match self {
+            Conversation::Http1(_) | Conversation::Unknown(_) => false,
+            Conversation::Other => true,
+        }
+    }
+
+    /// What is spoken, as its calls name it.
+    pub(super) fn protocol(&self) -> Option<Protocol> {
+        match self {
+            Conversation::Http1(_) => Some(Protocol::Http11),
+            Conversation::Unknown(_) | Conversation::Other => None,
+        }
+    }
+
+    /// Memory held, bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        match self {
+            Conversation::Http1(connection) => {
+                size_of::<http1::Connection>() + connection.held_bytes()
+            }
+            Conversation::Unknown(_) | Conversation::Other => 0,
+        }
+    }
+}
