@@ -4,6 +4,7 @@ use super::context::Context;
 use super::http1;
 use super::sniff::{Look, Sniff};
 use crate::call::{Anomalies, Protocol};
+use crate::connection::Connection;
 use crate::input::Direction;
 use crate::time::EventTime;
 
@@ -152,11 +153,11 @@ impl Conversation {
         }
     }
 
-    /// What is spoken, as its calls name it.
-    pub(super) fn protocol(&self) -> Option<Protocol> {
+    /// Says in the connection's record what was spoken.
+    pub(super) fn describe(&self, record: &mut Connection) {
         match self {
-            Conversation::Http1(_) => Some(Protocol::Http11),
-            Conversation::Unknown(_) | Conversation::Other => None,
+            Conversation::Http1(_) => record.protocol = Some(Protocol::Http11),
+            Conversation::Unknown(_) | Conversation::Other => {}
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::context::Shell;
 use super::conversation::Conversation;
 use super::sniff::{Look, Sniff};
-use crate::call::{Anomalies, Protocol};
+use crate::call::Anomalies;
 use crate::connection::Connection;
 use crate::flows::identity::Ends;
 use crate::flows::key::{PairKey, Side};
@@ -258,40 +258,42 @@ impl FlowState {
             }
         }
         let over = Speaks::Known(Conversation::Other);
-        let protocol = match std::mem::replace(&mut self.speaks, over) {
-            Speaks::Known(mut conversation) => {
+        let mut spoken = std::mem::replace(&mut self.speaks, over);
+        match &mut spoken {
+            Speaks::Known(conversation) => {
                 conversation.abort(why, &mut shell.context(&mut self.ends));
-                conversation.protocol()
             }
-            Speaks::Unknown(_) => {
-                shell.counters.flows_not_http += u64::from(self.has_payload);
-                None
-            }
-        };
+            Speaks::Unknown(_) => shell.counters.flows_not_http += u64::from(self.has_payload),
+        }
         if self.life == Life::Open {
             self.life = Life::Closed;
         }
-        self.conclude(protocol, shell);
+        self.conclude(&spoken, shell);
     }
 
     /// Gives out what the connection amounted to, once.
-    fn conclude(&mut self, protocol: Option<Protocol>, shell: &mut Shell<'_>) {
+    fn conclude(&mut self, spoken: &Speaks, shell: &mut Shell<'_>) {
         let account = std::mem::take(&mut self.account);
         let Some(time) = account.first else { return };
         let bytes_of = |direction| {
             let sides = Side::BOTH.into_iter().zip(account.bytes);
             sides.filter(|(side, _)| self.ends.direction(*side) == direction).map(|(_, n)| n).sum()
         };
-        shell.connections.push_back(Connection {
+        let mut record = Connection {
             time,
             end: account.last,
-            protocol,
+            protocol: None,
             calls: self.ends.calls,
             bytes_to_server: bytes_of(Direction::ToServer),
             bytes_to_client: bytes_of(Direction::ToClient),
             missing_bytes: account.missing_bytes,
             flow: Arc::clone(self.ends.flow()),
-        });
+        };
+        match spoken {
+            Speaks::Known(conversation) => conversation.describe(&mut record),
+            Speaks::Unknown(_) => {}
+        }
+        shell.connections.push_back(record);
     }
 
     /// A side has sent its FIN.
