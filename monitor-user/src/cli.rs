@@ -71,10 +71,17 @@ pub enum Command {
     /// Read captured packets and report as if they came now
     ///
     /// Files are classic pcap, read in the order given as one stream; `-` is stdin. Output files
-    /// are overwritten. Without --calls and --alerts, alerts go to stdout. Files and Kafka in the
-    /// config are left alone unless --publish is given.
+    /// are overwritten. Without --calls, --connections and --alerts, a table of calls and alerts
+    /// goes to stdout; as JSON lines they come with --calls - and --alerts -. The summary goes to
+    /// stderr. Files and Kafka in the config are left alone unless --publish is given.
+    ///
+    /// Options that select, such as --key and --host, say which calls, connections and alerts are
+    /// shown, written and summed up. Of each kind any, of all kinds every must fit. Detection still
+    /// sees every call; alerts are selected by key and time only.
     #[command(after_help = "Examples:
   keywatch replay capture.pcap
+  keywatch replay --key k_1f2e3d4c --since +10m --until +20m capture.pcap
+  keywatch replay --extract f_0123456789abcdef --out flow.pcapng capture.pcap
   keywatch replay --port 8080 --calls - monday.pcap tuesday.pcap | jq .request
   zcat capture.pcap.gz | keywatch replay --alerts alerts.jsonl -")]
     Replay(ReplayArgs),
@@ -241,6 +248,79 @@ pub struct ReplayArgs {
     /// Send calls and alerts to the config's Kafka too
     #[arg(long)]
     pub publish: bool,
+
+    /// Print the table on stdout, also when records are written elsewhere
+    #[arg(long, overrides_with = "no_table")]
+    pub table: bool,
+
+    /// Print no table
+    #[arg(long, overrides_with = "table")]
+    pub no_table: bool,
+
+    /// What is shown, written and summed up.
+    #[command(flatten)]
+    pub select: SelectArgs,
+
+    /// Write one connection's traffic to --out and nothing else
+    ///
+    /// As pcapng when --out ends in .pcapng: its packets; else as a folder with its bytes in order,
+    /// client.bin and server.bin. Either holds traffic as it is, with every credential in it, and is
+    /// made readable for its owner alone (mode 0600).
+    #[arg(long, value_name = "FLOW", requires = "out", conflicts_with_all = ["publish", "table"])]
+    pub extract: Option<String>,
+
+    /// Where --extract writes to: FILE.pcapng or a folder
+    #[arg(long, value_name = "PATH", requires = "extract", value_hint = ValueHint::AnyPath)]
+    pub out: Option<PathBuf>,
+}
+
+/// Which records are shown, written and summed up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Select")]
+pub struct SelectArgs {
+    /// Calls with this key: its id or the first digits of it; repeatable
+    #[arg(long = "key", value_name = "KEY")]
+    pub keys: Vec<String>,
+
+    /// Calls to this host, or to those below a domain (.example.com); repeatable
+    #[arg(long = "host", value_name = "HOST")]
+    pub hosts: Vec<String>,
+
+    /// From this time on: 2026-11-23T20:00:00Z, or +10m from the capture's start
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+
+    /// Before this time
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+
+    /// Calls of this protocol, such as http/1.1 or websocket; repeatable
+    #[arg(long = "protocol", value_name = "NAME")]
+    pub protocols: Vec<String>,
+
+    /// Calls on this connection, by its id (f_...); repeatable
+    #[arg(long = "flow", value_name = "FLOW")]
+    pub flows: Vec<String>,
+
+    /// Calls with this status: 404, 5xx or 400-499; repeatable
+    #[arg(long = "status", value_name = "STATUS")]
+    pub statuses: Vec<String>,
+
+    /// Calls of this operation, such as withdraw; repeatable
+    #[arg(long = "op", value_name = "NAME")]
+    pub ops: Vec<String>,
+
+    /// Calls with this outcome, such as bad_key; repeatable
+    #[arg(long = "outcome", value_name = "NAME")]
+    pub outcomes: Vec<String>,
+
+    /// Calls whose path begins so; repeatable
+    #[arg(long = "path", value_name = "PREFIX")]
+    pub paths: Vec<String>,
+
+    /// Calls with this anomaly, such as gap; repeatable
+    #[arg(long = "anomaly", value_name = "NAME")]
+    pub anomalies: Vec<String>,
 }
 
 /// Arguments of `doctor`.
@@ -329,7 +409,8 @@ mod tests {
 
     #[test]
     fn sizes_have_units_of_both_kinds() {
-        for (text, bytes) in [("7", 7), ("100MB", 100_000_000), ("1GiB", 1 << 30), ("2 KiB", 2048)] {
+        for (text, bytes) in [("7", 7), ("100MB", 100_000_000), ("1GiB", 1 << 30), ("2 KiB", 2048)]
+        {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
         for text in ["", "MB", "0", "0MB", "1.5MB", "-1", "1TB", "99999999999GiB"] {

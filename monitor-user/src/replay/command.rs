@@ -15,7 +15,9 @@ use crate::commands::{self, Outputs};
 use crate::config::Config;
 use crate::driver::Driver;
 use crate::fault::{AlreadyTold, Misuse, tell, write_stderr};
+use crate::selection::Selection;
 use crate::sinks::kafka::{self, WhenFull};
+use crate::sinks::table::Table;
 use crate::sinks::{OnFailure, jsonl};
 
 /// Replays all files as one stream. A file that cannot be read does not stop the others.
@@ -31,19 +33,21 @@ pub(crate) fn replay(args: &ReplayArgs, config: &Config, quiet: bool) -> Result<
         }
         kafka::reach(&config.sinks.kafka, KAFKA_WAIT_MAX)?;
     }
-    let mut alerts = args.common.alerts.clone();
-    if args.common.calls.is_none() && args.common.connections.is_none() && alerts.is_none() {
-        alerts = Some(PathBuf::from("-"));
-    }
+    let selection = Selection::new(&args.select)?;
     let outputs = Outputs {
         calls: args.common.calls.clone(),
         connections: args.common.connections.clone(),
-        alerts,
+        alerts: args.common.alerts.clone(),
         opening: jsonl::Opening::Truncate,
         on_failure: OnFailure::Stop,
     };
     refuse_overwriting(&args.files, &outputs)?;
+    let table = wants_table(args, &outputs)?;
     let mut driver = commands::driver(&args.common, config, &ports, &outputs)?;
+    driver.select(selection);
+    if table {
+        driver.add_sink(Box::new(Table::on_stdout()));
+    }
     if args.publish {
         commands::add_kafka(&mut driver, config, WhenFull::Wait)?;
     }
@@ -64,6 +68,17 @@ pub(crate) fn replay(args: &ReplayArgs, config: &Config, quiet: bool) -> Result<
     commands::summarise(&mut driver, args.common.summary, quiet);
     // Each fault has had its line.
     if all_read && all_written { Ok(()) } else { Err(AlreadyTold.into()) }
+}
+
+/// The table comes when it is asked for, or nothing else is.
+fn wants_table(args: &ReplayArgs, outputs: &Outputs) -> Result<bool> {
+    let files = [&outputs.calls, &outputs.alerts, &outputs.connections];
+    let taken = files.into_iter().flatten().any(|path| path == Path::new("-"));
+    if args.table && taken {
+        bail!(Misuse("stdout is taken: --table: write the JSON lines to a file".into()));
+    }
+    let alone = !args.publish && files.iter().all(|file| file.is_none());
+    Ok(args.table || (alone && !args.no_table))
 }
 
 /// A metadata request to a broker in reach takes milliseconds.
