@@ -1,6 +1,7 @@
 //! Captures to [`Input`](monitor_core::input::Input): the offline twin of live capture.
 
 pub(crate) mod command;
+mod extract;
 #[cfg(test)]
 mod fixture;
 mod packet;
