@@ -54,13 +54,15 @@ pub enum Command {
 
     /// Read captured packets and report as if they came now
     ///
-    /// Files are classic pcap, read in the order given as one stream; `-` is stdin. Output files
-    /// are overwritten. Without --calls and --alerts, alerts go to stdout. Files and Kafka in the
-    /// config are left alone unless --publish is given.
+    /// Files are pcap or pcapng, also compressed with gzip, zstd, xz, bzip2 or lz4, whatever their
+    /// names say; all are read in the order given as one stream, `-` is stdin. Of a folder every
+    /// capture in it is read, by name. Output files are overwritten. Without --calls and --alerts,
+    /// alerts go to stdout. Files and Kafka in the config are left alone unless --publish is given.
     #[command(after_help = "Examples:
   keywatch replay capture.pcap
-  keywatch replay --port 8080 --calls - monday.pcap tuesday.pcap | jq .request
-  zcat capture.pcap.gz | keywatch replay --alerts alerts.jsonl -")]
+  keywatch replay --port 8080 --calls - monday.pcapng.gz tuesday.pcapng.gz | jq .request
+  keywatch replay --alerts alerts.jsonl /var/captures
+  find /var/captures -newer last-run -name '*.pcap*' | sort | keywatch replay --files-from -")]
     Replay(ReplayArgs),
 
     /// Check whether this host is ready for `keywatch run`
@@ -152,9 +154,17 @@ pub struct RunArgs {
 /// Arguments of `replay`.
 #[derive(Debug, Default, Args)]
 pub struct ReplayArgs {
-    /// Captures, in order (`-`: stdin)
-    #[arg(value_name = "FILE", required = true, value_hint = ValueHint::FilePath)]
+    /// Captures or folders of them, in order (`-`: stdin)
+    #[arg(
+        value_name = "FILE",
+        required_unless_present = "files_from",
+        value_hint = ValueHint::AnyPath
+    )]
     pub files: Vec<PathBuf>,
+
+    /// After these, read those named in LIST (`-`: stdin), one path a line
+    #[arg(long, value_name = "LIST", value_hint = ValueHint::FilePath)]
+    pub files_from: Option<PathBuf>,
 
     /// Shared with `run`.
     #[command(flatten)]

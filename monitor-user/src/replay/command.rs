@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use monitor_core::input::Input;
 
-use super::{Fault, Tally, read};
+use super::sources::{STDIN, Source, Sources};
+use super::{Captures, Fault, Tally};
 use crate::cli::ReplayArgs;
 use crate::commands::{self, Outputs};
 use crate::config::Config;
@@ -42,23 +43,40 @@ pub(crate) fn replay(args: &ReplayArgs, config: &Config, quiet: bool) -> Result<
         opening: jsonl::Opening::Truncate,
         on_failure: OnFailure::Stop,
     };
-    refuse_overwriting(&args.files, &outputs)?;
+    let sources = Sources::find(&args.files, args.files_from.as_deref())?;
+    refuse_overwriting(&sources.files, &outputs)?;
     let mut driver = commands::driver(&args.common, config, &ports, &outputs)?;
     if args.publish {
         commands::add_kafka(&mut driver, config, WhenFull::Wait)?;
     }
-    let mut tally = Tally::default();
+    let mut tally = Tally { other_files: sources.other_files, ..Tally::default() };
+    let mut replay = Replay {
+        captures: Captures::default(),
+        ports: &ports,
+        files: sources.files.len(),
+        quiet,
+        driver: &mut driver,
+        tally: &mut tally,
+    };
     let mut all_read = true;
-    for path in &args.files {
-        match replay_file(path, &ports, &mut driver, &mut tally, quiet) {
-            Ok(ControlFlow::Continue(())) => {}
-            Ok(ControlFlow::Break(())) => break,
-            Err(fault) => {
-                tell(&format!("cannot replay: {}: {fault}", path.display()));
-                all_read = false;
-            }
-        }
+    for (number, source) in sources.files.iter().enumerate() {
+        let trouble = match &source.trouble {
+            Some(trouble) => trouble.clone(),
+            None => match replay.file(number + 1, source) {
+                Ok(ControlFlow::Continue(())) => continue,
+                Ok(ControlFlow::Break(())) => break,
+                Err(fault) if source.found && fault.is_other_file() => {
+                    tracing::debug!(file = %source.path.display(), %fault, "no capture; left out");
+                    replay.tally.other_files += 1;
+                    continue;
+                }
+                Err(fault) => fault.to_string(),
+            },
+        };
+        tell(&format!("cannot replay: {}: {trouble}", source.path.display()));
+        all_read = false;
     }
+    replay.captures.finish(replay.tally);
     let all_written = driver.finish();
     driver.summary().replayed = Some(tally);
     commands::summarise(&mut driver, args.common.summary, quiet);
@@ -69,35 +87,48 @@ pub(crate) fn replay(args: &ReplayArgs, config: &Config, quiet: bool) -> Result<
 /// A metadata request to a broker in reach takes milliseconds.
 const KAFKA_WAIT_MAX: Duration = Duration::from_secs(5);
 
-fn replay_file(
-    path: &Path,
-    ports: &[u16],
-    driver: &mut Driver,
-    tally: &mut Tally,
+/// What is the same for all files.
+struct Replay<'a> {
+    captures: Captures,
+    ports: &'a [u16],
+    /// How many there are.
+    files: usize,
     quiet: bool,
-) -> Result<ControlFlow<()>, Fault> {
-    let cannot_read = |error| Fault::Read { offset: 0, error };
-    let (reader, length): (Box<dyn Read>, _) = if path == Path::new("-") {
-        (Box::new(io::stdin()), None)
-    } else {
-        let file = File::open(path).map_err(cannot_read)?;
-        let about = file.metadata().map_err(cannot_read)?;
-        (Box::new(file), about.is_file().then_some(about.len()))
-    };
-    let mut progress = Progress::new(path, length, quiet);
-    let mut last = ControlFlow::Continue(());
-    let mut other_ports = 0;
-    let result = read(progress.watch(reader), tally, &mut |input| {
-        if is_of(&input, ports) {
-            last = driver.handle(input);
+    driver: &'a mut Driver,
+    tally: &'a mut Tally,
+}
+
+impl Replay<'_> {
+    fn file(&mut self, number: usize, source: &Source) -> Result<ControlFlow<()>, Fault> {
+        let path = &source.path;
+        let cannot_read = |error| Fault::Read { offset: 0, error };
+        let (reader, length): (Box<dyn Read>, _) = if path == Path::new(STDIN) {
+            (Box::new(io::stdin()), None)
         } else {
-            other_ports += 1;
-        }
-        last
-    });
-    progress.clear();
-    driver.summary().other_ports += other_ports;
-    result.map(|()| last)
+            let file = File::open(path).map_err(cannot_read)?;
+            let about = file.metadata().map_err(cannot_read)?;
+            (Box::new(file), about.is_file().then_some(about.len()))
+        };
+        let place =
+            if self.files > 1 { format!("{number} of {}: ", self.files) } else { "".into() };
+        let name = format!("{place}{}", path.display());
+        let mut progress = Progress::new(name, length, self.quiet);
+        let (driver, ports) = (&mut *self.driver, self.ports);
+        let mut last = ControlFlow::Continue(());
+        let mut other_ports = 0;
+        let reader = progress.watch(reader);
+        let result = self.captures.read(reader, self.tally, &mut |_| None, &mut |input| {
+            if is_of(&input, ports) {
+                last = driver.handle(input);
+            } else {
+                other_ports += 1;
+            }
+            last
+        });
+        progress.clear();
+        driver.summary().other_ports += other_ports;
+        result.map(|()| last)
+    }
 }
 
 /// Whether one of the two ends is watched; with no ports all are.
@@ -114,13 +145,13 @@ fn is_of(input: &Input<'_>, ports: &[u16]) -> bool {
 }
 
 /// A replay would cut its own input to nothing.
-fn refuse_overwriting(files: &[PathBuf], outputs: &Outputs) -> Result<()> {
+fn refuse_overwriting(sources: &[Source], outputs: &Outputs) -> Result<()> {
     for output in [&outputs.calls, &outputs.alerts, &outputs.connections].into_iter().flatten() {
-        let same = |file: &PathBuf| match (file.canonicalize(), output.canonicalize()) {
+        let same = |source: &Source| match (source.path.canonicalize(), output.canonicalize()) {
             (Ok(file), Ok(output)) => file == output,
             (Ok(_), Err(_)) | (Err(_), _) => false,
         };
-        if files.iter().any(same) {
+        if sources.iter().any(same) {
             let output = output.display();
             bail!(Misuse(format!("the output is also an input: {output}: write to another file")));
         }
@@ -139,10 +170,10 @@ struct Progress {
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 impl Progress {
-    fn new(path: &Path, length: Option<u64>, quiet: bool) -> Progress {
+    fn new(name: String, length: Option<u64>, quiet: bool) -> Progress {
         let visible = !quiet && io::stderr().is_terminal();
         Progress {
-            name: path.display().to_string(),
+            name,
             length: length.filter(|length| visible && *length > 0),
             shown: std::rc::Rc::default(),
         }
