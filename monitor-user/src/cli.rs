@@ -50,7 +50,7 @@ pub enum Command {
   keywatch run --port 8080
   keywatch run --port 8080 --port 8443 --calls calls.jsonl --alerts -
   keywatch run --config keywatch.toml --history last-week.jsonl")]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
 
     /// Write the live traffic of this host to a file, for a later replay
     ///
@@ -70,10 +70,14 @@ pub enum Command {
 
     /// Read captured packets and report as if they came now
     ///
-    /// Files are classic pcap, read in the order given as one stream; `-` is stdin. Output files
-    /// are overwritten. Without --calls, --connections and --alerts, a table of calls and alerts
-    /// goes to stdout; as JSON lines they come with --calls - and --alerts -. The summary goes to
-    /// stderr. Files and Kafka in the config are left alone unless --publish is given.
+    /// Files are pcap or pcapng, also compressed with gzip, zstd, xz, bzip2 or lz4, whatever their
+    /// names say; all are read in the order given as one stream, `-` is stdin. Of a folder every
+    /// capture in it is read, by name. Recordings are replayed as they were live, with processes and
+    /// losses.
+    ///
+    /// Without --calls, --connections and --alerts, a table of calls and alerts goes to stdout; as
+    /// JSON lines they come with --calls - and --alerts -. The summary goes to stderr. Output files
+    /// are overwritten. Files and Kafka in the config are left alone unless --publish is given.
     ///
     /// Options that select, such as --key and --host, say which calls, connections and alerts are
     /// shown, written and summed up. Of each kind any, of all kinds every must fit. Detection still
@@ -81,10 +85,11 @@ pub enum Command {
     #[command(after_help = "Examples:
   keywatch replay capture.pcap
   keywatch replay --key k_1f2e3d4c --since +10m --until +20m capture.pcap
-  keywatch replay --extract f_0123456789abcdef --out flow.pcapng capture.pcap
-  keywatch replay --port 8080 --calls - monday.pcap tuesday.pcap | jq .request
-  zcat capture.pcap.gz | keywatch replay --alerts alerts.jsonl -")]
-    Replay(ReplayArgs),
+  keywatch replay --port 8080 --calls - monday.pcapng.gz tuesday.pcapng.gz | jq .request
+  keywatch replay --alerts alerts.jsonl /var/captures
+  find /var/captures -newer last-run -name '*.pcap*' | sort | keywatch replay --files-from -
+  keywatch replay --extract f_0123456789abcdef --out flow.pcapng capture.pcap")]
+    Replay(Box<ReplayArgs>),
 
     /// Check whether this host is ready for `keywatch run`
     ///
@@ -237,9 +242,17 @@ pub struct RecordArgs {
 /// Arguments of `replay`.
 #[derive(Debug, Default, Args)]
 pub struct ReplayArgs {
-    /// Captures, in order (`-`: stdin)
-    #[arg(value_name = "FILE", required = true, value_hint = ValueHint::FilePath)]
+    /// Captures or folders of them, in order (`-`: stdin)
+    #[arg(
+        value_name = "FILE",
+        required_unless_present = "files_from",
+        value_hint = ValueHint::AnyPath
+    )]
     pub files: Vec<PathBuf>,
+
+    /// After these, read those named in LIST (`-`: stdin), one path a line
+    #[arg(long, value_name = "LIST", value_hint = ValueHint::FilePath)]
+    pub files_from: Option<PathBuf>,
 
     /// Shared with `run`.
     #[command(flatten)]

@@ -12,6 +12,7 @@ use crate::capture::Health;
 use crate::fault::tell;
 use crate::live::{self, Listener};
 use crate::record::Recorder;
+use crate::replay::reading::Taker;
 use crate::selection::Selection;
 use crate::sinks::{Sink, Sinks};
 use crate::summary::Summary;
@@ -206,6 +207,24 @@ impl Listener for Driver {
 
     fn health(&mut self, health: Health) {
         self.summary.capture = Some(health);
+    }
+}
+
+impl Taker for Driver {
+    fn input(&mut self, input: Input<'_>) -> ControlFlow<()> {
+        Driver::handle(self, input)
+    }
+
+    fn impairment(&mut self, time: EventTime, what: &Impairment) {
+        Driver::impairment(self, time, what);
+    }
+
+    fn ports(&mut self, ports: &[u16]) {
+        self.add_server_ports(ports);
+    }
+
+    fn calls(&self) -> u64 {
+        self.decoder.counters().calls
     }
 }
 

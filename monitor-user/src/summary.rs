@@ -140,13 +140,15 @@ impl Summary {
         let severities = SEVERITIES.iter().map(|(_, name)| *name).zip(self.severities);
         list(&mut text, "alerts", severities);
         if let Some(tally) = &self.replayed {
-            let skipped = [
-                ("not TCP", tally.not_tcp),
-                ("of other ports", self.other_ports),
-                ("fragments", tally.fragments),
-                ("malformed", tally.malformed),
-            ];
-            list(&mut text, "packets", [("read", tally.packets)].into_iter().chain(skipped));
+            list(&mut text, "files", tally.files().into_iter());
+            let of_other_ports = ("of other ports", self.other_ports);
+            list(&mut text, "packets", tally.packets().into_iter().chain([of_other_ports]));
+            list(&mut text, "fragmented packets", tally.reassembly().into_iter());
+            list(&mut text, "tunnels taken off", tally.tunnels().into_iter());
+            for (number, packets) in &tally.unread_links {
+                let packets = [("packets", *packets)].into_iter();
+                list(&mut text, &format!("link type {number} is not read"), packets);
+            }
         }
         if let Some(health) = &self.capture {
             let seen = [

@@ -267,8 +267,8 @@ fn a_bad_capture_does_not_stop_the_others() {
     for line in [
         &format!("cannot replay: cut.pcap: the capture is cut off in packet 8 at byte {offset}")
             as &str,
-        "cannot replay: garbage.pcap: not a pcap file (it begins with [74, 68, 69, 73]); record one with tcpdump -w",
-        "cannot replay: new.pcapng: pcapng is not read yet; convert with: editcap -F pcap IN OUT",
+        "cannot replay: garbage.pcap: not a pcap or pcapng file (it begins with [74, 68, 69, 73]); record one with tcpdump -w",
+        "cannot replay: new.pcapng: the capture is cut off in block 1 at byte 0",
         "cannot replay: empty.pcap: the file ends within its header, after 0 bytes",
         "cannot replay: none.pcap: cannot read at byte 0: No such file or directory (os error 2)",
     ] {

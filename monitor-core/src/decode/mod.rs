@@ -42,8 +42,8 @@ pub struct Decoder {
 /// What is known of a flow's identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// Its id, which stays.
-    As(FlowId),
+    /// Its id, which stays, and its client.
+    As(FlowId, Endpoint),
     /// It is not clear yet which end is the client, or where it begins.
     NotYet,
 }
@@ -142,8 +142,9 @@ impl Decoder {
     /// The flow that is known between two ends at present, whichever of them is the client.
     pub fn flow_between(&mut self, ends: [Endpoint; 2], scope: u64) -> Option<Known> {
         let slot = self.table.find(&PairKey::new(ends[0], ends[1], scope).0)?;
-        let id = self.table.at(slot)?.flow.ends.known_id();
-        Some(id.map_or(Known::NotYet, Known::As))
+        let ends = &self.table.at(slot)?.flow.ends;
+        let known = ends.known_id().zip(ends.client());
+        Some(known.map_or(Known::NotYet, |(id, client)| Known::As(id, ends.key().endpoint(client))))
     }
 
     /// What happened so far.

@@ -402,7 +402,7 @@ mod tests {
                 Some(80),
                 "20:00:00.123 203.0.113.9:51512   GET     200    api.example.com… [gap,midstream]",
             ),
-            (Some(50), "20:00:00.123 GET     200    api.e… [gap,midstream]"),
+            (Some(50), "20:00:00.123 GET     200    api.exa… [gap,midstre…"),
             (Some(10), "20:00:00.…"),
         ] {
             let lines = table(width, std::slice::from_ref(&call));

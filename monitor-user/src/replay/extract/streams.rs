@@ -20,7 +20,6 @@ const HOLES_SHOWN: usize = 4;
 pub(super) struct Streams {
     /// The client's, then the server's.
     ends: [Stream; 2],
-    client: Option<Endpoint>,
 }
 
 struct Stream {
@@ -53,27 +52,19 @@ impl Streams {
             let (first, runs) = (None, BTreeMap::new());
             Ok(Stream { name, file, first, runs, end: 0, left_out: 0 })
         };
-        Ok(Streams { ends: [open("client.bin")?, open("server.bin")?], client: None })
+        Ok(Streams { ends: [open("client.bin")?, open("server.bin")?] })
     }
 
     /// Takes an input of the connection.
-    pub(super) fn take(&mut self, input: &Input<'_>) -> Result<()> {
+    pub(super) fn take(&mut self, input: &Input<'_>, client: Endpoint) -> Result<()> {
         match input {
             Input::Segment(segment) => {
                 let syn = segment.flags.contains(TcpFlags::SYN);
-                let server = |flags: TcpFlags| flags.contains(TcpFlags::ACK);
-                if syn && self.client.is_none() {
-                    let client =
-                        if server(segment.flags) { segment.target } else { segment.source };
-                    self.client = Some(client);
-                }
-                let client = *self.client.get_or_insert_with(|| segment.source);
                 let seq = segment.seq.wrapping_add(u32::from(syn));
                 let stream = &mut self.ends[usize::from(segment.source != client)];
                 stream.put(seq, segment.payload, segment.missing)
             }
             Input::Open(open) => {
-                self.client = Some(open.flow.client);
                 let [client, server] = &mut self.ends;
                 client.first.get_or_insert(open.client_next);
                 server.first.get_or_insert(open.server_next);
