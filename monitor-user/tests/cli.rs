@@ -10,6 +10,9 @@ use etherparse::PacketBuilder;
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[path = "cli/seeing.rs"]
+mod seeing;
+
 struct Sandbox {
     dir: TempDir,
 }
@@ -77,6 +80,15 @@ impl Outcome {
 fn exchange(client_port: u16, server_port: u16) -> Vec<Vec<u8>> {
     let request = b"GET /api/v3/time HTTP/1.1\r\nHost: api.example.com\r\n\r\n";
     let response = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+    exchange_of(client_port, server_port, request, response)
+}
+
+fn exchange_of(
+    client_port: u16,
+    server_port: u16,
+    request: &[u8],
+    response: &[u8],
+) -> Vec<Vec<u8>> {
     let (client, server) = ([192, 0, 2, 1], [198, 51, 100, 2]);
     let up = |seq: u32, ack: Option<u32>, syn: bool, fin: bool, payload: &[u8]| {
         let mut step = PacketBuilder::ethernet2([1; 6], [2; 6]).ipv4(client, server, 64).tcp(
