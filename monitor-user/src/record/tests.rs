@@ -337,3 +337,56 @@ fn a_full_disk_is_told_with_its_name() {
     let error = format!("{:#}", recorder.flush().unwrap_err());
     assert_eq!(error, "/dev/full: No space left on device (os error 28)");
 }
+
+/// A decoder and an engine that take whatever a file says.
+fn decode(bytes: &[u8]) {
+    use monitor_core::decode::Decoder;
+    use monitor_core::engine::{Engine, Settings};
+    use monitor_core::identity::{Identifier, Secret};
+    let identifier = Identifier::new(Secret::new([7; 32]));
+    let decoder = Decoder::new(monitor_core::limits::Limits::default(), identifier, &[]);
+    let sinks = crate::sinks::Sinks::new(Vec::new(), crate::sinks::OnFailure::Stop);
+    let engine = Engine::new(Settings::default());
+    let driver = RefCell::new(crate::driver::Driver::new(decoder, engine, sinks));
+    let mut recording = Recording::default();
+    let asides = RefCell::new(Vec::new());
+    let tell = || {
+        for aside in asides.borrow_mut().drain(..) {
+            match aside {
+                Aside::Impairment(time, what) => driver.borrow_mut().impairment(time, &what),
+                Aside::Ports(ports) => driver.borrow_mut().add_server_ports(&ports),
+            }
+        }
+    };
+    let recall: &mut Recall<'_> = &mut |packet| recording.recall(packet, &mut asides.borrow_mut());
+    let mut each = |input: Input<'_>| {
+        tell();
+        driver.borrow_mut().handle(input)
+    };
+    // A fault is what damage gives.
+    let _ = Captures::default().read(bytes, &mut Tally::default(), recall, &mut each);
+    tell();
+    driver.borrow_mut().finish();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_recording_makes_the_decoder_panic(
+        steps in steps(),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.pcapng");
+        let rotation = Rotation::default();
+        let mut recorder = Recorder::create(&path, rotation, false, 9, &PORTS).unwrap();
+        record(&mut recorder, &steps);
+        let mut bytes = std::fs::read(&path).unwrap();
+        for (place, value) in damage {
+            let place = place.index(bytes.len());
+            bytes[place] ^= value;
+        }
+        decode(&bytes);
+    }
+}
