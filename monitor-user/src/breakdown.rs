@@ -67,7 +67,6 @@ impl Latency {
 
 /// Counts of calls and connections.
 pub(crate) struct Breakdown {
-    latency: Latency,
     /// Calls and latency of each [`Protocol`].
     protocols: [(u64, Option<Box<Latency>>); Protocol::ALL.len()],
     operations: [u64; Operation::ALL.len()],
@@ -85,7 +84,6 @@ pub(crate) struct Breakdown {
 impl Default for Breakdown {
     fn default() -> Breakdown {
         Breakdown {
-            latency: Latency::default(),
             protocols: Default::default(),
             operations: Default::default(),
             statuses: Box::new([0; STATUSES]),
@@ -105,7 +103,6 @@ impl Breakdown {
         let (calls, latency) = &mut self.protocols[call.protocol as usize];
         *calls += 1;
         if let Some(latency_us) = call.latency_us {
-            self.latency.record(latency_us);
             latency.get_or_insert_default().record(latency_us);
         }
         self.operations[call.op as usize] += 1;
@@ -159,10 +156,10 @@ impl Breakdown {
             "missing_bytes": self.missing_bytes,
         });
         [
-            ("latency_us", self.latency.json()),
+            ("latency_us", self.latency().json()),
             ("protocols", protocols.into()),
             ("hosts", counts(self.hosts())),
-            ("hosts_beyond_limit", self.hosts.beyond.into()),
+            ("hosts_beyond_limit", self.hosts.settled().beyond.into()),
             ("statuses", counts(self.statuses())),
             ("operations", counts(self.operations())),
             ("anomalies", counts(self.anomalies())),
@@ -176,7 +173,7 @@ impl Breakdown {
     /// For people: lines of a name and what there is to say, without what is zero.
     pub(crate) fn lines(&self) -> Vec<(&'static str, String)> {
         let mut lines = Vec::new();
-        if let Some(latency) = self.latency.text() {
+        if let Some(latency) = self.latency().text() {
             lines.push(("latency", latency));
         }
         let spoken: Vec<_> = self.protocols().collect();
@@ -207,6 +204,18 @@ impl Breakdown {
         lines
     }
 
+    /// Of all protocols together.
+    fn latency(&self) -> Latency {
+        let mut all = Latency::default();
+        for (_, latency) in &self.protocols {
+            if let Some(Latency(histogram)) = latency.as_deref() {
+                // All have the same bounds: it cannot fail.
+                let _ = all.0.add(histogram);
+            }
+        }
+        all
+    }
+
     fn protocols(&self) -> impl Iterator<Item = (Protocol, u64, Option<&Latency>)> {
         let all = Protocol::ALL.iter().zip(&self.protocols);
         all.filter(|(_, (calls, _))| *calls > 0)
@@ -214,8 +223,8 @@ impl Breakdown {
     }
 
     fn hosts(&self) -> Vec<(String, u64)> {
-        let hosts = self.hosts.counts.iter();
-        sorted(hosts.map(|(host, count)| (host.to_string(), *count)).collect())
+        let Hosts { counts, .. } = self.hosts.settled();
+        sorted(counts.iter().map(|(host, count)| (host.to_string(), *count)).collect())
     }
 
     fn statuses(&self) -> Vec<(String, u64)> {
@@ -269,17 +278,41 @@ struct Hosts {
     counts: HashMap<CompactString, u64, foldhash::fast::RandomState>,
     /// Calls to hosts that came when there were too many.
     beyond: u64,
+    /// The host of the last call, and its calls that are not in `counts` yet: most connections have
+    /// one host alone.
+    last: (CompactString, u64),
 }
 
 impl Hosts {
     fn count(&mut self, host: &CompactString) {
-        if let Some(count) = self.counts.get_mut(host) {
-            *count += 1;
-        } else if self.counts.len() < HOSTS_MAX {
-            self.counts.insert(host.clone(), 1);
-        } else {
-            self.beyond += 1;
+        let (last, calls) = &mut self.last;
+        if last == host {
+            *calls += 1;
+            return;
         }
+        let before = std::mem::replace(&mut self.last, (host.clone(), 1));
+        self.add(before);
+    }
+
+    fn add(&mut self, (host, calls): (CompactString, u64)) {
+        if calls == 0 {
+            return;
+        }
+        if let Some(count) = self.counts.get_mut(&host) {
+            *count += calls;
+        } else if self.counts.len() < HOSTS_MAX {
+            self.counts.insert(host, calls);
+        } else {
+            self.beyond += calls;
+        }
+    }
+
+    /// Nothing is left out of `counts` and `beyond`.
+    fn settled(&self) -> Hosts {
+        let mut settled =
+            Hosts { counts: self.counts.clone(), beyond: self.beyond, last: Default::default() };
+        settled.add(self.last.clone());
+        settled
     }
 }
 
@@ -316,6 +349,7 @@ mod tests {
             hosts.count(&CompactString::from(format!("{number}.example.com")));
         }
         hosts.count(&"0.example.com".into());
+        let hosts = hosts.settled();
         assert_eq!((hosts.counts.len(), hosts.beyond), (HOSTS_MAX, 3));
         assert_eq!(hosts.counts["0.example.com"], 2);
     }
