@@ -6,6 +6,7 @@ mod counters;
 mod flow;
 mod handshake;
 mod http1;
+pub mod http2;
 mod sniff;
 
 use std::collections::{BTreeSet, VecDeque};
