@@ -3,6 +3,7 @@
 mod context;
 mod conversation;
 mod counters;
+mod early;
 mod flow;
 mod handshake;
 mod http1;
