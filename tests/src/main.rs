@@ -6,8 +6,10 @@
 
 mod cases;
 mod cli;
+mod fuzz;
 mod live;
 mod replay;
+mod seeds;
 
 use std::process::ExitCode;
 
@@ -19,6 +21,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(2);
     let mut trials = cases::trials();
     trials.extend(cli::trials());
+    trials.extend(fuzz::trials());
     trials.extend(live::trials());
     libtest_mimic::run(&arguments, trials).exit_code()
 }
