@@ -329,7 +329,8 @@ mod tests {
 
     #[test]
     fn sizes_have_units_of_both_kinds() {
-        for (text, bytes) in [("7", 7), ("100MB", 100_000_000), ("1GiB", 1 << 30), ("2 KiB", 2048)] {
+        for (text, bytes) in [("7", 7), ("100MB", 100_000_000), ("1GiB", 1 << 30), ("2 KiB", 2048)]
+        {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
         for text in ["", "MB", "0", "0MB", "1.5MB", "-1", "1TB", "99999999999GiB"] {

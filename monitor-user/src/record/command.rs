@@ -44,8 +44,7 @@ pub(crate) fn record(args: &RecordArgs, config: &Config, quiet: bool) -> Result<
 
 /// Opens the recording that the arguments describe.
 pub(crate) fn recorder(path: &Path, args: &RecordingArgs, ports: &[u16]) -> Result<Recorder> {
-    let rotation =
-        Rotation { bytes: args.rotate_size, time: args.rotate_time, keep: args.keep };
+    let rotation = Rotation { bytes: args.rotate_size, time: args.rotate_time, keep: args.keep };
     Recorder::create(path, rotation, args.zstd, secret::random_seed()?, ports)
 }
 

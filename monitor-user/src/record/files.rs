@@ -249,9 +249,8 @@ impl Sequence {
     fn after_those_of(path: &Path) -> Result<Sequence> {
         let stem = Stem::of(path)?;
         let entries = std::fs::read_dir(&stem.dir)?;
-        let mut there: Vec<u64> = entries
-            .filter_map(|entry| stem.number(entry.ok()?.file_name().to_str()?))
-            .collect();
+        let mut there: Vec<u64> =
+            entries.filter_map(|entry| stem.number(entry.ok()?.file_name().to_str()?)).collect();
         there.sort_unstable();
         let last = there.last().map_or(1, |last| last.saturating_add(1));
         Ok(Sequence { dir: stem.dir.clone(), stem, last, there })

@@ -57,7 +57,8 @@ impl Flows {
         // Before the first byte the connection can be announced as it began.
         known.open.midstream |= length > 0;
         let ends = segment.flags & (TcpFlags::SYN | TcpFlags::FIN);
-        let beyond = segment.seq.wrapping_add(length as u32).wrapping_add(ends.iter().count() as u32);
+        let beyond =
+            segment.seq.wrapping_add(length as u32).wrapping_add(ends.iter().count() as u32);
         let next =
             if from_client { &mut known.open.client_next } else { &mut known.open.server_next };
         if (beyond.wrapping_sub(*next) as i32) > 0 {
@@ -108,8 +109,7 @@ impl Flows {
     ) -> Option<(&mut Known, bool)> {
         let up = FlowKey { client: source, server: target, scope };
         let from_client = self.known.contains_key(&up);
-        let flow =
-            if from_client { up } else { FlowKey { client: target, server: source, scope } };
+        let flow = if from_client { up } else { FlowKey { client: target, server: source, scope } };
         Some((self.known.get_mut(&flow)?, from_client))
     }
 }

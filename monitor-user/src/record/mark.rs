@@ -156,9 +156,9 @@ impl Mark {
                 bytes: fields.number("bytes")?,
                 events: fields.number("events")?,
             }),
-            "detached" => {
-                Mark::Impaired(Impairment::Detached { program: fields.unescaped("program")?.into() })
-            }
+            "detached" => Mark::Impaired(Impairment::Detached {
+                program: fields.unescaped("program")?.into(),
+            }),
             _ => return None,
         })
     }

@@ -126,7 +126,11 @@ impl Recorder {
             }
             Input::Owner { flow, owner } => {
                 self.turn(self.now)?;
-                self.mark(flow, Direction::ToServer, &Mark::Owner { owner: (**owner).clone(), again: false })?;
+                self.mark(
+                    flow,
+                    Direction::ToServer,
+                    &Mark::Owner { owner: (**owner).clone(), again: false },
+                )?;
                 self.flows.own(flow, owner);
             }
             Input::Lost { time, flow, direction, bytes } => {
@@ -200,7 +204,8 @@ impl Recorder {
         self.write()?;
         // Scope 0 is interface 0: that of events which belong to no connection.
         self.interface(0)?;
-        let mark = Mark::Section { recording: self.id, number: self.sections, ports: self.ports.clone() };
+        let mark =
+            Mark::Section { recording: self.id, number: self.sections, ports: self.ports.clone() };
         self.event(&mark)?;
         for known in self.flows.alive(self.now) {
             self.open(&known.open, true)?;

@@ -61,7 +61,11 @@ impl Headers {
         let body = TCP_BYTES + payload.len() + missing as usize;
         let mut header = Header::default();
         let v4 = [self.source, self.target].iter().all(|end| end.addr.starts_with(&MAPPED));
-        if v4 { self.ipv4(&mut header, body) } else { self.ipv6(&mut header, body, PROTOCOL_TCP) }
+        if v4 {
+            self.ipv4(&mut header, body)
+        } else {
+            self.ipv6(&mut header, body, PROTOCOL_TCP)
+        }
         let begin = header.length;
         header.put(&self.source.port.to_be_bytes());
         header.put(&self.target.port.to_be_bytes());

@@ -89,7 +89,11 @@ fn read_one(path: &Path, recording: &mut Recording, events: &mut Vec<String>) {
 
 fn ends(v6: bool, number: u16) -> (Endpoint, Endpoint) {
     let ip = |last| -> std::net::IpAddr {
-        if v6 { [0x2001, 0xdb8, 0, 0, 0, 0, 0, last].into() } else { [192, 0, 2, last as u8].into() }
+        if v6 {
+            [0x2001, 0xdb8, 0, 0, 0, 0, 0, last].into()
+        } else {
+            [192, 0, 2, last as u8].into()
+        }
     };
     (Endpoint::new(ip(1), 50_000 + number), Endpoint::new(ip(2), 8080))
 }
@@ -97,11 +101,37 @@ fn ends(v6: bool, number: u16) -> (Endpoint, Endpoint) {
 /// An input with what it borrows.
 #[derive(Clone, Debug)]
 enum Step {
-    Segment { v6: bool, flow: u16, up: bool, seq: u32, ack: u32, flags: u8, len: usize, missing: u32 },
-    Open { v6: bool, flow: u16, numbers: [u32; 3], midstream: bool },
-    Own { v6: bool, flow: u16, pid: u32 },
-    Lost { v6: bool, flow: u16, up: bool, bytes: u64 },
-    Close { v6: bool, flow: u16 },
+    Segment {
+        v6: bool,
+        flow: u16,
+        up: bool,
+        seq: u32,
+        ack: u32,
+        flags: u8,
+        len: usize,
+        missing: u32,
+    },
+    Open {
+        v6: bool,
+        flow: u16,
+        numbers: [u32; 3],
+        midstream: bool,
+    },
+    Own {
+        v6: bool,
+        flow: u16,
+        pid: u32,
+    },
+    Lost {
+        v6: bool,
+        flow: u16,
+        up: bool,
+        bytes: u64,
+    },
+    Close {
+        v6: bool,
+        flow: u16,
+    },
     Secrets(Vec<u8>),
     Tick,
     Impaired(u64),
@@ -247,7 +277,8 @@ fn two_files(dir: &Path) -> (Vec<String>, Vec<PathBuf>) {
         (1, Step::Close { v6: false, flow: 3 }),
         (10_000_000_000, segment(true, 111, 10)),
     ];
-    let rotation = Rotation { time: Some(std::time::Duration::from_secs(5)), ..Rotation::default() };
+    let rotation =
+        Rotation { time: Some(std::time::Duration::from_secs(5)), ..Rotation::default() };
     let path = dir.join("a.pcapng");
     let mut recorder = Recorder::create(&path, rotation, false, 9, &PORTS).unwrap();
     let said = record(&mut recorder, &steps);
@@ -263,7 +294,9 @@ fn a_later_file_announces_what_is_open() {
     let alone = read(&files[1..]);
     // Connections 1 and 2 with the numbers they have come to, the owner, and what followed.
     assert_eq!(alone.len(), 4, "{alone:#?}");
-    assert!(alone[0].contains("client_isn: 100, client_next: 111, server_next: 921, midstream: true"));
+    assert!(
+        alone[0].contains("client_isn: 100, client_next: 111, server_next: 921, midstream: true")
+    );
     assert!(alone[1].contains("pid: 7"));
     assert!(alone[2].contains("client_next: 101, server_next: 901, midstream: false"));
     assert_eq!(alone[3], said[7]);
@@ -287,7 +320,9 @@ fn checksums_and_lengths_are_those_of_the_rfcs() {
                     assert_eq!(ip.calc_header_checksum(), ip.header_checksum);
                     tcp.calc_checksum_ipv4(&ip, payload).unwrap()
                 }
-                etherparse::NetHeaders::Ipv6(ip, _) => tcp.calc_checksum_ipv6(&ip, payload).unwrap(),
+                etherparse::NetHeaders::Ipv6(ip, _) => {
+                    tcp.calc_checksum_ipv6(&ip, payload).unwrap()
+                }
                 other => panic!("{other:?}"),
             };
             assert_eq!(tcp.checksum, expected, "{v6} {payload:?}");
