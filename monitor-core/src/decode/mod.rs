@@ -3,9 +3,11 @@
 mod context;
 mod conversation;
 mod counters;
+mod early;
 mod flow;
 mod handshake;
 mod http1;
+pub mod http2;
 mod sniff;
 
 use std::collections::{BTreeSet, VecDeque};
