@@ -88,6 +88,7 @@ impl Link {
 const FAMILIES: [u32; 5] = [2, 10, 24, 28, 30];
 
 /// Takes the header of a link off.
+#[inline]
 pub(super) fn network(link: Link, packet: &[u8]) -> Result<(Layer, &[u8]), Skipped> {
     let then = |layer, header_bytes| after(packet, header_bytes).map(|rest| (layer, rest));
     match link {

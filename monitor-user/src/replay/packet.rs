@@ -94,6 +94,10 @@ pub(super) fn find<'a>(
             Layer::Ppp => link::ppp(bytes)?,
             Layer::Mpls => tunnel::mpls(bytes, tunnels)?,
             Layer::Ip => match in_ip(bytes)? {
+                // What nearly every packet is goes no further round.
+                Carried::Layer(Layer::Transport { ends, protocol: TCP, sent }, body) => {
+                    return tcp(time, ends, body, sent, missing).map(Found::Segment);
+                }
                 Carried::Layer(inner, body) => {
                     if let Layer::Transport { sent: Some(sent), .. } = inner {
                         missing = u32::try_from(sent - body.len()).unwrap_or(u32::MAX);
@@ -134,6 +138,7 @@ const MOBILITY: u8 = 135;
 const HIP: u8 = 139;
 const SHIM6: u8 = 140;
 
+#[inline(always)]
 fn in_ip(bytes: &[u8]) -> Result<Carried<'_>, Skipped> {
     match bytes.first().map(|byte| byte >> 4) {
         Some(4) => in_ipv4(bytes),
@@ -143,6 +148,7 @@ fn in_ip(bytes: &[u8]) -> Result<Carried<'_>, Skipped> {
     }
 }
 
+#[inline(always)]
 fn in_ipv4(packet: &[u8]) -> Result<Carried<'_>, Skipped> {
     let header = Ipv4HeaderSlice::from_slice(packet).map_err(|_| Skipped::Malformed)?;
     let header_bytes = header.slice().len();
@@ -169,6 +175,7 @@ fn in_ipv4(packet: &[u8]) -> Result<Carried<'_>, Skipped> {
     Ok(Carried::Layer(Layer::Transport { ends, protocol, sent }, body))
 }
 
+#[inline(always)]
 fn in_ipv6(packet: &[u8]) -> Result<Carried<'_>, Skipped> {
     let header = Ipv6HeaderSlice::from_slice(packet).map_err(|_| Skipped::Malformed)?;
     let body = packet.get(header.slice().len()..).ok_or(Skipped::Malformed)?;
@@ -259,6 +266,7 @@ pub(super) fn after(bytes: &[u8], header_bytes: usize) -> Result<&[u8], Skipped>
 }
 
 /// `sent`: bytes of header and payload as the IP header has them.
+#[inline(always)]
 fn tcp(
     time: EventTime,
     [source, target]: [IpAddr; 2],

@@ -9,7 +9,7 @@ use pcap_parser::{
     Block, CB_MAGIC, DCB_MAGIC, DSB_MAGIC, EPB_MAGIC, EnhancedPacketBlock, IDB_MAGIC, ISB_MAGIC,
     InterfaceDescriptionBlock, NRB_MAGIC, OptionCode, PcapNGOption, SHB_MAGIC, SPB_MAGIC,
     SecretsType, SectionHeaderBlock, SimplePacketBlock, parse_block_be, parse_block_le,
-    parse_option_be, parse_option_le,
+    parse_enhancedpacketblock_be, parse_enhancedpacketblock_le, parse_option_be, parse_option_le,
 };
 
 use super::dissect::{self, Captured, Dissector};
@@ -215,17 +215,24 @@ impl Section {
             tally.blocks.obsolete_packet += 1;
             return Some(self.packet(&packet, dissector, tally, recall, each));
         }
+        if kind == EPB_MAGIC {
+            // The usual block has a way of its own: it is what a file consists of.
+            let parse = if self.big_endian {
+                parse_enhancedpacketblock_be
+            } else {
+                parse_enhancedpacketblock_le
+            };
+            let (_, block) = parse(bytes).ok()?;
+            let packet = self.enhanced(&block)?;
+            tally.blocks.enhanced_packet += 1;
+            return Some(self.packet(&packet, dissector, tally, recall, each));
+        }
         let parsed = if self.big_endian { parse_block_be(bytes) } else { parse_block_le(bytes) };
         let Ok((_, parsed)) = parsed else {
             self.broken(kind);
             return None;
         };
         match parsed {
-            Block::EnhancedPacket(block) => {
-                let packet = self.enhanced(&block)?;
-                tally.blocks.enhanced_packet += 1;
-                return Some(self.packet(&packet, dissector, tally, recall, each));
-            }
             Block::SimplePacket(block) => {
                 let packet = self.simple(&block)?;
                 tally.blocks.simple_packet += 1;
@@ -248,7 +255,8 @@ impl Section {
                     return Some(each(Input::Secrets(secrets)));
                 }
             }
-            Block::NameResolution(_)
+            Block::EnhancedPacket(_)
+            | Block::NameResolution(_)
             | Block::InterfaceStatistics(_)
             | Block::SystemdJournalExport(_)
             | Block::ProcessInformation(_)
@@ -414,6 +422,9 @@ impl Interface {
 
     fn time(&self, high: u32, low: u32) -> EventTime {
         let ns = self.units.nanoseconds(u64::from(high) << 32 | u64::from(low));
+        if self.offset_secs == 0 {
+            return EventTime(ns);
+        }
         let offset = i128::from(self.offset_secs) * 1_000_000_000;
         let time = (i128::from(ns) + offset).clamp(0, i128::from(u64::MAX));
         EventTime(u64::try_from(time).unwrap_or(u64::MAX))
