@@ -60,7 +60,8 @@ pub enum Command {
     #[command(after_help = "Examples:
   keywatch replay capture.pcap
   keywatch replay --port 8080 --calls - monday.pcap tuesday.pcap | jq .request
-  zcat capture.pcap.gz | keywatch replay --alerts alerts.jsonl -")]
+  zcat capture.pcap.gz | keywatch replay --alerts alerts.jsonl -
+  keywatch replay --keylog keys.log --calls - capture.pcap")]
     Replay(ReplayArgs),
 
     /// Check whether this host is ready for `keywatch run`
@@ -159,6 +160,10 @@ pub struct ReplayArgs {
     /// Shared with `run`.
     #[command(flatten)]
     pub common: CommonArgs,
+
+    /// Decrypt TLS with the secrets in FILE, an NSS key log (SSLKEYLOGFILE); repeatable
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub keylog: Vec<PathBuf>,
 
     /// Send calls and alerts to the config's Kafka too
     #[arg(long)]

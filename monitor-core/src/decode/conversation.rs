@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::http1;
 use super::sniff::{Look, Sniff};
+use super::tls;
 use crate::call::{Anomalies, Protocol};
 use crate::connection::Connection;
 use crate::input::Direction;
@@ -11,6 +12,8 @@ use crate::time::EventTime;
 /// A protocol that is spoken, with its state.
 pub(super) enum Conversation {
     Http1(Box<http1::Connection>),
+    /// With what is spoken inside.
+    Tls(Box<tls::Connection>),
     /// Not known yet, between a client and a server that are: inside a tunnel.
     Unknown(Sniff),
     /// Nothing that is decoded.
@@ -52,10 +55,10 @@ impl Conversation {
             Look::Other if midstream => {
                 Conversation::Http1(Box::new(http1::Connection::new(midstream)))
             }
-            Look::Tls => {
+            Look::Tls(_) => {
                 cx.counters.tls_flows += 1;
                 cx.ends.secure(None, None);
-                return Conversation::Other;
+                Conversation::Tls(Box::default())
             }
             Look::Other => {
                 cx.counters.flows_not_http += 1;
@@ -87,6 +90,10 @@ impl Conversation {
     ) {
         let switch = match self {
             Conversation::Http1(connection) => connection.data(direction, time, chunk, cx),
+            Conversation::Tls(connection) => {
+                connection.data(direction, time, chunk, cx);
+                None
+            }
             Conversation::Unknown(sniff) => {
                 let side = direction as usize;
                 let Some(look) = sniff.look(side, time, chunk) else { return };
@@ -116,6 +123,7 @@ impl Conversation {
     ) {
         match self {
             Conversation::Http1(connection) => connection.gap(direction, time, bytes, cx),
+            Conversation::Tls(connection) => connection.gap(direction, time, bytes, cx),
             Conversation::Unknown(sniff) => sniff.gap(direction as usize, bytes),
             Conversation::Other => {}
         }
@@ -125,6 +133,7 @@ impl Conversation {
     pub(super) fn note(&mut self, direction: Direction, what: Anomalies) {
         match self {
             Conversation::Http1(connection) => connection.note(direction, what),
+            Conversation::Tls(connection) => connection.note(direction, what),
             Conversation::Unknown(_) | Conversation::Other => {}
         }
     }
@@ -133,6 +142,7 @@ impl Conversation {
     pub(super) fn end(&mut self, direction: Direction, cx: &mut Context<'_>) {
         match self {
             Conversation::Http1(connection) => connection.end(direction, cx),
+            Conversation::Tls(connection) => connection.end(direction, cx),
             Conversation::Unknown(_) | Conversation::Other => {}
         }
     }
@@ -141,6 +151,7 @@ impl Conversation {
     pub(super) fn abort(&mut self, why: Anomalies, cx: &mut Context<'_>) {
         match self {
             Conversation::Http1(connection) => connection.abort(why, cx),
+            Conversation::Tls(connection) => connection.abort(why, cx),
             Conversation::Unknown(_) | Conversation::Other => {}
         }
     }
@@ -149,6 +160,7 @@ impl Conversation {
     pub(super) fn is_over(&self) -> bool {
         match self {
             Conversation::Http1(_) | Conversation::Unknown(_) => false,
+            Conversation::Tls(connection) => connection.is_over(),
             Conversation::Other => true,
         }
     }
@@ -157,6 +169,7 @@ impl Conversation {
     pub(super) fn describe(&self, record: &mut Connection) {
         match self {
             Conversation::Http1(_) => record.protocol = Some(Protocol::Http11),
+            Conversation::Tls(connection) => connection.describe(record),
             Conversation::Unknown(_) | Conversation::Other => {}
         }
     }
@@ -167,6 +180,7 @@ impl Conversation {
             Conversation::Http1(connection) => {
                 size_of::<http1::Connection>() + connection.held_bytes()
             }
+            Conversation::Tls(connection) => size_of::<tls::Connection>() + connection.held_bytes(),
             Conversation::Unknown(_) | Conversation::Other => 0,
         }
     }

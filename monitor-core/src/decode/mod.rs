@@ -7,6 +7,7 @@ mod flow;
 mod handshake;
 mod http1;
 mod sniff;
+mod tls;
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -14,6 +15,7 @@ use self::context::Shell;
 pub use self::counters::Counters;
 use self::flow::{FlowState, Life};
 use self::handshake::Handshake;
+use self::tls::Secrets;
 use crate::call::{Anomalies, ApiCall};
 use crate::connection::Connection;
 use crate::flows::key::{PairKey, Side};
@@ -27,6 +29,7 @@ use crate::time::EventTime;
 pub struct Decoder {
     limits: Limits,
     identifier: Identifier,
+    secrets: Secrets,
     server_ports: Box<[u16]>,
     counters: Counters,
     calls: VecDeque<ApiCall>,
@@ -55,6 +58,7 @@ impl Decoder {
         Decoder {
             limits,
             identifier,
+            secrets: Secrets::default(),
             server_ports: server_ports.into(),
             counters: Counters::default(),
             calls: VecDeque::new(),
@@ -98,7 +102,10 @@ impl Decoder {
                     self.remove(slot, Anomalies::empty());
                 }
             }
-            Input::Secrets(_) => {}
+            Input::Secrets(lines) => {
+                let max = self.limits.tls_secrets_max;
+                self.secrets.read(lines, max, &mut self.counters);
+            }
             Input::Tick(time) => self.pass(time),
         }
         self.keep_bounds();
@@ -262,6 +269,7 @@ impl Decoder {
         let mut shell = Shell {
             limits: &self.limits,
             identifier: &self.identifier,
+            secrets: &self.secrets,
             counters: &mut self.counters,
             calls: &mut self.calls,
             connections: &mut self.connections,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use monitor_core::input::Input;
 
-use super::{Fault, Tally, read};
+use super::{Fault, Tally, keylog, read};
 use crate::cli::ReplayArgs;
 use crate::commands::{self, Outputs};
 use crate::config::Config;
@@ -42,10 +42,14 @@ pub(crate) fn replay(args: &ReplayArgs, config: &Config, quiet: bool) -> Result<
         opening: jsonl::Opening::Truncate,
         on_failure: OnFailure::Stop,
     };
-    refuse_overwriting(&args.files, &outputs)?;
+    let inputs: Vec<PathBuf> = args.files.iter().chain(&args.keylog).cloned().collect();
+    refuse_overwriting(&inputs, &outputs)?;
     let mut driver = commands::driver(&args.common, config, &ports, &outputs)?;
     if args.publish {
         commands::add_kafka(&mut driver, config, WhenFull::Wait)?;
+    }
+    for path in &args.keylog {
+        keylog::read(path, &mut driver)?;
     }
     let mut tally = Tally::default();
     let mut all_read = true;

@@ -3,6 +3,7 @@
 pub(crate) mod command;
 #[cfg(test)]
 mod fixture;
+mod keylog;
 mod packet;
 mod pcap;
 
