@@ -1,5 +1,6 @@
 //! What a connection speaks, from the first bytes of either side.
 
+use crate::call::Anomalies;
 use crate::input::Direction;
 use crate::time::EventTime;
 
@@ -18,6 +19,7 @@ struct Start {
     count: usize,
     time: EventTime,
     missing_bytes: u64,
+    notes: Anomalies,
 }
 
 /// What first bytes look like.
@@ -67,7 +69,17 @@ impl Sniff {
     pub(super) fn gap(&mut self, side: usize, bytes: u64) {
         let start = &mut self.sides[side];
         let missing_bytes = start.missing_bytes.saturating_add(bytes);
-        *start = Start { missing_bytes, ..Start::default() };
+        *start = Start { missing_bytes, notes: start.notes, ..Start::default() };
+    }
+
+    /// Something is odd about the first message of one side.
+    pub(super) fn note(&mut self, side: usize, what: Anomalies) {
+        self.sides[side].notes |= what;
+    }
+
+    /// What is.
+    pub(super) fn notes(&self, side: usize) -> Anomalies {
+        self.sides[side].notes
     }
 
     /// Bytes of one side that were missing.

@@ -6,6 +6,7 @@ mod fixture;
 mod keylog;
 mod packet;
 mod pcap;
+pub(crate) mod recording;
 
 pub use packet::Link;
 pub use pcap::{Fault, Tally, read};

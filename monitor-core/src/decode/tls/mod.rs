@@ -538,6 +538,7 @@ impl Connection {
                 chunks.push((time, bytes));
             }
             Early::Taken => {
+                self.inner();
                 self.note(Direction::ToServer, Anomalies::EARLY_DATA);
                 self.plaintext(Direction::ToServer, time, time, &bytes, cx);
             }
@@ -581,7 +582,7 @@ impl Connection {
         if bytes.is_empty() {
             return;
         }
-        let inner = self.inner.get_or_insert_with(|| Conversation::Unknown(Sniff::default()));
+        let inner = self.inner();
         let (start, rest) = bytes.split_at(usize::from(first != last));
         if !start.is_empty() {
             inner.data(direction, first, start, cx);
@@ -594,9 +595,13 @@ impl Connection {
     /// Plaintext is missing.
     fn lose(&mut self, direction: Direction, time: EventTime, bytes: u64, cx: &mut Context<'_>) {
         if bytes > 0 {
-            let inner = self.inner.get_or_insert_with(|| Conversation::Unknown(Sniff::default()));
-            inner.gap(direction, time, bytes, cx);
+            self.inner().gap(direction, time, bytes, cx);
         }
+    }
+
+    /// What is spoken inside: not known before its first bytes.
+    fn inner(&mut self) -> &mut Conversation {
+        self.inner.get_or_insert_with(|| Conversation::Unknown(Sniff::default()))
     }
 
     fn give_up(&mut self, direction: Direction, why: Sealed) {
