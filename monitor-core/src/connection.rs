@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use crate::call::{Flow, Protocol};
@@ -26,4 +27,89 @@ pub struct Connection {
     pub bytes_to_client: u64,
     /// Payload bytes that are missing, both directions.
     pub missing_bytes: u64,
+    /// What TLS said in the clear, and what else was read of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Box<Tls>>,
+}
+
+/// A TLS connection. What was not seen is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tls {
+    /// The version that is spoken; until the server has answered, none.
+    pub version: Option<CompactString>,
+    /// Cipher suite, by its name in the IANA registry.
+    pub cipher: Option<CompactString>,
+    /// Server name of the client's hello; of the front, where the hello proper is encrypted.
+    pub server_name: Option<CompactString>,
+    /// Protocol that the server took; in TLS 1.3 known only when decrypted.
+    pub alpn: Option<CompactString>,
+    /// Fingerprint of the client's hello.
+    pub ja4: Option<CompactString>,
+    /// The older fingerprint, hashed.
+    pub ja3: Option<CompactString>,
+    /// The hello proper is encrypted (ECH, or ESNI before it).
+    pub encrypted_hello: bool,
+    /// Whether the bytes within were read.
+    pub decrypted: Decrypted,
+    /// Why not, or not all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Sealed>,
+    /// Certificate of the server; in TLS 1.3 known only when decrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
+    /// Certificate of the client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<Certificate>,
+}
+
+/// How much of a TLS connection was decrypted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decrypted {
+    /// Nothing.
+    #[default]
+    No,
+    /// Some records could not be.
+    Partly,
+    /// All that was captured.
+    Yes,
+}
+
+/// Why records were not decrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sealed {
+    /// No secret of this connection is known.
+    NoKeys,
+    /// A hello was not seen.
+    NoHandshake,
+    /// The version is not one that is decrypted.
+    Version,
+    /// The cipher suite is not one that is decrypted.
+    Cipher,
+    /// Records are compressed.
+    Compression,
+    /// What should be a record is none, or the secrets do not fit.
+    DoesNotFit,
+    /// Bytes of them are missing.
+    Loss,
+}
+
+/// An X.509 certificate (RFC 5280).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Whom it is for: `C=US, O=Example, CN=www.example.com`.
+    pub subject: Option<CompactString>,
+    /// Who signed it.
+    pub issuer: Option<CompactString>,
+    /// Serial number: upper-case hexadecimal bytes with colons.
+    pub serial: Option<CompactString>,
+    /// Valid from, RFC 3339.
+    pub not_before: Option<CompactString>,
+    /// Valid until, RFC 3339.
+    pub not_after: Option<CompactString>,
+    /// SHA-1 of it: hexadecimal bytes with colons.
+    pub sha1: CompactString,
+    /// SHA-256 of it.
+    pub sha256: CompactString,
 }

@@ -36,6 +36,17 @@ pub struct Limits {
     /// Bytes held over all flows for heads, requests in flight and what is out of order; the flow
     /// used longest ago goes first. Twice what 100,000 flows with one request of 1 KiB each need.
     pub held_bytes_max: usize,
+    /// A message of a TLS handshake: OpenSSL takes certificate chains of up to 100 KiB.
+    pub tls_message_bytes_max: usize,
+    /// TLS secrets at once, the oldest go first: five each of 200,000 connections, 150 MB.
+    pub tls_secrets_max: usize,
+    /// Encrypted records in a direction for which keys may still come: a handshake has less than ten.
+    pub tls_waiting_records_max: u32,
+    /// Sequence numbers that may be tried in vain in a direction before no more is hoped for; what is
+    /// opened counts one back. A lost window of 1 MiB has at least 64 records.
+    pub tls_trials_max: u32,
+    /// Early data that waits for the server to take it: four times OpenSSL's default of 16 KiB.
+    pub tls_early_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -54,6 +65,11 @@ impl Default for Limits {
             idle_max: Duration::from_secs(300),
             closed_max: Duration::from_secs(60),
             held_bytes_max: 256 << 20,
+            tls_message_bytes_max: 128 << 10,
+            tls_secrets_max: 1 << 20,
+            tls_waiting_records_max: 64,
+            tls_trials_max: 4096,
+            tls_early_bytes_max: 64 << 10,
         }
     }
 }

@@ -88,6 +88,7 @@ pub enum Command {
   keywatch replay --port 8080 --calls - monday.pcapng.gz tuesday.pcapng.gz | jq .request
   keywatch replay --alerts alerts.jsonl /var/captures
   find /var/captures -newer last-run -name '*.pcap*' | sort | keywatch replay --files-from -
+  keywatch replay --keylog keys.log --calls - capture.pcap
   keywatch replay --extract f_0123456789abcdef --out flow.pcapng capture.pcap")]
     Replay(Box<ReplayArgs>),
 
@@ -257,6 +258,10 @@ pub struct ReplayArgs {
     /// Shared with `run`.
     #[command(flatten)]
     pub common: CommonArgs,
+
+    /// Decrypt TLS with the secrets in FILE, an NSS key log (SSLKEYLOGFILE); repeatable
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub keylog: Vec<PathBuf>,
 
     /// Send calls and alerts to the config's Kafka too
     #[arg(long)]

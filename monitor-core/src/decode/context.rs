@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Counters;
+use super::tls::Secrets;
 use crate::call::{Anomalies, ApiCall, Flow};
 use crate::connection::Connection;
 use crate::flows::identity::Ends;
@@ -14,6 +15,7 @@ use crate::limits::Limits;
 pub(super) struct Shell<'a> {
     pub(super) limits: &'a Limits,
     pub(super) identifier: &'a Identifier,
+    pub(super) secrets: &'a Secrets,
     pub(super) counters: &'a mut Counters,
     /// Where finished calls go.
     pub(super) calls: &'a mut VecDeque<ApiCall>,
@@ -25,6 +27,7 @@ pub(super) struct Shell<'a> {
 pub(super) struct Context<'a> {
     pub(super) limits: &'a Limits,
     pub(super) identifier: &'a Identifier,
+    pub(super) secrets: &'a Secrets,
     pub(super) counters: &'a mut Counters,
     calls: &'a mut VecDeque<ApiCall>,
     pub(super) ends: &'a mut Ends,
@@ -35,6 +38,7 @@ impl Shell<'_> {
         Context {
             limits: self.limits,
             identifier: self.identifier,
+            secrets: self.secrets,
             counters: self.counters,
             calls: self.calls,
             ends,

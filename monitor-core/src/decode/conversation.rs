@@ -6,6 +6,7 @@ use super::context::Context;
 use super::early::Early;
 use super::http1;
 use super::sniff::{Look, Sniff};
+use super::tls;
 use crate::call::{Anomalies, Protocol, Request};
 use crate::connection::Connection;
 use crate::identity::Identified;
@@ -15,6 +16,8 @@ use crate::time::EventTime;
 /// A protocol that is spoken, with its state.
 pub(super) enum Conversation {
     Http1(Box<http1::Connection>),
+    /// With what is spoken inside.
+    Tls(Box<tls::Connection>),
     /// Not known yet, between a client and a server that are: inside a tunnel.
     Unknown(Sniff),
     /// Nothing that is decoded.
@@ -80,10 +83,10 @@ impl Conversation {
             Look::Other if midstream => {
                 Conversation::Http1(Box::new(http1::Connection::new(midstream)))
             }
-            Look::Tls => {
+            Look::Tls(_) => {
                 cx.counters.tls_flows += 1;
                 cx.ends.secure(None, None);
-                return Conversation::Other;
+                Conversation::Tls(Box::default())
             }
             Look::Other => {
                 cx.counters.flows_not_http += 1;
@@ -100,6 +103,7 @@ impl Conversation {
         }
         for (direction, side) in directions.into_iter().zip(sides) {
             let (time, bytes) = sniff.start(side);
+            conversation.note(direction, sniff.notes(side));
             conversation.data(direction, time, bytes, cx);
         }
         conversation
@@ -130,6 +134,10 @@ impl Conversation {
     ) {
         let switch = match self {
             Conversation::Http1(connection) => connection.data(direction, time, chunk, cx),
+            Conversation::Tls(connection) => {
+                connection.data(direction, time, chunk, cx);
+                None
+            }
             Conversation::Unknown(sniff) => {
                 let side = direction as usize;
                 let Some(look) = sniff.look(side, time, chunk) else { return };
@@ -162,6 +170,7 @@ impl Conversation {
     ) {
         match self {
             Conversation::Http1(connection) => connection.gap(direction, time, bytes, cx),
+            Conversation::Tls(connection) => connection.gap(direction, time, bytes, cx),
             Conversation::Unknown(sniff) => sniff.gap(direction as usize, bytes),
             Conversation::Other => {}
         }
@@ -171,7 +180,9 @@ impl Conversation {
     pub(super) fn note(&mut self, direction: Direction, what: Anomalies) {
         match self {
             Conversation::Http1(connection) => connection.note(direction, what),
-            Conversation::Unknown(_) | Conversation::Other => {}
+            Conversation::Tls(connection) => connection.note(direction, what),
+            Conversation::Unknown(sniff) => sniff.note(direction as usize, what),
+            Conversation::Other => {}
         }
     }
 
@@ -179,6 +190,7 @@ impl Conversation {
     pub(super) fn end(&mut self, direction: Direction, cx: &mut Context<'_>) {
         match self {
             Conversation::Http1(connection) => connection.end(direction, cx),
+            Conversation::Tls(connection) => connection.end(direction, cx),
             Conversation::Unknown(_) | Conversation::Other => {}
         }
     }
@@ -187,6 +199,7 @@ impl Conversation {
     pub(super) fn abort(&mut self, why: Anomalies, cx: &mut Context<'_>) {
         match self {
             Conversation::Http1(connection) => connection.abort(why, cx),
+            Conversation::Tls(connection) => connection.abort(why, cx),
             Conversation::Unknown(_) | Conversation::Other => {}
         }
     }
@@ -195,6 +208,7 @@ impl Conversation {
     pub(super) fn is_over(&self) -> bool {
         match self {
             Conversation::Http1(_) | Conversation::Unknown(_) => false,
+            Conversation::Tls(connection) => connection.is_over(),
             Conversation::Other => true,
         }
     }
@@ -203,6 +217,7 @@ impl Conversation {
     pub(super) fn describe(&self, record: &mut Connection) {
         match self {
             Conversation::Http1(_) => record.protocol = Some(Protocol::Http11),
+            Conversation::Tls(connection) => connection.describe(record),
             Conversation::Unknown(_) | Conversation::Other => {}
         }
     }
@@ -213,6 +228,7 @@ impl Conversation {
             Conversation::Http1(connection) => {
                 size_of::<http1::Connection>() + connection.held_bytes()
             }
+            Conversation::Tls(connection) => size_of::<tls::Connection>() + connection.held_bytes(),
             Conversation::Unknown(_) | Conversation::Other => 0,
         }
     }

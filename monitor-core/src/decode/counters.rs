@@ -90,4 +90,24 @@ counters! {
     resyncs,
     /// Bytes passed over in such searches.
     skipped_bytes,
+    /// TLS secrets taken.
+    tls_secrets,
+    /// Lines of key logs that nothing is decrypted with.
+    tls_secrets_unused,
+    /// Lines of key logs that are none.
+    tls_secrets_bad,
+    /// TLS secrets dropped because there were too many.
+    tls_secrets_evicted,
+    /// TLS records decrypted.
+    tls_records_opened,
+    /// TLS records for which keys were there and did not open them, and those cut by a gap.
+    tls_records_unopened,
+    /// Times that the next TLS record had to be searched for.
+    tls_resyncs,
+    /// Directions of TLS connections given up because nothing could be opened.
+    tls_given_up,
+    /// Messages of TLS handshakes larger than the limit.
+    tls_messages_too_large,
+    /// Bytes of early data that the server did not take, or more than the limit.
+    tls_early_bytes_dropped,
 }

@@ -288,6 +288,7 @@ impl FlowState {
             bytes_to_client: bytes_of(Direction::ToClient),
             missing_bytes: account.missing_bytes,
             flow: Arc::clone(self.ends.flow()),
+            tls: None,
         };
         match spoken {
             Speaks::Known(conversation) => conversation.describe(&mut record),
@@ -358,14 +359,14 @@ impl FlowState {
         let sniff = std::mem::take(sniff);
         let key = self.ends.key();
         let client = self.ends.orient(|| match look {
-            Look::Request => side,
-            Look::Response => side.other(),
-            Look::Tls | Look::Other => key.with_higher_port(),
+            Look::Request | Look::Tls(Some(Direction::ToServer)) => side,
+            Look::Response | Look::Tls(Some(Direction::ToClient)) => side.other(),
+            Look::Tls(None) | Look::Other => key.with_higher_port(),
         });
         let fits = match look {
             Look::Request => client == side,
             Look::Response => client != side,
-            Look::Tls | Look::Other => true,
+            Look::Tls(_) | Look::Other => true,
         };
         if !fits {
             look = Look::Other;

@@ -9,6 +9,7 @@ mod handshake;
 mod http1;
 pub mod http2;
 mod sniff;
+mod tls;
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -16,6 +17,7 @@ use self::context::Shell;
 pub use self::counters::Counters;
 use self::flow::{FlowState, Life};
 use self::handshake::Handshake;
+use self::tls::Secrets;
 use crate::call::{Anomalies, ApiCall, FlowId};
 use crate::connection::Connection;
 use crate::flows::key::{PairKey, Side};
@@ -29,6 +31,7 @@ use crate::time::EventTime;
 pub struct Decoder {
     limits: Limits,
     identifier: Identifier,
+    secrets: Secrets,
     server_ports: Box<[u16]>,
     counters: Counters,
     calls: VecDeque<ApiCall>,
@@ -66,6 +69,7 @@ impl Decoder {
         Decoder {
             limits,
             identifier,
+            secrets: Secrets::default(),
             server_ports: server_ports.into(),
             counters: Counters::default(),
             calls: VecDeque::new(),
@@ -118,7 +122,10 @@ impl Decoder {
                     self.remove(slot, Anomalies::empty());
                 }
             }
-            Input::Secrets(_) => {}
+            Input::Secrets(lines) => {
+                let max = self.limits.tls_secrets_max;
+                self.secrets.read(lines, max, &mut self.counters);
+            }
             Input::Tick(time) => self.pass(time),
         }
         self.keep_bounds();
@@ -290,6 +297,7 @@ impl Decoder {
         let mut shell = Shell {
             limits: &self.limits,
             identifier: &self.identifier,
+            secrets: &self.secrets,
             counters: &mut self.counters,
             calls: &mut self.calls,
             connections: &mut self.connections,

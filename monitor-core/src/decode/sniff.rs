@@ -1,5 +1,7 @@
 //! What a connection speaks, from the first bytes of either side.
 
+use crate::call::Anomalies;
+use crate::input::Direction;
 use crate::time::EventTime;
 
 /// Bytes that decide: `OPTIONS ` and `HTTP/1.1` are eight.
@@ -17,6 +19,7 @@ struct Start {
     count: usize,
     time: EventTime,
     missing_bytes: u64,
+    notes: Anomalies,
 }
 
 /// What first bytes look like.
@@ -26,8 +29,8 @@ pub(super) enum Look {
     Request,
     /// An HTTP/1 status line.
     Response,
-    /// A TLS handshake, or a record from within a TLS connection.
-    Tls,
+    /// A TLS handshake, or a record from within a TLS connection; which way a hello goes.
+    Tls(Option<Direction>),
     /// None of these.
     Other,
 }
@@ -66,7 +69,17 @@ impl Sniff {
     pub(super) fn gap(&mut self, side: usize, bytes: u64) {
         let start = &mut self.sides[side];
         let missing_bytes = start.missing_bytes.saturating_add(bytes);
-        *start = Start { missing_bytes, ..Start::default() };
+        *start = Start { missing_bytes, notes: start.notes, ..Start::default() };
+    }
+
+    /// Something is odd about the first message of one side.
+    pub(super) fn note(&mut self, side: usize, what: Anomalies) {
+        self.sides[side].notes |= what;
+    }
+
+    /// What is.
+    pub(super) fn notes(&self, side: usize) -> Anomalies {
+        self.sides[side].notes
     }
 
     /// Bytes of one side that were missing.
@@ -81,7 +94,13 @@ fn look(start: &[u8; START_BYTES]) -> Look {
         // The HTTP/2 preface (RFC 9113, 3.4).
         b"PRI * HT" => Look::Other,
         // Content type and version of a record (RFC 8446, 5.1).
-        [0x14..=0x17, 3, 0..=4, ..] => Look::Tls,
+        [0x16, 3, 0..=4, _, _, 1, ..] => Look::Tls(Some(Direction::ToServer)),
+        [0x16, 3, 0..=4, _, _, 2, ..] => Look::Tls(Some(Direction::ToClient)),
+        [0x14..=0x17, 3, 0..=4, ..] => Look::Tls(None),
+        // A hello of SSL 2, for that or for more (RFC 5246, E.2): length, type, version.
+        [0x80..=0xff, _, 1, 3, 0..=3, ..] | [0x80..=0xff, _, 1, 0, 2, 0, ..] => {
+            Look::Tls(Some(Direction::ToServer))
+        }
         _ => {
             let method = start.iter().position(|byte| *byte == b' ').unwrap_or(START_BYTES);
             let named = start[..method].iter().all(|b| b.is_ascii_uppercase() || b"-_".contains(b));
@@ -96,12 +115,15 @@ mod tests {
 
     #[test]
     fn first_bytes_tell() {
-        let cases: [(&[u8], Look); 9] = [
+        let cases: [(&[u8], Look); 12] = [
             (b"GET / HTTP/1.1", Look::Request),
             (b"\r\n\r\nOPTIONS *", Look::Request),
             (b"PROPFIND /", Look::Request),
             (b"HTTP/1.1 200 OK", Look::Response),
-            (b"\x16\x03\x01\x02\x00\x01\x00\x01", Look::Tls),
+            (b"\x16\x03\x01\x02\x00\x01\x00\x01", Look::Tls(Some(Direction::ToServer))),
+            (b"\x16\x03\x03\x00\x5a\x02\x00\x00", Look::Tls(Some(Direction::ToClient))),
+            (b"\x17\x03\x03\x00\x5a\x02\x00\x00", Look::Tls(None)),
+            (b"\x80\x2e\x01\x03\x01\x00\x15\x00", Look::Tls(Some(Direction::ToServer))),
             (b"SSH-2.0-x", Look::Other),
             (b"8=FIX.4.4", Look::Other),
             (b"PRI * HTTP/2.0", Look::Other),

@@ -28,6 +28,7 @@ fn limits() -> Limits {
         idle_max: Duration::from_millis(5),
         closed_max: Duration::from_millis(1),
         held_bytes_max: 30_000,
+        ..Limits::default()
     }
 }
 

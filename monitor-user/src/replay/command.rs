@@ -1,7 +1,7 @@
 //! `keywatch replay`: captures in, the same records out as when they were live.
 
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -9,6 +9,7 @@ use monitor_core::decode::Decoder;
 use monitor_core::identity::{Identifier, Secret};
 
 use super::extract::Extractor;
+use super::keylog;
 use super::progress::Progress;
 use super::reading::{self, Read};
 use super::sources::{Source, Sources};
@@ -47,7 +48,7 @@ pub(crate) fn replay(args: &ReplayArgs, config: &Config, quiet: bool) -> Result<
         on_failure: OnFailure::Stop,
     };
     let sources = Sources::find(&args.files, args.files_from.as_deref())?;
-    refuse_overwriting(&sources.files, &outputs)?;
+    refuse_overwriting(&sources.files, &args.keylog, &outputs)?;
     let table = wants_table(args, &outputs)?;
     let mut driver = commands::driver(&args.common, config, &ports, &outputs)?;
     driver.select(selection);
@@ -56,6 +57,9 @@ pub(crate) fn replay(args: &ReplayArgs, config: &Config, quiet: bool) -> Result<
     }
     if args.publish {
         commands::add_kafka(&mut driver, config, WhenFull::Wait)?;
+    }
+    for path in &args.keylog {
+        keylog::read(path, &mut driver)?;
     }
     let progress = Progress::new(&sources, quiet, table && io::stdout().is_terminal());
     let Read { tally, other_ports, all_read } =
@@ -104,13 +108,14 @@ fn wants_table(args: &ReplayArgs, outputs: &Outputs) -> Result<bool> {
 const KAFKA_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// A replay would cut its own input to nothing.
-fn refuse_overwriting(sources: &[Source], outputs: &Outputs) -> Result<()> {
+fn refuse_overwriting(sources: &[Source], keylogs: &[PathBuf], outputs: &Outputs) -> Result<()> {
+    let inputs = || sources.iter().map(|source| &source.path).chain(keylogs);
     for output in [&outputs.calls, &outputs.alerts, &outputs.connections].into_iter().flatten() {
-        let same = |source: &Source| match (source.path.canonicalize(), output.canonicalize()) {
-            (Ok(file), Ok(output)) => file == output,
+        let same = |input: &PathBuf| match (input.canonicalize(), output.canonicalize()) {
+            (Ok(input), Ok(output)) => input == output,
             (Ok(_), Err(_)) | (Err(_), _) => false,
         };
-        if sources.iter().any(same) {
+        if inputs().any(same) {
             let output = output.display();
             bail!(Misuse(format!("the output is also an input: {output}: write to another file")));
         }

@@ -12,6 +12,7 @@ mod fault;
 #[cfg(test)]
 mod fixture;
 mod fragments;
+mod keylog;
 mod link;
 mod packet;
 mod pcap;
