@@ -282,7 +282,8 @@ pub struct ReplayArgs {
     /// Write one connection's traffic to --out and nothing else
     ///
     /// As pcapng when --out ends in .pcapng: its packets; else as a folder with its bytes in order,
-    /// client.bin and server.bin. Either holds traffic as it is, with every credential in it, and is
+    /// client.bin and server.bin; with the secrets of --keylog also what TLS held, client.plain.bin and
+    /// server.plain.bin. Either holds traffic as it is, with every credential in it, and is
     /// made readable for its owner alone (mode 0600).
     #[arg(long, value_name = "FLOW", requires = "out", conflicts_with_all = ["publish", "table"])]
     pub extract: Option<String>,

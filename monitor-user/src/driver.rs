@@ -61,6 +61,11 @@ impl Driver {
         self.selection = selection;
     }
 
+    /// For what goes to the Decoder alone.
+    pub(crate) fn decoder(&mut self) -> &mut Decoder {
+        &mut self.decoder
+    }
+
     /// Checks that what is written can be gone on with when rights have been given up.
     pub(crate) fn check_rights(&self) -> anyhow::Result<()> {
         self.recorder.as_ref().map_or(Ok(()), Recorder::check_rights)

@@ -4,11 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Counters;
+use super::tap::{Tap, Tapped};
 use super::tls::Secrets;
 use crate::call::{Anomalies, ApiCall, Flow};
 use crate::connection::Connection;
 use crate::flows::identity::Ends;
 use crate::identity::Identifier;
+use crate::input::Direction;
 use crate::limits::Limits;
 
 /// What all flows share.
@@ -21,6 +23,7 @@ pub(super) struct Shell<'a> {
     pub(super) calls: &'a mut VecDeque<ApiCall>,
     /// Where connections go that are over.
     pub(super) connections: &'a mut VecDeque<Connection>,
+    pub(super) tap: &'a mut Option<Tap>,
 }
 
 /// The same, for one flow.
@@ -30,6 +33,7 @@ pub(super) struct Context<'a> {
     pub(super) secrets: &'a Secrets,
     pub(super) counters: &'a mut Counters,
     calls: &'a mut VecDeque<ApiCall>,
+    tap: &'a mut Option<Tap>,
     pub(super) ends: &'a mut Ends,
 }
 
@@ -41,6 +45,7 @@ impl Shell<'_> {
             secrets: self.secrets,
             counters: self.counters,
             calls: self.calls,
+            tap: self.tap,
             ends,
         }
     }
@@ -50,6 +55,15 @@ impl Context<'_> {
     /// The connection as its calls name it.
     pub(super) fn flow(&mut self) -> Arc<Flow> {
         Arc::clone(self.ends.flow())
+    }
+
+    /// Plaintext of this flow, before it is looked at.
+    pub(super) fn tap(&mut self, direction: Direction, bytes: &[u8]) {
+        if let Some(tap) = self.tap
+            && self.ends.known_id() == Some(tap.flow)
+        {
+            tap.waiting.push_back(Tapped { direction, bytes: bytes.into() });
+        }
     }
 
     /// Gives out a finished call.

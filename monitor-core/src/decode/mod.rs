@@ -9,6 +9,7 @@ mod handshake;
 mod http1;
 pub mod http2;
 mod sniff;
+mod tap;
 mod tls;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -17,6 +18,8 @@ use self::context::Shell;
 pub use self::counters::Counters;
 use self::flow::{FlowState, Life};
 use self::handshake::Handshake;
+use self::tap::Tap;
+pub use self::tap::Tapped;
 use self::tls::Secrets;
 use crate::call::{Anomalies, ApiCall, FlowId};
 use crate::connection::Connection;
@@ -36,6 +39,7 @@ pub struct Decoder {
     counters: Counters,
     calls: VecDeque<ApiCall>,
     connections: VecDeque<Connection>,
+    tap: Option<Tap>,
     table: Table<Tracked>,
     /// Streams that wait for missing bytes, by when they stop to.
     deadlines: BTreeSet<(EventTime, Slot, Side)>,
@@ -74,6 +78,7 @@ impl Decoder {
             counters: Counters::default(),
             calls: VecDeque::new(),
             connections: VecDeque::new(),
+            tap: None,
             table: Table::new(0),
             deadlines: BTreeSet::new(),
             reorder_bytes: 0,
@@ -154,6 +159,16 @@ impl Decoder {
         let ends = &self.table.at(slot)?.flow.ends;
         let known = ends.known_id().zip(ends.client());
         Some(known.map_or(Known::NotYet, |(id, client)| Known::As(id, ends.key().endpoint(client))))
+    }
+
+    /// Asks for the plaintext inside a flow's encryption. It holds credentials, if the flow does.
+    pub fn tap(&mut self, flow: FlowId) {
+        self.tap = Some(Tap { flow, waiting: VecDeque::new() });
+    }
+
+    /// The next plaintext; to be taken after each input.
+    pub fn poll_tapped(&mut self) -> Option<Tapped> {
+        self.tap.as_mut()?.waiting.pop_front()
     }
 
     /// What happened so far.
@@ -301,6 +316,7 @@ impl Decoder {
             counters: &mut self.counters,
             calls: &mut self.calls,
             connections: &mut self.connections,
+            tap: &mut self.tap,
         };
         act(&mut tracked.flow, &mut shell);
         let flow = &tracked.flow;

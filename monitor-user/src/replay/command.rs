@@ -59,7 +59,7 @@ pub(crate) fn replay(args: &ReplayArgs, config: &Config, quiet: bool) -> Result<
         commands::add_kafka(&mut driver, config, WhenFull::Wait)?;
     }
     for path in &args.keylog {
-        keylog::read(path, &mut driver)?;
+        keylog::read(path, driver.decoder())?;
     }
     let progress = Progress::new(&sources, quiet, table && io::stdout().is_terminal());
     let Read { tally, other_ports, all_read } =
@@ -84,8 +84,11 @@ fn extract(args: &ReplayArgs, flow: &str, config: &Config, quiet: bool) -> Resul
     let sources = Sources::find(&args.files, args.files_from.as_deref())?;
     // Keys are of no interest here: no secret is made or read.
     let identifier = Identifier::new(Secret::new([0; 32]));
-    let decoder = Decoder::new((&config.limits).into(), identifier, &ports)
+    let mut decoder = Decoder::new((&config.limits).into(), identifier, &ports)
         .with_hash_seed(secret::random_seed()?);
+    for path in &args.keylog {
+        keylog::read(path, &mut decoder)?;
+    }
     let mut extractor = Extractor::create(flow, decoder, out)?;
     let progress = Progress::new(&sources, quiet, false);
     let Read { all_read, .. } = reading::read_all(&sources, &ports, progress, &mut extractor);

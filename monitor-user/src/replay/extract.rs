@@ -54,7 +54,7 @@ type Ends = ([Endpoint; 2], u64);
 
 impl Extractor {
     /// Opens the output: packets when its name ends in `.pcapng` or `.pcapng.zst`.
-    pub(super) fn create(wanted: FlowId, decoder: Decoder, out: &Path) -> Result<Extractor> {
+    pub(super) fn create(wanted: FlowId, mut decoder: Decoder, out: &Path) -> Result<Extractor> {
         let name = out.to_string_lossy();
         let output = if name.ends_with(".pcapng") || name.ends_with(".pcapng.zst") {
             let recorder = Recorder::create(out, Rotation::default(), false, wanted.0, &[])?;
@@ -62,6 +62,7 @@ impl Extractor {
         } else {
             let streams = Streams::create(out)
                 .with_context(|| format!("cannot extract to {}", out.display()))?;
+            decoder.tap(wanted);
             Output::Streams(Box::new(streams))
         };
         Ok(Extractor {
@@ -143,6 +144,11 @@ impl Extractor {
 
     /// A record may name a connection whose packets still wait.
     fn told(&mut self) -> Result<()> {
+        while let Some(tapped) = self.decoder.poll_tapped() {
+            if let Output::Streams(streams) = &mut self.output {
+                streams.plain(&tapped)?;
+            }
+        }
         while let Some(call) = self.decoder.poll_call() {
             self.calls += 1;
             self.named(&call.flow)?;

@@ -5,10 +5,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use monitor_core::decode::Decoder;
 use monitor_core::input::Input;
 use zeroize::Zeroizing;
 
-use crate::driver::Driver;
 use crate::fault::{Misuse, tell};
 
 /// The longest line that is one: label, random and secret have less than 300 bytes.
@@ -16,11 +16,11 @@ const LINE_BYTES_MAX: u64 = 4096;
 
 /// Hands every line of a key log to the Decoder. Lines that are none are counted and told of, without
 /// what they hold: it may be secret all the same.
-pub(super) fn read(path: &Path, driver: &mut Driver) -> Result<()> {
+pub(super) fn read(path: &Path, decoder: &mut Decoder) -> Result<()> {
     let doing = || format!("cannot read the key log: {}", path.display());
     let file = File::open(path).with_context(doing)?;
     let mut reader = BufReader::new(file);
-    let before = driver.counters().clone();
+    let before = decoder.counters().clone();
     let mut line = Zeroizing::new(Vec::new());
     loop {
         line.clear();
@@ -29,10 +29,9 @@ pub(super) fn read(path: &Path, driver: &mut Driver) -> Result<()> {
         {
             break;
         }
-        // Nobody stops reading because of a secret.
-        let _ = driver.handle(Input::Secrets(&line));
+        decoder.handle_input(Input::Secrets(&line));
     }
-    let after = driver.counters();
+    let after = decoder.counters();
     let read = after.tls_secrets - before.tls_secrets;
     let unused = after.tls_secrets_unused - before.tls_secrets_unused;
     let bad = after.tls_secrets_bad - before.tls_secrets_bad;

@@ -582,6 +582,7 @@ impl Connection {
         if bytes.is_empty() {
             return;
         }
+        cx.tap(direction, bytes);
         let inner = self.inner();
         let (start, rest) = bytes.split_at(usize::from(first != last));
         if !start.is_empty() {

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use monitor_core::input::{Endpoint, Input, TcpFlags};
+use monitor_core::decode::Tapped;
+use monitor_core::input::{Direction, Endpoint, Input, TcpFlags};
 
 /// A segment this far from what came before is not of this connection: the largest window that TCP
 /// can offer is 1 GiB (RFC 7323, 2.3).
@@ -20,6 +22,15 @@ const HOLES_SHOWN: usize = 4;
 pub(super) struct Streams {
     /// The client's, then the server's.
     ends: [Stream; 2],
+    dir: PathBuf,
+    /// What was inside its encryption, in order; made when there is some.
+    plain: [Option<Plain>; 2],
+}
+
+struct Plain {
+    name: &'static str,
+    file: BufWriter<File>,
+    bytes: u64,
 }
 
 struct Stream {
@@ -45,14 +56,30 @@ impl Streams {
             Ok(()) | Err(_) => {}
         }
         let open = |name| -> Result<Stream> {
-            let mut options = OpenOptions::new();
-            // Raw traffic holds credentials: for its owner alone.
-            options.write(true).create_new(true).mode(0o600);
-            let file = options.open(dir.join(name)).with_context(|| name)?;
+            let file = make(dir, name)?;
             let (first, runs) = (None, BTreeMap::new());
             Ok(Stream { name, file, first, runs, end: 0, left_out: 0 })
         };
-        Ok(Streams { ends: [open("client.bin")?, open("server.bin")?] })
+        let ends = [open("client.bin")?, open("server.bin")?];
+        Ok(Streams { ends, dir: dir.into(), plain: [None, None] })
+    }
+
+    /// Takes what the encryption held.
+    pub(super) fn plain(&mut self, tapped: &Tapped) -> Result<()> {
+        let name = match tapped.direction {
+            Direction::ToServer => "client.plain.bin",
+            Direction::ToClient => "server.plain.bin",
+        };
+        let place = &mut self.plain[tapped.direction as usize];
+        let plain = match place {
+            Some(plain) => plain,
+            None => {
+                let file = BufWriter::new(make(&self.dir, name)?);
+                place.insert(Plain { name, file, bytes: 0 })
+            }
+        };
+        plain.bytes += tapped.bytes.len() as u64;
+        plain.file.write_all(&tapped.bytes).with_context(|| name)
     }
 
     /// Takes an input of the connection.
@@ -80,13 +107,25 @@ impl Streams {
         for stream in &mut self.ends {
             stream.file.set_len(stream.end).with_context(|| stream.name)?;
         }
+        for plain in self.plain.iter_mut().flatten() {
+            plain.file.flush().with_context(|| plain.name)?;
+        }
         Ok(())
     }
 
     /// What is in each file, and what is missing.
     pub(super) fn lines(&self) -> Vec<String> {
-        self.ends.iter().map(Stream::line).collect()
+        let plain = self.plain.iter().flatten();
+        let plain = plain.map(|plain| format!("{}: {} bytes", plain.name, plain.bytes));
+        self.ends.iter().map(Stream::line).chain(plain).collect()
     }
+}
+
+/// A new file. Raw traffic holds credentials: for its owner alone.
+fn make(dir: &Path, name: &'static str) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    options.open(dir.join(name)).with_context(|| name)
 }
 
 impl Stream {
