@@ -329,6 +329,8 @@ bitflags! {
         const NOT_UTF8 = 1 << 16;
         /// Header fields or a body in a form that lenient servers take and strict ones refuse.
         const LENIENT = 1 << 17;
+        /// Urgent data, of which the receiver may have left out a byte (RFC 6093, 3.1).
+        const URGENT_DATA = 1 << 26;
     }
 }
 

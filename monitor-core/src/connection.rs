@@ -26,4 +26,11 @@ pub struct Connection {
     pub bytes_to_client: u64,
     /// Payload bytes that are missing, both directions.
     pub missing_bytes: u64,
+    /// Times that bytes came again and were not the same; the first ones counted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub overlap_conflicts: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }

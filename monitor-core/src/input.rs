@@ -101,6 +101,8 @@ bitflags! {
         const RST = 0x04;
         /// The acknowledgement number is valid.
         const ACK = 0x10;
+        /// The urgent pointer is valid.
+        const URG = 0x20;
     }
 }
 

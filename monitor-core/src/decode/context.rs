@@ -7,6 +7,7 @@ use super::Counters;
 use crate::call::{Anomalies, ApiCall, Flow};
 use crate::connection::Connection;
 use crate::flows::identity::Ends;
+use crate::flows::stream::Spare;
 use crate::identity::Identifier;
 use crate::limits::Limits;
 
@@ -19,6 +20,8 @@ pub(super) struct Shell<'a> {
     pub(super) calls: &'a mut VecDeque<ApiCall>,
     /// Where connections go that are over.
     pub(super) connections: &'a mut VecDeque<Connection>,
+    /// Buffers of streams.
+    pub(super) spare: &'a mut Spare,
 }
 
 /// The same, for one flow.

@@ -17,6 +17,7 @@ use self::handshake::Handshake;
 use crate::call::{Anomalies, ApiCall};
 use crate::connection::Connection;
 use crate::flows::key::{PairKey, Side};
+use crate::flows::stream::Spare;
 use crate::flows::table::{Slot, Standing, Table};
 use crate::identity::Identifier;
 use crate::input::{Direction, FlowKey, Input, Open, Segment, TcpFlags};
@@ -32,6 +33,7 @@ pub struct Decoder {
     calls: VecDeque<ApiCall>,
     connections: VecDeque<Connection>,
     table: Table<Tracked>,
+    spare: Spare,
     /// Streams that wait for missing bytes, by when they stop to.
     deadlines: BTreeSet<(EventTime, Slot, Side)>,
     reorder_bytes: usize,
@@ -60,6 +62,7 @@ impl Decoder {
             calls: VecDeque::new(),
             connections: VecDeque::new(),
             table: Table::new(0),
+            spare: Spare::default(),
             deadlines: BTreeSet::new(),
             reorder_bytes: 0,
             held_bytes: 0,
@@ -212,6 +215,9 @@ impl Decoder {
             if deadline > time {
                 break;
             }
+            if self.wait_on(slot, side) {
+                continue;
+            }
             self.counters.reorder_timeouts += 1;
             self.with_flow(slot, |flow, shell| flow.give_up(side, time, shell));
         }
@@ -222,11 +228,27 @@ impl Decoder {
                 if used.after(wait) >= time {
                     break;
                 }
-                let open = self.table.at(slot).is_some_and(|it| it.flow.life == Life::Open);
-                self.counters.flows_expired += u64::from(open);
-                self.remove(slot, Anomalies::EVICTED);
+                let Some(Tracked { flow, .. }) = self.table.at(slot) else { break };
+                self.counters.flows_expired += u64::from(flow.life == Life::Open);
+                let ended = flow.has_ended_alone();
+                self.remove(slot, if ended { Anomalies::empty() } else { Anomalies::EVICTED });
             }
         }
+    }
+
+    /// Gives a stream more time when the receiver waits as well: the bytes will be sent again.
+    fn wait_on(&mut self, slot: Slot, side: Side) -> bool {
+        let Some(tracked) = self.table.at(slot) else { return false };
+        let wait = &mut tracked.waits[side.index()];
+        let Some((deadline, _)) = wait else { return false };
+        if !tracked.flow.streams[side.index()].is_asked_for() {
+            return false;
+        }
+        let later = self.now.after(self.limits.reorder_wait_max);
+        self.deadlines.remove(&(*deadline, slot, side));
+        self.deadlines.insert((later, slot, side));
+        *deadline = later;
+        later > self.now
     }
 
     fn insert(&mut self, key: PairKey, flow: FlowState) -> Slot {
@@ -265,6 +287,7 @@ impl Decoder {
             counters: &mut self.counters,
             calls: &mut self.calls,
             connections: &mut self.connections,
+            spare: &mut self.spare,
         };
         act(&mut tracked.flow, &mut shell);
         let flow = &tracked.flow;
@@ -286,8 +309,7 @@ impl Decoder {
                 }
             }
         }
-        let in_use = flow.life == Life::Open && flow.has_payload;
-        let standing = if in_use { Standing::Kept } else { Standing::Spare };
+        let standing = if flow.is_spare() { Standing::Spare } else { Standing::Kept };
         self.table.touch(slot, self.now, standing);
     }
 

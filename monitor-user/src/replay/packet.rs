@@ -184,6 +184,7 @@ fn tcp_segment(
     flags.set(TcpFlags::SYN, header.syn());
     flags.set(TcpFlags::RST, header.rst());
     flags.set(TcpFlags::ACK, header.ack());
+    flags.set(TcpFlags::URG, header.urg());
     Ok(Segment {
         time,
         source: Endpoint::new(source, header.source_port()),

@@ -156,6 +156,11 @@ impl Pairing {
         self.queue.back_mut().filter(|request| request.open)
     }
 
+    /// The request that came last, if it still waits.
+    pub(super) fn last(&mut self) -> Option<&mut Pending> {
+        self.queue.back_mut()
+    }
+
     /// The request that the next response answers; `None` when it answers none that is known.
     pub(super) fn front(&mut self) -> Option<&mut Pending> {
         if self.skip_responses > 0 {
