@@ -313,7 +313,10 @@ impl Stream {
     pub(crate) fn give_up_vain(&mut self) -> Option<u64> {
         let end = self.hole_end()?;
         let end = if self.lost_bytes > 0 { end } else { end.min(self.acked) };
-        (end > self.next).then(|| self.jump_to(end))
+        let bytes = (end > self.next).then(|| self.jump_to(end));
+        // It has nothing behind what it acknowledged.
+        self.asked_for |= self.acked == self.next;
+        bytes
     }
 
     /// Gives up the hole: how many bytes were missing.
@@ -599,7 +602,7 @@ mod tests {
             stream.acknowledge(3, spare);
             assert!(stream.waits_in_vain());
             assert_eq!(stream.give_up_vain(), Some(1));
-            assert!(!stream.waits_in_vain() && !stream.is_asked_for());
+            assert!(!stream.waits_in_vain() && stream.is_asked_for());
             stream.acknowledge(4, spare);
             assert!(stream.waits_in_vain());
         });
