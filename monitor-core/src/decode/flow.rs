@@ -206,8 +206,11 @@ impl FlowState {
             peer.acknowledge(ack, shell.spare);
             self.pump(side.other(), time, shell);
             // Only now: what was pumped may have moved this side on.
-            if has_payload && self.streams[side.index()].is_next(seq) {
-                self.settle(side.other(), ack, time, shell);
+            let has_fin = flags.contains(TcpFlags::FIN);
+            if (has_payload || has_fin) && self.streams[side.index()].is_next(seq) {
+                // A FIN may acknowledge one, too, which counts as a byte and is none.
+                let received = ack.wrapping_sub(u32::from(!has_payload));
+                self.settle(side.other(), received, time, shell);
                 self.pump(side.other(), time, shell);
             }
         }

@@ -320,7 +320,7 @@ fn one_direction_alone_is_given_out() {
     for (way, expected) in [
         (
             Direction::ToServer,
-            ["GET /a 0 > - incomplete GAP".into(), "GET /b 0 > - incomplete".into()],
+            ["GET /a 0 > - incomplete GAP".into(), "GET /b 0 > - incomplete GAP".into()],
         ),
         (Direction::ToClient, [format!("- > 200 2 {both}"), format!("- > 200 2 {both}")]),
     ] {
