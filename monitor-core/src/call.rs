@@ -95,7 +95,10 @@ macro_rules! hex_id {
         }
         impl serde::Serialize for $type {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
+                let mut text = crate::ascii::Ascii::<{ $prefix.len() + $digits }>::new();
+                text.text($prefix);
+                text.hex(u128::from(self.0), $digits);
+                serializer.serialize_str(text.as_str())
             }
         }
         impl<'de> serde::Deserialize<'de> for $type {
