@@ -304,6 +304,8 @@ bitflags! {
         const TRUNCATED = 1 << 2;
         /// Retransmitted bytes differ from the first ones (which count).
         const OVERLAP_CONFLICT = 1 << 3;
+        /// Urgent data, of which the receiver may have left out a byte (RFC 6093, 3.1).
+        const URGENT_DATA = 1 << 26;
         /// A head larger than the limit.
         const HEAD_TOO_LARGE = 1 << 4;
         /// More header fields than the limit.
@@ -332,8 +334,6 @@ bitflags! {
         const NOT_UTF8 = 1 << 16;
         /// Header fields or a body in a form that lenient servers take and strict ones refuse.
         const LENIENT = 1 << 17;
-        /// Urgent data, of which the receiver may have left out a byte (RFC 6093, 3.1).
-        const URGENT_DATA = 1 << 26;
     }
 }
 

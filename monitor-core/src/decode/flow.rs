@@ -435,10 +435,10 @@ impl FlowState {
             end: account.last,
             protocol: None,
             calls: self.ends.calls,
+            overlap_conflicts: account.overlap_conflicts,
             bytes_to_server: bytes_of(Direction::ToServer),
             bytes_to_client: bytes_of(Direction::ToClient),
             missing_bytes: account.missing_bytes,
-            overlap_conflicts: account.overlap_conflicts,
             flow: Arc::clone(self.ends.flow()),
         };
         match spoken {

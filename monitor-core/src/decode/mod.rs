@@ -39,6 +39,8 @@ pub struct Decoder {
     reorder_bytes: usize,
     held_bytes: usize,
     now: EventTime,
+    /// No flow is due to be dropped before.
+    expiry: EventTime,
 }
 
 /// A flow, and what the totals hold of it.
@@ -67,6 +69,7 @@ impl Decoder {
             reorder_bytes: 0,
             held_bytes: 0,
             now: EventTime::default(),
+            expiry: EventTime::default(),
         }
     }
 
@@ -221,11 +224,22 @@ impl Decoder {
             self.counters.reorder_timeouts += 1;
             self.with_flow(slot, |flow, shell| flow.give_up(side, time, shell));
         }
+        if time > self.expiry {
+            self.expire(time);
+        }
+    }
+
+    /// Drops what has been without traffic for too long.
+    fn expire(&mut self, time: EventTime) {
+        // Whatever is used from now on is not due before this.
+        let mut expiry = time.after(self.limits.closed_max.min(self.limits.idle_max));
         let bounds =
             [(Standing::Spare, self.limits.closed_max), (Standing::Kept, self.limits.idle_max)];
         for (standing, wait) in bounds {
             while let Some((slot, used)) = self.table.oldest(standing) {
-                if used.after(wait) >= time {
+                let due = used.after(wait);
+                if due >= time {
+                    expiry = expiry.min(due);
                     break;
                 }
                 let Some(Tracked { flow, .. }) = self.table.at(slot) else { break };
@@ -234,6 +248,7 @@ impl Decoder {
                 self.remove(slot, if ended { Anomalies::empty() } else { Anomalies::EVICTED });
             }
         }
+        self.expiry = expiry;
     }
 
     /// Gives a stream more time when the receiver waits as well: the bytes will be sent again.

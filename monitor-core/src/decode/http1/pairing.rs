@@ -156,7 +156,7 @@ impl Pairing {
         self.queue.back_mut().filter(|request| request.open)
     }
 
-    /// The request that came last, if it still waits.
+    /// The request that came last.
     pub(super) fn last(&mut self) -> Option<&mut Pending> {
         self.queue.back_mut()
     }
