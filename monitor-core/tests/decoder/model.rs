@@ -302,7 +302,7 @@ pub(crate) fn probe(packets: &mut Vec<Packet>, dice: &mut Dice) {
 }
 
 /// Sends the first bytes of the client on its SYN; the server takes some of them.
-pub(crate) fn open_fast(packets: &mut Vec<Packet>, dice: &mut Dice) {
+pub(crate) fn open_fast(packets: &mut [Packet], dice: &mut Dice) {
     let is_data = |it: &Packet| it.direction == Direction::ToServer && !it.payload.is_empty();
     let Some(first) = packets.iter().position(is_data) else { return };
     let data = packets[first].payload.clone();
