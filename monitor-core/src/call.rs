@@ -95,7 +95,10 @@ macro_rules! hex_id {
         }
         impl serde::Serialize for $type {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
+                let mut text = crate::ascii::Ascii::<{ $prefix.len() + $digits }>::new();
+                text.text($prefix);
+                text.hex(u128::from(self.0), $digits);
+                serializer.serialize_str(text.as_str())
             }
         }
         impl<'de> serde::Deserialize<'de> for $type {
@@ -331,6 +334,8 @@ bitflags! {
         const TRUNCATED = 1 << 2;
         /// Retransmitted bytes differ from the first ones (which count).
         const OVERLAP_CONFLICT = 1 << 3;
+        /// Urgent data, of which the receiver may have left out a byte (RFC 6093, 3.1).
+        const URGENT_DATA = 1 << 26;
         /// A head larger than the limit.
         const HEAD_TOO_LARGE = 1 << 4;
         /// More header fields than the limit.

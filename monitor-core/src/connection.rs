@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::call::{Flow, Protocol};
 use crate::time::EventTime;
 
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 /// One connection that carried payload, when nothing of it follows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Connection {
@@ -21,6 +25,9 @@ pub struct Connection {
     pub protocol: Option<Protocol>,
     /// Calls that were given out.
     pub calls: u64,
+    /// Times that bytes came again and were not the same; the first ones counted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub overlap_conflicts: u64,
     /// Payload bytes from the client, retransmissions aside.
     pub bytes_to_server: u64,
     /// Payload bytes from the server.

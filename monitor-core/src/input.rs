@@ -8,6 +8,7 @@ use bitflags::bitflags;
 use compact_str::CompactString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::ascii::Ascii;
 use crate::time::EventTime;
 
 /// One thing that happened on the wire or in the kernel. Fed in order of capture.
@@ -101,6 +102,8 @@ bitflags! {
         const RST = 0x04;
         /// The acknowledgement number is valid.
         const ACK = 0x10;
+        /// The urgent pointer is valid.
+        const URG = 0x20;
     }
 }
 
@@ -166,9 +169,22 @@ impl fmt::Debug for Endpoint {
     }
 }
 
+/// Bytes of an IPv4 address and a port.
+const V4_TEXT_BYTES: usize = 21;
+
 impl Serialize for Endpoint {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        let IpAddr::V4(address) = self.ip() else { return serializer.collect_str(self) };
+        let mut text = Ascii::<V4_TEXT_BYTES>::new();
+        for (place, byte) in address.octets().into_iter().enumerate() {
+            if place > 0 {
+                text.byte(b'.');
+            }
+            text.padded(u32::from(byte), 1);
+        }
+        text.byte(b':');
+        text.padded(u32::from(self.port), 1);
+        serializer.serialize_str(text.as_str())
     }
 }
 

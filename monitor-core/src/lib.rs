@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod alert;
+mod ascii;
 mod baseline;
 pub mod call;
 pub mod connection;

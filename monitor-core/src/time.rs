@@ -5,6 +5,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::ascii::Ascii;
+
 /// Nanoseconds since the Unix epoch (UTC), as captured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventTime(pub u64);
@@ -20,6 +22,27 @@ impl EventTime {
         EventTime(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
     }
 
+    fn text(self) -> Ascii<TEXT_BYTES> {
+        let (days, second) = (self.secs() / 86_400, (self.secs() % 86_400) as u32);
+        let (year, month, day) = date(days);
+        let mut text = Ascii::new();
+        text.padded(year, 4);
+        for (before, number) in [
+            (b'-', month),
+            (b'-', day),
+            (b'T', second / 3600),
+            (b':', second / 60 % 60),
+            (b':', second % 60),
+        ] {
+            text.byte(before);
+            text.padded(number, 2);
+        }
+        text.byte(b'.');
+        text.padded((self.0 % 1_000_000_000) as u32, 9);
+        text.byte(b'Z');
+        text
+    }
+
     /// Whole seconds since the Unix epoch.
     pub fn secs(self) -> u64 {
         self.0 / 1_000_000_000
@@ -29,13 +52,30 @@ impl EventTime {
 /// RFC 3339, UTC, nanoseconds: `2026-11-23T20:00:00.123456789Z`.
 impl fmt::Display for EventTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_rfc3339_nanos(UNIX_EPOCH + Duration::from_nanos(self.0)).fmt(f)
+        f.write_str(self.text().as_str())
     }
+}
+
+/// Bytes of a time in RFC 3339 with nanoseconds.
+const TEXT_BYTES: usize = 30;
+
+/// Year, month and day, so many days after the first of 1970. Years begin with March here, so that
+/// the day of a leap year comes last (Hinnant, chrono-Compatible Low-Level Date Algorithms).
+fn date(days: u64) -> (u32, u32, u32) {
+    let since = days + 719_468;
+    let (era, of_era) = (since / 146_097, since % 146_097);
+    let of_year = |year: u64| 365 * year + year / 4 - year / 100;
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let day = of_era - of_year(year);
+    let month = (5 * day + 2) / 153;
+    let day_of_month = day - (153 * month + 2) / 5 + 1;
+    let (month, later) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    ((era * 400 + year + later) as u32, month as u32, day_of_month as u32)
 }
 
 impl Serialize for EventTime {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.text().as_str())
     }
 }
 
@@ -67,6 +107,19 @@ mod tests {
         assert_eq!(time.to_string(), "2026-11-23T20:00:00.123456789Z");
         let json = serde_json::to_string(&time).unwrap();
         assert_eq!(serde_json::from_str::<EventTime>(&json).unwrap(), time);
+    }
+
+    #[test]
+    fn every_day_has_its_date() {
+        // Two ends of each day until the year 2554, as humantime has them.
+        for day in 0..213_503_u64 {
+            for nanos in [0, 86_399_000_000_001] {
+                let time = EventTime(day * 86_400_000_000_000 + nanos);
+                let expected = UNIX_EPOCH + Duration::from_nanos(time.0);
+                let expected = humantime::format_rfc3339_nanos(expected).to_string();
+                assert_eq!(time.to_string(), expected);
+            }
+        }
     }
 
     #[test]

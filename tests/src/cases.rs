@@ -161,6 +161,9 @@ fn rechunked(case: &Case) -> Result<()> {
 /// A segment cut at random places. FIN stays with the last piece, where it belongs.
 fn pieces(packet: &Packet, rng: &mut Rng) -> Vec<Packet> {
     use monitor_core::input::TcpFlags;
+    if packet.flags.contains(TcpFlags::SYN) {
+        return vec![packet.clone()];
+    }
     let len = packet.payload.len();
     let mut cuts: Vec<usize> = (0..rng.usize(0..4)).map(|_| rng.usize(0..=len)).collect();
     cuts.extend([0, len]);

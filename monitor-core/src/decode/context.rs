@@ -9,6 +9,7 @@ use super::tls::Secrets;
 use crate::call::{Anomalies, ApiCall, Flow};
 use crate::connection::Connection;
 use crate::flows::identity::Ends;
+use crate::flows::stream::Spare;
 use crate::identity::Identifier;
 use crate::input::Direction;
 use crate::limits::Limits;
@@ -24,6 +25,8 @@ pub(super) struct Shell<'a> {
     /// Where connections go that are over.
     pub(super) connections: &'a mut VecDeque<Connection>,
     pub(super) tap: &'a mut Option<Tap>,
+    /// Buffers of streams.
+    pub(super) spare: &'a mut Spare,
 }
 
 /// The same, for one flow.

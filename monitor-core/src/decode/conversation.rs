@@ -186,6 +186,13 @@ impl Conversation {
         }
     }
 
+    /// Adds to the message under way in a direction, or else to the last one, if that is still here.
+    pub(super) fn note_last(&mut self, direction: Direction, what: Anomalies) {
+        if let Conversation::Http1(connection) = self {
+            connection.note_last(direction, what);
+        }
+    }
+
     /// The sender of a direction has ended it in good order.
     pub(super) fn end(&mut self, direction: Direction, cx: &mut Context<'_>) {
         match self {

@@ -40,6 +40,10 @@ counters! {
     gaps,
     /// Bytes missing from streams.
     gap_bytes,
+    /// Bytes that came after they had been given up.
+    late_bytes,
+    /// Payload bytes of SYNs that the server did not take.
+    syn_bytes_refused,
     /// Payload bytes that came again.
     retransmitted_bytes,
     /// Times that bytes came again and were not the same.

@@ -13,6 +13,9 @@ use crate::flows::stream::{Accepted, Run, Stream};
 use crate::input::{Direction, Open, Segment, TcpFlags};
 use crate::time::EventTime;
 
+/// A SYN carries at most one packet of data.
+const EARLY_BYTES_MAX: u32 = 65_535;
+
 /// State of a flow.
 pub(super) struct FlowState {
     pub(super) ends: Ends,
@@ -23,8 +26,19 @@ pub(super) struct FlowState {
     pub(super) has_payload: bool,
     pub(super) life: Life,
     pub(super) streams: [Stream; 2],
+    /// Segments came from these sides.
+    seen: [bool; 2],
+    /// Data on the client's SYN, until the server has said whether it takes it.
+    early: Option<Box<Early>>,
     speaks: Speaks,
     account: Account,
+}
+
+/// Data that came with a SYN (RFC 7413), as captured.
+struct Early {
+    time: EventTime,
+    data: Box<[u8]>,
+    missing: u32,
 }
 
 /// What went over a flow.
@@ -36,6 +50,13 @@ struct Account {
     /// Payload bytes from each side.
     bytes: [u64; 2],
     missing_bytes: u64,
+    overlap_conflicts: u64,
+}
+
+impl Early {
+    fn bytes(&self) -> u32 {
+        (self.data.len() as u32).saturating_add(self.missing)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,6 +84,8 @@ impl FlowState {
             has_payload: false,
             life: Life::Open,
             streams: Default::default(),
+            seen: [false; 2],
+            early: None,
             speaks: Speaks::Unknown(Sniff::default()),
             account: Account::default(),
         }
@@ -94,15 +117,73 @@ impl FlowState {
             Speaks::Unknown(_) => 0,
             Speaks::Known(conversation) => conversation.held_bytes(),
         };
-        self.reorder_bytes() + speaks
+        let recent: usize = self.streams.iter().map(Stream::recent_bytes).sum();
+        let early = self.early.as_ref().map_or(0, |early| size_of::<Early>() + early.data.len());
+        self.reorder_bytes() + recent + early + speaks
+    }
+
+    /// Whether a SYN-ACK from `side` answers the client's SYN, and perhaps the data with it.
+    pub(super) fn is_answered_by(&self, side: Side, ack: u32) -> bool {
+        let (Some(client), Some(isn)) = (self.ends.client(), self.ends.client_isn()) else {
+            return false;
+        };
+        let early = self.early.as_ref().map_or(0, |early| early.bytes());
+        let sent = self.streams[client.index()].next_seq().wrapping_sub(isn.wrapping_add(1));
+        let taken = ack.wrapping_sub(isn.wrapping_add(1));
+        client != side && taken <= early.max(sent.min(EARLY_BYTES_MAX))
+    }
+
+    /// Whether a SYN, or its repetition with an ACK, makes the opening a simultaneous one.
+    pub(super) fn crosses(&mut self, side: Side, isn: u32, is_reply: bool) -> bool {
+        let stream = &self.streams[side.index()];
+        if is_reply {
+            let repeats = stream.started() && stream.next_seq() == isn.wrapping_add(1);
+            return repeats && self.ends.client().is_none();
+        }
+        let crosses = self.ends.client() == Some(side.other()) && !stream.started();
+        if crosses {
+            self.ends.cross(side, isn);
+            self.streams[side.index()].start(isn.wrapping_add(1));
+        }
+        crosses
+    }
+
+    /// Whether it may be dropped before others: nothing of use has come, or it is over as far as
+    /// can be seen.
+    pub(super) fn is_spare(&self) -> bool {
+        self.life != Life::Open || !self.has_payload || self.has_ended_alone()
+    }
+
+    /// One direction has ended and the other was never captured.
+    pub(super) fn has_ended_alone(&self) -> bool {
+        Side::BOTH
+            .into_iter()
+            .any(|side| self.streams[side.index()].finished() && !self.seen[side.other().index()])
     }
 
     /// Takes a segment that belongs to the flow.
     pub(super) fn segment(&mut self, side: Side, segment: &Segment<'_>, shell: &mut Shell<'_>) {
-        let Segment { time, flags, payload, missing, .. } = *segment;
+        let Segment { time, flags, mut payload, mut missing, .. } = *segment;
         let syn = flags.contains(TcpFlags::SYN);
         let ack = flags.contains(TcpFlags::ACK).then_some(segment.ack);
-        let seq = segment.seq.wrapping_add(u32::from(syn));
+        let mut seq = segment.seq.wrapping_add(u32::from(syn));
+        self.seen[side.index()] = true;
+        if flags.contains(TcpFlags::RST) {
+            // What a reset carries is no part of the stream (RFC 1122, 4.2.2.12).
+            (payload, missing) = (&[], 0);
+        }
+        let fresh = self.streams[side.index()].is_fresh();
+        if syn && ack.is_none() && fresh && (!payload.is_empty() || missing > 0) {
+            let early = || Box::new(Early { time, data: payload.into(), missing });
+            self.early.get_or_insert_with(early);
+            (payload, missing) = (&[], 0);
+        } else if self.early.is_some() {
+            self.take_early(side, segment, shell);
+        }
+        if payload == [0] && missing == 0 && !self.streams[side.index()].started() {
+            // A keep-alive probe of a connection that idled when the capture began.
+            (payload, seq) = (&[], seq.wrapping_add(1));
+        }
         let has_payload = !payload.is_empty() || missing > 0;
         self.has_payload |= has_payload;
         if !syn {
@@ -118,30 +199,29 @@ impl FlowState {
         }
         if let Some(ack) = ack {
             let peer = &mut self.streams[side.other().index()];
-            if self.from_start {
+            // Also in the middle of a connection: what a sender of data had received came before.
+            if self.from_start || has_payload {
                 peer.start(ack);
             }
-            peer.acknowledge(ack);
+            peer.acknowledge(ack, shell.spare);
             self.pump(side.other(), time, shell);
             // Only now: what was pumped may have moved this side on.
-            if has_payload && self.streams[side.index()].is_next(seq) {
-                self.settle(side.other(), ack, time, shell);
+            let has_fin = flags.contains(TcpFlags::FIN);
+            if (has_payload || has_fin) && self.streams[side.index()].is_next(seq) {
+                // A FIN may acknowledge one, too, which counts as a byte and is none.
+                let received = ack.wrapping_sub(u32::from(!has_payload));
+                self.settle(side.other(), received, time, shell);
                 self.pump(side.other(), time, shell);
             }
         }
+        if has_payload && flags.contains(TcpFlags::URG) {
+            self.note(side, Anomalies::URGENT_DATA);
+        }
         let fin = flags.contains(TcpFlags::FIN);
         let run = Run { time, seq, payload, missing, fin, ack };
-        match self.streams[side.index()].accept(run, shell.counters) {
-            Accepted::InOrder { payload, missing } => {
-                self.deliver(side, time, payload, missing, shell);
-            }
-            Accepted::Held => {}
-            Accepted::Absurd => {
-                shell.counters.segments_absurd += 1;
-                return;
-            }
+        if !self.take(side, run, shell) {
+            return;
         }
-        self.pump(side, time, shell);
         while self.streams[side.index()].held_bytes() > shell.limits.reorder_bytes_per_direction_max
         {
             shell.counters.reorder_evictions += 1;
@@ -149,6 +229,67 @@ impl FlowState {
         }
         if flags.contains(TcpFlags::RST) {
             self.reset(side, seq, time, shell);
+        }
+    }
+
+    /// Takes bytes of one side; false when they cannot belong to it.
+    fn take(&mut self, side: Side, run: Run<'_>, shell: &mut Shell<'_>) -> bool {
+        let stream = &mut self.streams[side.index()];
+        let accepted = stream.accept(run, shell.spare, shell.counters);
+        if stream.take_conflict() {
+            self.account.overlap_conflicts += 1;
+            let direction = self.ends.direction(side);
+            if let Speaks::Known(conversation) = &mut self.speaks {
+                conversation.note_last(direction, Anomalies::OVERLAP_CONFLICT);
+            }
+        }
+        match accepted {
+            Accepted::InOrder { payload, missing } => {
+                self.deliver(side, run.time, payload, missing, shell);
+            }
+            Accepted::Held => {}
+            Accepted::Absurd => {
+                shell.counters.segments_absurd += 1;
+                return false;
+            }
+        }
+        self.pump(side, run.time, shell);
+        true
+    }
+
+    /// Takes as much of the data on the SYN as the server did: its acknowledgement shows that, or
+    /// where the client goes on. A server that resets acknowledges what it throws away.
+    fn take_early(&mut self, side: Side, segment: &Segment<'_>, shell: &mut Shell<'_>) {
+        let Some(client) = self.ends.client() else { return };
+        let start = self.streams[client.index()].next_seq();
+        let at = if side == client {
+            segment.seq
+        } else if segment.flags.contains(TcpFlags::ACK) {
+            segment.ack
+        } else {
+            return;
+        };
+        let Ok(taken) = u32::try_from(at.wrapping_sub(start).cast_signed()) else { return };
+        let Some(early) = self.early.take() else { return };
+        let reset = segment.flags.contains(TcpFlags::RST);
+        let taken = if reset { 0 } else { taken.min(early.bytes()) };
+        shell.counters.syn_bytes_refused += u64::from(early.bytes() - taken);
+        if taken == 0 {
+            return;
+        }
+        self.has_payload = true;
+        let Early { time, data, .. } = *early;
+        let payload = &data[..data.len().min(taken as usize)];
+        let missing = taken - payload.len() as u32;
+        let run = Run { time, seq: start, payload, missing, fin: false, ack: None };
+        self.take(client, run, shell);
+    }
+
+    /// Adds to the message under way, or to the next.
+    fn note(&mut self, side: Side, what: Anomalies) {
+        let direction = self.ends.direction(side);
+        if let Speaks::Known(conversation) = &mut self.speaks {
+            conversation.note(direction, what);
         }
     }
 
@@ -167,7 +308,9 @@ impl FlowState {
             && self.ends.client() == Some(side)
             && self.streams[side.index()].expects(seq);
         if goes_on {
-            (self.life, self.from_start) = (Life::Open, false);
+            // A server that refused the SYN at first has missed nothing.
+            self.from_start &= self.account.first.is_none();
+            self.life = Life::Open;
             self.speaks = Speaks::Unknown(Sniff::default());
         }
         goes_on
@@ -212,7 +355,7 @@ impl FlowState {
             } else if stream.reach_fin() {
                 self.end(side, time, shell);
             } else if stream.waits_in_vain() {
-                self.skip_hole(side, time, shell);
+                self.skip_hole(side, Stream::give_up_vain, time, shell);
             } else {
                 return;
             }
@@ -221,11 +364,17 @@ impl FlowState {
 
     /// The hole in a stream will not be filled.
     pub(super) fn give_up(&mut self, side: Side, time: EventTime, shell: &mut Shell<'_>) {
-        self.skip_hole(side, time, shell);
+        self.skip_hole(side, Stream::give_up, time, shell);
         self.pump(side, time, shell);
     }
 
-    fn skip_hole(&mut self, side: Side, time: EventTime, shell: &mut Shell<'_>) {
+    fn skip_hole(
+        &mut self,
+        side: Side,
+        give_up: impl FnOnce(&mut Stream) -> Option<u64>,
+        time: EventTime,
+        shell: &mut Shell<'_>,
+    ) {
         // The other direction first: part of the hole may belong before what waits there.
         let hole = self.streams[side.index()].next_seq();
         if let Some(ack) = self.streams[side.index()].held_ack() {
@@ -233,24 +382,26 @@ impl FlowState {
         }
         let stream = &mut self.streams[side.index()];
         if stream.next_seq() == hole
-            && let Some(missing) = stream.give_up()
+            && let Some(missing) = give_up(stream)
         {
             self.gap(side, time, missing, shell);
         }
     }
 
     fn deliver_held(&mut self, side: Side, shell: &mut Shell<'_>) {
-        let Some(held) = self.streams[side.index()].next_held() else { return };
-        if held.conflict
-            && let Speaks::Known(conversation) = &mut self.speaks
-        {
-            conversation.note(self.ends.direction(side), Anomalies::OVERLAP_CONFLICT);
+        let Some(held) = self.streams[side.index()].next_held(shell.spare) else { return };
+        if held.conflict {
+            self.account.overlap_conflicts += 1;
+            self.note(side, Anomalies::OVERLAP_CONFLICT);
         }
         self.deliver(side, held.time, &held.data, held.missing, shell);
     }
 
     /// Nothing follows: gives out all there is.
     pub(super) fn finish(&mut self, time: EventTime, why: Anomalies, shell: &mut Shell<'_>) {
+        if let Some(early) = self.early.take() {
+            shell.counters.syn_bytes_refused += u64::from(early.bytes());
+        }
         let client = self.ends.client().unwrap_or(Side::Low);
         for side in [client, client.other()] {
             while self.streams[side.index()].waits() {
@@ -284,6 +435,7 @@ impl FlowState {
             end: account.last,
             protocol: None,
             calls: self.ends.calls,
+            overlap_conflicts: account.overlap_conflicts,
             bytes_to_server: bytes_of(Direction::ToServer),
             bytes_to_client: bytes_of(Direction::ToClient),
             missing_bytes: account.missing_bytes,

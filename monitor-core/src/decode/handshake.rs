@@ -54,12 +54,24 @@ pub(super) fn succeed(
 pub(super) fn judge(flow: &mut FlowState, side: Side, segment: &Segment<'_>) -> Handshake {
     let Some((isn, is_reply)) = client_isn(segment) else {
         let next = flow.other_isn.map(|isn| isn.wrapping_add(1));
-        return if next == Some(segment.seq) { Handshake::Another } else { Handshake::Same };
+        let late = flow.life == Life::Open
+            || segment.payload.is_empty()
+            || !flow.streams[side.index()].is_elsewhere(segment.seq);
+        return if late && next != Some(segment.seq) {
+            Handshake::Same
+        } else {
+            Handshake::Another
+        };
     };
+    let is_first = !flow.has_payload && flow.life == Life::Open;
+    if is_reply && flow.is_answered_by(side, segment.ack) {
+        flow.streams[side.index()].restart(segment.seq.wrapping_add(1));
+        return Handshake::Same;
+    }
     if flow.ends.client_isn() == Some(isn) {
-        if is_reply && flow.ends.client() == Some(side.other()) {
-            flow.streams[side.index()].start(segment.seq.wrapping_add(1));
-        }
+        return Handshake::Same;
+    }
+    if is_first && flow.crosses(side, segment.seq, is_reply) {
         return Handshake::Same;
     }
     let over = flow.life != Life::Open || !flow.has_payload;

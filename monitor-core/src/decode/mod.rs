@@ -24,6 +24,7 @@ use self::tls::Secrets;
 use crate::call::{Anomalies, ApiCall, FlowId};
 use crate::connection::Connection;
 use crate::flows::key::{PairKey, Side};
+use crate::flows::stream::Spare;
 use crate::flows::table::{Slot, Standing, Table};
 use crate::identity::Identifier;
 use crate::input::{Direction, Endpoint, FlowKey, Input, Open, Segment, TcpFlags};
@@ -41,11 +42,14 @@ pub struct Decoder {
     connections: VecDeque<Connection>,
     tap: Option<Tap>,
     table: Table<Tracked>,
+    spare: Spare,
     /// Streams that wait for missing bytes, by when they stop to.
     deadlines: BTreeSet<(EventTime, Slot, Side)>,
     reorder_bytes: usize,
     held_bytes: usize,
     now: EventTime,
+    /// No flow is due to be dropped before.
+    expiry: EventTime,
 }
 
 /// What is known of a flow's identity.
@@ -80,10 +84,12 @@ impl Decoder {
             connections: VecDeque::new(),
             tap: None,
             table: Table::new(0),
+            spare: Spare::default(),
             deadlines: BTreeSet::new(),
             reorder_bytes: 0,
             held_bytes: 0,
             now: EventTime::default(),
+            expiry: EventTime::default(),
         }
     }
 
@@ -262,21 +268,52 @@ impl Decoder {
             if deadline > time {
                 break;
             }
+            if self.wait_on(slot, side) {
+                continue;
+            }
             self.counters.reorder_timeouts += 1;
             self.with_flow(slot, |flow, shell| flow.give_up(side, time, shell));
         }
+        if time > self.expiry {
+            self.expire(time);
+        }
+    }
+
+    /// Drops what has been without traffic for too long.
+    fn expire(&mut self, time: EventTime) {
+        // Whatever is used from now on is not due before this.
+        let mut expiry = time.after(self.limits.closed_max.min(self.limits.idle_max));
         let bounds =
             [(Standing::Spare, self.limits.closed_max), (Standing::Kept, self.limits.idle_max)];
         for (standing, wait) in bounds {
             while let Some((slot, used)) = self.table.oldest(standing) {
-                if used.after(wait) >= time {
+                let due = used.after(wait);
+                if due >= time {
+                    expiry = expiry.min(due);
                     break;
                 }
-                let open = self.table.at(slot).is_some_and(|it| it.flow.life == Life::Open);
-                self.counters.flows_expired += u64::from(open);
-                self.remove(slot, Anomalies::EVICTED);
+                let Some(Tracked { flow, .. }) = self.table.at(slot) else { break };
+                self.counters.flows_expired += u64::from(flow.life == Life::Open);
+                let ended = flow.has_ended_alone();
+                self.remove(slot, if ended { Anomalies::empty() } else { Anomalies::EVICTED });
             }
         }
+        self.expiry = expiry;
+    }
+
+    /// Gives a stream more time when the receiver waits as well: the bytes will be sent again.
+    fn wait_on(&mut self, slot: Slot, side: Side) -> bool {
+        let Some(tracked) = self.table.at(slot) else { return false };
+        let wait = &mut tracked.waits[side.index()];
+        let Some((deadline, _)) = wait else { return false };
+        if !tracked.flow.streams[side.index()].is_asked_for() {
+            return false;
+        }
+        let later = self.now.after(self.limits.reorder_wait_max);
+        self.deadlines.remove(&(*deadline, slot, side));
+        self.deadlines.insert((later, slot, side));
+        *deadline = later;
+        later > self.now
     }
 
     fn insert(&mut self, key: PairKey, flow: FlowState) -> Slot {
@@ -317,6 +354,7 @@ impl Decoder {
             calls: &mut self.calls,
             connections: &mut self.connections,
             tap: &mut self.tap,
+            spare: &mut self.spare,
         };
         act(&mut tracked.flow, &mut shell);
         let flow = &tracked.flow;
@@ -338,8 +376,7 @@ impl Decoder {
                 }
             }
         }
-        let in_use = flow.life == Life::Open && flow.has_payload;
-        let standing = if in_use { Standing::Kept } else { Standing::Spare };
+        let standing = if flow.is_spare() { Standing::Spare } else { Standing::Kept };
         self.table.touch(slot, self.now, standing);
     }
 

@@ -88,6 +88,15 @@ impl Ends {
         (self.client, self.client_isn) = (Some(client), Some(isn));
     }
 
+    /// Both ends called at the same moment (RFC 9293, 3.5): who asks will show who the client is.
+    pub(crate) fn cross(&mut self, side: Side, isn: u32) {
+        let (Some(client), Some(client_isn)) = (self.client.take(), self.client_isn.take()) else {
+            return;
+        };
+        self.first[client.index()] = (Some(client_isn.wrapping_add(1)), None);
+        self.first[side.index()] = (Some(isn.wrapping_add(1)), None);
+    }
+
     /// A segment was seen: without a handshake the first ones stand for it.
     pub(crate) fn see(&mut self, side: Side, seq: u32, ack: Option<u32>) {
         if self.client_isn.is_none() {

@@ -1,19 +1,21 @@
 //! One direction of a TCP connection: segments in any order to bytes in order, and holes to gaps.
 //!
 //! The bytes that come first count (as Linux, BSD and Windows receivers have it for segments that
-//! are in order); a retransmission that says otherwise is noted where both copies are at hand, that
-//! is while they wait for a hole to fill.
+//! are in order). A retransmission that says otherwise is noted where both copies are at hand: while
+//! the first waits for a hole to fill, and after its delivery until the receiver has acknowledged it.
 //!
-//! A hole is given up when the receiver acknowledges what lies behind it, for then it will not be
-//! sent again: on the host itself a segment is captured before it can be acknowledged. A capture that
-//! merges several taps may order the two directions wrongly by some microseconds; there the late
-//! segment counts as retransmitted and its bytes as a gap. In the same way data that acknowledges
-//! bytes of the other direction shows that those are missing if they are not there: they are given up
-//! before that data is delivered, so that an answer never overtakes what it answers.
+//! A hole is given up when the receiver acknowledges what lies in it, for then that will not be sent
+//! again: on the host itself a segment is captured before it can be acknowledged. A capture that
+//! merges several taps may order the two directions wrongly by some microseconds. In the same way
+//! data that acknowledges bytes of the other direction shows that those are missing if they are not
+//! there: they are given up before that data is delivered, so that an answer never overtakes what it
+//! answers. An acknowledgement may lie; bytes that come after they were given up, with nothing
+//! delivered since, are taken after all.
 //!
-//! Without acknowledgements a hole is given up when the kernel side said that it lost bytes of this
-//! direction, after [`reorder_wait_max`](crate::limits::Limits::reorder_wait_max), or when a limit on
-//! memory is met.
+//! A hole that the receiver waits for too, as its acknowledgements show, is waited for as long as the
+//! flow lives. Without acknowledgements a hole is given up when the kernel side said that it lost
+//! bytes of this direction, or after
+//! [`reorder_wait_max`](crate::limits::Limits::reorder_wait_max). A limit on memory ends every wait.
 
 use std::collections::BTreeMap;
 
@@ -24,8 +26,24 @@ use crate::time::EventTime;
 /// can offer is 1 GiB (RFC 7323, 2.3).
 const JUMP_BYTES_MAX: u32 = 1 << 30;
 
+/// A segment of a connection that is over comes at most this late: sixteen times the largest receive
+/// buffer that Linux gives a socket by itself (tcp_rmem).
+const LATE_BYTES_MAX: u64 = 96 << 20;
+
 /// What a held piece costs besides its bytes: its share of a tree node and of the allocator.
 const PIECE_BYTES: usize = 96;
+
+/// Delivered bytes that are kept to compare with what is sent again, as long as they are not
+/// acknowledged: a request with its head.
+const RECENT_BYTES_MAX: usize = 2048;
+
+/// Buffers for recent bytes that no stream has use for at present. A flow whose bytes are all
+/// acknowledged holds none.
+#[derive(Default)]
+pub(crate) struct Spare(Vec<Vec<u8>>);
+
+/// Buffers kept: more flows than this are seldom between a segment and its acknowledgement.
+const SPARE_MAX: usize = 64;
 
 /// A run of bytes as captured, possibly cut short.
 #[derive(Clone, Copy)]
@@ -100,6 +118,30 @@ pub(crate) struct Stream {
     lost_bytes: u64,
     held: BTreeMap<u64, Held>,
     held_bytes: usize,
+    /// The receiver was heard of.
+    answered: bool,
+    /// The last bytes before `next`, as long as they are not acknowledged; nothing when nobody is
+    /// there to acknowledge.
+    recent: Vec<u8>,
+    /// Bytes just before `next` that were given up.
+    given_up: u64,
+    /// The receiver, too, waits for the byte at `next`.
+    asked_for: bool,
+    /// Bytes came again, and not the same ones as were delivered.
+    conflict: bool,
+}
+
+impl Spare {
+    fn take(&mut self) -> Vec<u8> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    fn give(&mut self, mut buffer: Vec<u8>) {
+        if self.0.len() < SPARE_MAX && buffer.capacity() > 0 {
+            buffer.clear();
+            self.0.push(buffer);
+        }
+    }
 }
 
 impl Stream {
@@ -108,6 +150,30 @@ impl Stream {
         if !self.started {
             (self.started, self.next_seq) = (true, seq);
         }
+    }
+
+    /// A handshake says where the stream begins: what was taken for its start before, and brought no
+    /// bytes, was none.
+    pub(crate) fn restart(&mut self, seq: u32) {
+        if self.is_fresh() {
+            *self = Stream { started: true, next_seq: seq, ..Stream::default() };
+        }
+    }
+
+    /// Whether no bytes of it have come.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.next == 0 && self.held.is_empty()
+    }
+
+    /// Whether it is known where the stream begins.
+    pub(crate) fn started(&self) -> bool {
+        self.started
+    }
+
+    /// Whether a byte with this number is none of this stream, not even a late one.
+    pub(crate) fn is_elsewhere(&self, seq: u32) -> bool {
+        let far = |ahead: i64| ahead.unsigned_abs() > LATE_BYTES_MAX;
+        self.started && self.ahead(seq).is_none_or(far)
     }
 
     /// Whether a byte with this number may still come.
@@ -130,16 +196,40 @@ impl Stream {
         self.held_bytes
     }
 
+    /// Memory for what was delivered, bytes.
+    pub(crate) fn recent_bytes(&self) -> usize {
+        self.recent.capacity()
+    }
+
+    /// Whether bytes came again that were not those delivered; true once for each time.
+    pub(crate) fn take_conflict(&mut self) -> bool {
+        std::mem::take(&mut self.conflict)
+    }
+
+    /// Whether the receiver is known to lack the next byte too.
+    pub(crate) fn is_asked_for(&self) -> bool {
+        self.asked_for
+    }
+
     /// The kernel side lost bytes of this direction.
     pub(crate) fn lose(&mut self, bytes: u64) {
         self.lost_bytes = self.lost_bytes.saturating_add(bytes);
     }
 
     /// Takes a run of bytes.
-    pub(crate) fn accept<'a>(&mut self, run: Run<'a>, counters: &mut Counters) -> Accepted<'a> {
+    pub(crate) fn accept<'a>(
+        &mut self,
+        run: Run<'a>,
+        spare: &mut Spare,
+        counters: &mut Counters,
+    ) -> Accepted<'a> {
         self.start(run.seq);
-        let Some(ahead) = self.ahead(run.seq) else { return Accepted::Absurd };
+        let Some(mut ahead) = self.ahead(run.seq) else { return Accepted::Absurd };
         let (mut payload, mut missing) = (run.payload, run.missing);
+        if ahead < 0 && self.given_up > 0 {
+            let bytes = payload.len() as u64 + u64::from(missing);
+            ahead += self.take_back(ahead, bytes, counters);
+        }
         let end = self.next as i64 + ahead + payload.len() as i64 + i64::from(missing);
         let end = u64::try_from(end).unwrap_or(0);
         if run.fin && end >= self.next {
@@ -153,6 +243,10 @@ impl Stream {
         let fresh_from = usize::try_from(old).unwrap_or(usize::MAX).min(payload.len());
         let repeated = old.min(payload.len() as u64 + u64::from(missing));
         counters.retransmitted_bytes += repeated;
+        if fresh_from > 0 && self.contradicts(payload, old) {
+            counters.overlap_conflicts += 1;
+            self.conflict = true;
+        }
         payload = &payload[fresh_from..];
         missing -= (repeated - fresh_from as u64) as u32;
         let bytes = payload.len() as u64 + u64::from(missing);
@@ -163,6 +257,7 @@ impl Stream {
         let alone = self.first_held().is_none_or(|(first, _)| first >= at + bytes);
         if at == self.next && alone {
             self.advance(bytes);
+            self.remember(payload, missing, spare);
             return Accepted::InOrder { payload, missing };
         }
         let rest = Run { payload, missing, ..run };
@@ -171,17 +266,21 @@ impl Stream {
     }
 
     /// The receiver has everything before `ack`.
-    pub(crate) fn acknowledge(&mut self, ack: u32) {
+    pub(crate) fn acknowledge(&mut self, ack: u32, spare: &mut Spare) {
         if !self.started {
             return;
         }
-        if let Some(ahead @ 1..) = self.ahead(ack) {
-            self.acked = self.acked.max(self.next.saturating_add_signed(ahead));
+        let Some(ahead) = self.ahead(ack) else { return };
+        self.acked = self.acked.max(self.next.saturating_add_signed(ahead));
+        self.asked_for |= ahead == 0;
+        self.answered = true;
+        if self.acked >= self.next {
+            self.forget(spare);
         }
     }
 
     /// The next bytes that waited, when nothing is missing before them.
-    pub(crate) fn next_held(&mut self) -> Option<Held> {
+    pub(crate) fn next_held(&mut self, spare: &mut Spare) -> Option<Held> {
         let first = self.held.first_entry()?;
         if *first.key() != self.next {
             return None;
@@ -189,6 +288,7 @@ impl Stream {
         let held = first.remove();
         self.held_bytes -= held.cost();
         self.advance(held.bytes());
+        self.remember(&held.data, held.missing, spare);
         Some(held)
     }
 
@@ -206,7 +306,17 @@ impl Stream {
 
     /// Whether waiting for those is in vain.
     pub(crate) fn waits_in_vain(&self) -> bool {
-        self.hole_end().is_some_and(|end| end <= self.acked || self.lost_bytes > 0)
+        self.waits() && (self.acked > self.next || self.lost_bytes > 0)
+    }
+
+    /// Gives up what is waited for in vain: how many bytes were missing.
+    pub(crate) fn give_up_vain(&mut self) -> Option<u64> {
+        let end = self.hole_end()?;
+        let end = if self.lost_bytes > 0 { end } else { end.min(self.acked) };
+        let bytes = (end > self.next).then(|| self.jump_to(end));
+        // It has nothing behind what it acknowledged.
+        self.asked_for |= self.acked == self.next;
+        bytes
     }
 
     /// Gives up the hole: how many bytes were missing.
@@ -254,8 +364,70 @@ impl Stream {
     fn jump_to(&mut self, end: u64) -> u64 {
         let bytes = end - self.next;
         self.lost_bytes = self.lost_bytes.saturating_sub(bytes);
+        let given_up = self.given_up + bytes;
         self.advance(bytes);
+        self.given_up = given_up;
+        self.recent.clear();
         bytes
+    }
+
+    /// Goes back to where a run begins that was given up and comes after all: by how many bytes. The
+    /// run begins `-ahead` bytes before `next`.
+    fn take_back(&mut self, ahead: i64, bytes: u64, counters: &mut Counters) -> i64 {
+        let start = ahead.unsigned_abs();
+        let back = start.min(self.given_up);
+        // Before the hole, or a keep-alive probe, which may have any byte there.
+        if start.saturating_sub(bytes) >= back || (bytes, back) == (1, 1) || self.finished {
+            return 0;
+        }
+        counters.late_bytes += back - start.saturating_sub(bytes);
+        self.next -= back;
+        self.next_seq = self.next_seq.wrapping_sub(back as u32);
+        self.given_up -= back;
+        self.acked = self.acked.min(self.next);
+        self.recent.clear();
+        back.cast_signed()
+    }
+
+    /// Keeps delivered bytes until they are acknowledged.
+    fn remember(&mut self, payload: &[u8], missing: u32, spare: &mut Spare) {
+        if missing > 0 {
+            self.recent.clear();
+            return;
+        }
+        if !self.answered || self.acked >= self.next || payload.is_empty() {
+            return;
+        }
+        if self.recent.capacity() == 0 {
+            self.recent = spare.take();
+        }
+        let tail = &payload[payload.len().saturating_sub(RECENT_BYTES_MAX)..];
+        if self.recent.len() + tail.len() > 2 * RECENT_BYTES_MAX {
+            let old = self.recent.len().saturating_sub(RECENT_BYTES_MAX);
+            self.recent.drain(..old);
+        }
+        self.recent.extend_from_slice(tail);
+    }
+
+    fn forget(&mut self, spare: &mut Spare) {
+        if self.recent.capacity() > 0 {
+            spare.give(std::mem::take(&mut self.recent));
+        }
+    }
+
+    /// Whether a run that begins `old` bytes before `next` has other bytes than were delivered.
+    fn contradicts(&self, payload: &[u8], old: u64) -> bool {
+        // A keep-alive probe may have any byte there (RFC 9293, 3.8.4).
+        if self.recent.is_empty() || (payload.len() == 1 && old == 1) {
+            return false;
+        }
+        let unacknowledged = usize::try_from(self.next.saturating_sub(self.acked));
+        let known = self.recent.len().min(RECENT_BYTES_MAX).min(unacknowledged.unwrap_or(0));
+        let skipped = usize::try_from(old.saturating_sub(known as u64)).unwrap_or(usize::MAX);
+        let Some(again) = payload.get(skipped..) else { return false };
+        let from = self.recent.len() - known.min(usize::try_from(old).unwrap_or(usize::MAX));
+        let both = again.len().min(self.recent.len() - from);
+        again[..both] != self.recent[from..from + both]
     }
 
     fn hole_end(&self) -> Option<u64> {
@@ -266,6 +438,7 @@ impl Stream {
     }
 
     fn advance(&mut self, bytes: u64) {
+        (self.given_up, self.asked_for) = (0, false);
         self.next += bytes;
         self.next_seq = self.next_seq.wrapping_add(bytes as u32);
     }
@@ -357,7 +530,7 @@ mod tests {
                 fin: false,
                 ack: None,
             };
-            match stream.accept(run, &mut counters) {
+            match stream.accept(run, &mut Spare::default(), &mut counters) {
                 Accepted::InOrder { payload, missing } => {
                     text.push_str(str::from_utf8(payload).unwrap());
                     assert_eq!(missing, 0);
@@ -377,7 +550,7 @@ mod tests {
     }
 
     fn drain(stream: &mut Stream, text: &mut String) {
-        while let Some(held) = stream.next_held() {
+        while let Some(held) = stream.next_held(&mut Spare::default()) {
             text.push_str(str::from_utf8(&held.data).unwrap());
             if held.conflict {
                 text.push('~');
@@ -423,9 +596,14 @@ mod tests {
     #[test]
     fn an_acknowledged_hole_is_waited_for_in_vain() {
         reassemble(0, &[(0, "ab"), (4, "ef")], |stream| {
-            stream.acknowledge(3);
-            assert!(!stream.waits_in_vain());
-            stream.acknowledge(4);
+            let spare = &mut Spare::default();
+            stream.acknowledge(2, spare);
+            assert!(!stream.waits_in_vain() && stream.is_asked_for());
+            stream.acknowledge(3, spare);
+            assert!(stream.waits_in_vain());
+            assert_eq!(stream.give_up_vain(), Some(1));
+            assert!(!stream.waits_in_vain() && stream.is_asked_for());
+            stream.acknowledge(4, spare);
             assert!(stream.waits_in_vain());
         });
     }
@@ -442,12 +620,15 @@ mod tests {
             ack: None,
         };
         stream.start(0);
-        assert!(matches!(stream.accept(run(10, b"klm", 7), &mut counters), Accepted::Held));
-        let first = stream.accept(run(0, b"abc", 7), &mut counters);
+        assert!(matches!(
+            stream.accept(run(10, b"klm", 7), &mut Spare::default(), &mut counters),
+            Accepted::Held
+        ));
+        let first = stream.accept(run(0, b"abc", 7), &mut Spare::default(), &mut counters);
         assert!(matches!(first, Accepted::InOrder { payload: b"abc", missing: 7 }));
-        let held = stream.next_held().unwrap();
+        let held = stream.next_held(&mut Spare::default()).unwrap();
         assert_eq!((&*held.data, held.missing, stream.next_seq()), (&b"klm"[..], 7, 20));
-        let rest = stream.accept(run(15, b"pqrst", 5), &mut counters);
+        let rest = stream.accept(run(15, b"pqrst", 5), &mut Spare::default(), &mut counters);
         assert!(matches!(rest, Accepted::InOrder { payload: b"", missing: 5 }));
     }
 
@@ -463,10 +644,13 @@ mod tests {
             ack: None,
         };
         stream.start(0);
-        assert!(matches!(stream.accept(run(2, b"", true), &mut counters), Accepted::Held));
+        assert!(matches!(
+            stream.accept(run(2, b"", true), &mut Spare::default(), &mut counters),
+            Accepted::Held
+        ));
         assert!(!stream.reach_fin() && stream.waits());
         assert!(matches!(
-            stream.accept(run(0, b"ab", false), &mut counters),
+            stream.accept(run(0, b"ab", false), &mut Spare::default(), &mut counters),
             Accepted::InOrder { .. }
         ));
         assert!(stream.reach_fin() && !stream.reach_fin() && !stream.waits());

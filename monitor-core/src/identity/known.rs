@@ -2,13 +2,13 @@
 //! every call; a bearer token is not taken apart at every call either.
 //!
 //! A credential is known again by a 128-bit SipHash under a key of its own. Nothing of the credential
-//! itself is kept, and without that key nobody can make two that are taken for one (Aumasson and
-//! Bernstein, SipHash: a fast short-input PRF, 2012).
+//! itself is kept, and without that key, and without ever seeing a hash, nobody can make two that are
+//! taken for one (Aumasson and Bernstein, SipHash: a fast short-input PRF, 2012).
 
 use std::cell::Cell;
 use std::hash::Hasher as _;
 
-use siphasher::sip128::{Hasher128, SipHasher24};
+use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::credential::Form;
 use crate::call::KeyId;
@@ -18,7 +18,7 @@ const SLOTS: usize = 4096;
 
 /// A table with one place for each remainder of the hash: the last one there stays.
 pub(super) struct Known {
-    hash: SipHasher24,
+    hash: SipHasher13,
     slots: Box<[Cell<Slot>]>,
 }
 
@@ -34,7 +34,7 @@ impl Known {
     pub(super) fn new(key: &[u8; 16]) -> Known {
         let empty = Slot { tag: 0, id: KeyId(0) };
         Known {
-            hash: SipHasher24::new_with_key(key),
+            hash: SipHasher13::new_with_key(key),
             slots: (0..SLOTS).map(|_| Cell::new(empty)).collect(),
         }
     }

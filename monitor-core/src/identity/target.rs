@@ -62,7 +62,7 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
         let mut scan = Scan {
             raw: head.target,
             keyring,
-            out: CompactString::with_capacity(head.target.len().min(TARGET_BYTES_MAX)),
+            out: CompactString::with_capacity(room_for(head.target)),
             cut: false,
             taken: 0,
             in_query: false,
@@ -298,6 +298,13 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
         self.out.push_str(CUT);
         self.cut = true;
     }
+}
+
+/// What a target takes with its credentials replaced, most often; short ones need no allocation.
+fn room_for(target: &str) -> usize {
+    const KEY_BYTES: usize = "[k_00112233445566778899aabbccddeeff]".len();
+    let more = if target.len() > size_of::<CompactString>() { KEY_BYTES } else { 0 };
+    (target.len() + more).min(TARGET_BYTES_MAX)
 }
 
 /// Bytes that end a run of plain ones.

@@ -263,6 +263,59 @@ pub(crate) fn repeat(packets: &[Packet], dice: &mut Dice) -> Vec<Packet> {
     more
 }
 
+/// Sends some packets again with other bytes; gives how many.
+pub(crate) fn contradict(packets: &mut Vec<Packet>, dice: &mut Dice) -> u64 {
+    let mut count = 0;
+    for at in (0..packets.len()).rev() {
+        let first = &packets[at];
+        if first.payload.len() < 2 || dice.roll(3) > 0 {
+            continue;
+        }
+        let from = dice.roll(first.payload.len() - 1);
+        let other = Packet {
+            seq: first.seq.wrapping_add(from as u32),
+            payload: first.payload[from..].iter().map(|byte| !byte).collect(),
+            ..first.clone()
+        };
+        packets.insert(at + 1, other);
+        count += 1;
+    }
+    count
+}
+
+/// Puts keep-alive probes between packets: the last byte that was sent again, or any, or none.
+pub(crate) fn probe(packets: &mut Vec<Packet>, dice: &mut Dice) {
+    for at in (0..packets.len()).rev() {
+        let last = &packets[at];
+        if handshake(last) || dice.roll(3) > 0 {
+            continue;
+        }
+        let end = last.payload.len() as u32 + u32::from(last.flags.contains(TcpFlags::FIN));
+        let probe = Packet {
+            seq: last.seq.wrapping_add(end).wrapping_sub(1),
+            payload: vec![dice.roll(256) as u8; dice.roll(2)],
+            flags: TcpFlags::ACK,
+            ..last.clone()
+        };
+        packets.insert(at + 1, probe);
+    }
+}
+
+/// Sends the first bytes of the client on its SYN; the server takes some of them.
+pub(crate) fn open_fast(packets: &mut [Packet], dice: &mut Dice) {
+    let is_data = |it: &Packet| it.direction == Direction::ToServer && !it.payload.is_empty();
+    let Some(first) = packets.iter().position(is_data) else { return };
+    let data = packets[first].payload.clone();
+    let taken = dice.roll(data.len() + 1);
+    packets[0].payload = data[..taken + dice.roll(data.len() + 1 - taken)].to_vec();
+    packets[1].ack = packets[1].ack.wrapping_add(taken as u32);
+    packets[2].seq = packets[2].seq.wrapping_add(taken as u32);
+    // What the server did not take comes again.
+    packets[first].payload.drain(..taken);
+    packets[first].seq = packets[first].seq.wrapping_add(taken as u32);
+    packets[first].time = packets[0].time;
+}
+
 /// Moves packets by at most `window` places, within runs of one direction.
 pub(crate) fn shuffle(packets: &mut [Packet], window: usize, dice: &mut Dice) {
     let run = |a: &Packet, b: &Packet| a.direction == b.direction && handshake(a) == handshake(b);

@@ -109,6 +109,82 @@ proptest! {
     }
 
     #[test]
+    fn bytes_that_come_again_and_differ_change_nothing_and_are_named(
+        conversation in conversation(1..4, HOSTILE),
+        seed: u64,
+        piece in prop::sample::select(vec![7_usize, 50, 400]),
+        window in prop::sample::select(vec![1_usize, 5]),
+    ) {
+        let (wire, expected) = conversation.play();
+        let mut dice = Dice(seed);
+        let mut packets = model::cut(&wire.packets, piece, &mut dice);
+        model::shuffle(&mut packets, window, &mut dice);
+        let conflicts = model::contradict(&mut packets, &mut dice);
+        let (calls, decoder) = decode(&wire, &packets);
+        let seen: Vec<Expected> = calls.iter().filter_map(Expected::of).collect();
+        prop_assert_eq!(&seen, &expected, "{:#?}", lines(&calls));
+        let odd = calls.iter().fold(Anomalies::empty(), |odd, call| odd | call.anomalies);
+        prop_assert!((odd - Anomalies::OVERLAP_CONFLICT).is_empty(), "{:#?}", lines(&calls));
+        prop_assert_eq!(decoder.counters().overlap_conflicts, conflicts);
+        prop_assert_eq!(decoder.counters().gaps, 0);
+    }
+
+    #[test]
+    fn probes_and_data_on_the_syn_change_nothing(
+        conversation in conversation(1..4, HOSTILE),
+        seed: u64,
+        piece in prop::sample::select(vec![1_usize, 50, 5000]),
+        fast: bool,
+    ) {
+        let (wire, expected) = conversation.play();
+        let mut dice = Dice(seed);
+        let mut packets = model::cut(&wire.packets, piece, &mut dice);
+        if fast {
+            model::open_fast(&mut packets, &mut dice);
+        }
+        model::probe(&mut packets, &mut dice);
+        let (calls, decoder) = decode(&wire, &packets);
+        let mut seen: Vec<Expected> = calls.iter().filter_map(Expected::of).collect();
+        if fast {
+            // It was sent before the rest of its burst.
+            seen.iter_mut().zip(&expected).for_each(|(seen, expected)| {
+                (seen.time, seen.latency_us) = (expected.time, expected.latency_us);
+            });
+        }
+        prop_assert_eq!(&seen, &expected, "{:#?}", lines(&calls));
+        prop_assert!(calls.iter().all(|call| call.anomalies.is_empty()), "{:#?}", lines(&calls));
+        let counters = decoder.counters();
+        prop_assert_eq!((counters.gaps, counters.overlap_conflicts), (0, 0));
+    }
+
+    #[test]
+    fn one_direction_alone_shows_all_that_it_has(
+        conversation in conversation(1..4, PLAIN), seed: u64, midstream: bool,
+    ) {
+        let (wire, expected) = conversation.play();
+        let packets = model::cut(&wire.packets, 100, &mut Dice(seed));
+        let from = if midstream { 3 } else { 0 };
+        let one_way = |way| {
+            let packets = packets[from..].iter().filter(|packet| packet.direction == way);
+            decode(&wire, &packets.cloned().collect::<Vec<_>>()).0
+        };
+        let calls = one_way(Direction::ToServer);
+        let asked: Vec<_> = calls
+            .iter()
+            .map(|call| {
+                let request = call.request.as_ref().unwrap();
+                (request.path.to_string(), request.body_bytes, call.response.is_some())
+            })
+            .collect();
+        let all: Vec<_> =
+            expected.iter().map(|it| (it.path.clone(), it.request_bytes, false)).collect();
+        prop_assert_eq!(asked, all, "{:#?}", lines(&calls));
+        let calls = one_way(Direction::ToClient);
+        prop_assert!(calls.iter().all(|call| call.request.is_none()));
+        assert_never_mixed(&calls, &expected);
+    }
+
+    #[test]
     fn the_hash_seed_changes_nothing(conversation in conversation(1..3, HOSTILE), seed: u64) {
         let (wire, _) = conversation.play();
         let (calls, _) = decode(&wire, &wire.packets);

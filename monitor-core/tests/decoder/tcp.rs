@@ -10,7 +10,7 @@ use monitor_core::input::{Direction, FlowKey, Input, Open, Owner, TcpFlags};
 use monitor_core::limits::Limits;
 use monitor_core::time::EventTime;
 
-use crate::wire::{Wire, decoder, feed, flow, line, lines};
+use crate::wire::{Packet, Wire, decoder, feed, flow, line, lines};
 
 const GET: &str = "GET /a HTTP/1.1\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -122,13 +122,308 @@ fn a_live_midstream_flow_takes_segments_in_any_order() {
     assert_eq!(lines(&calls), ["GET /a 0 > 200 2"]);
 }
 
+/// A SYN with all of a request, and its answer when the server took so many bytes of that.
+fn fast_open(taken: usize) -> Wire {
+    let mut wire = Wire::open(1000, 2000);
+    wire.ask(GET).answer(OK).close();
+    wire.packets[0].payload = GET.into();
+    wire.packets[1].ack = wire.packets[1].ack.wrapping_add(taken as u32);
+    let rest = &mut wire.packets[3];
+    rest.seq = rest.seq.wrapping_add(taken as u32);
+    rest.payload = GET.as_bytes()[taken..].into();
+    wire
+}
+
 #[test]
-fn data_may_come_with_the_syn() {
+fn data_on_a_syn_counts_as_far_as_the_server_took_it() {
+    for taken in [0, 5, GET.len()] {
+        for lost in [None, Some(1), Some(2)] {
+            let mut wire = fast_open(taken);
+            let [syn, reply] = [0, 1].map(|at| wire.packets[at].clone());
+            let rest = wire.packets[3].seq;
+            wire.packets[2].seq = rest;
+            // What is sent again, in the SYN or its answer, changes nothing.
+            wire.packets.splice(2..2, [syn, reply]);
+            if let Some(lost) = lost {
+                wire.packets.retain(|packet| {
+                    let is_reply = packet.flags.contains(TcpFlags::SYN | TcpFlags::ACK);
+                    if lost == 1 {
+                        !is_reply
+                    } else {
+                        packet.ack == 0
+                            || is_reply
+                            || packet.seq != rest
+                            || !packet.payload.is_empty()
+                    }
+                });
+            }
+            let (calls, counters) = wire.run();
+            assert_eq!(lines(&calls), ["GET /a 0 > 200 2"], "{taken} {lost:?}");
+            assert_eq!(counters.syn_bytes_refused > 0, taken < GET.len());
+            assert_eq!(
+                (counters.gaps, counters.overlap_conflicts, counters.syns_ignored),
+                (0, 0, 0)
+            );
+        }
+    }
+}
+
+#[test]
+fn data_on_a_syn_that_the_server_refused_is_not_a_request() {
+    // The server sees only what comes after the handshake, and that is something else.
+    let mut wire = fast_open(0);
+    wire.packets[0].payload = b"GET /never HTTP/1.1\r\n\r\n".to_vec();
+    let (calls, counters) = wire.run();
+    assert_eq!(lines(&calls), ["GET /a 0 > 200 2"]);
+    assert_eq!(counters.overlap_conflicts, 0);
+    // Nobody answers, or with a reset.
+    for reset in [false, true] {
+        let mut wire = fast_open(0);
+        wire.packets.truncate(1);
+        if reset {
+            let end = GET.len() as u32;
+            let mut packet = wire.reset(Direction::ToClient).packets.pop().unwrap();
+            (packet.flags, packet.seq, packet.ack) = (TcpFlags::RST | TcpFlags::ACK, 0, 1001 + end);
+            wire.packets.push(packet);
+        }
+        let (calls, counters) = wire.run();
+        assert_eq!((calls.len(), counters.syn_bytes_refused), (0, GET.len() as u64));
+    }
+}
+
+#[test]
+fn the_last_answer_to_a_syn_counts() {
+    // Forged or old segments, and a SYN-ACK of an earlier attempt, before the real one.
+    let mut wire = Wire::open(1000, 59_247);
+    wire.ask(GET).answer(OK).close();
+    let reply = wire.packets[1].clone();
+    let odd = |seq, flags| Packet { seq, flags, ..reply.clone() };
+    let both = TcpFlags::SYN | TcpFlags::ACK;
+    for before in [
+        vec![odd(0, TcpFlags::RST | TcpFlags::ACK), odd(0, TcpFlags::FIN | TcpFlags::ACK)],
+        vec![odd(2_859_879_429, both), odd(2_829_651_200, both)],
+        vec![odd(7, TcpFlags::FIN | TcpFlags::ACK), odd(9, both)],
+    ] {
+        let mut with = wire.clone();
+        with.packets.splice(1..1, before.clone());
+        let (calls, counters) = with.run();
+        assert_eq!(lines(&calls), ["GET /a 0 > 200 2"], "{before:?}");
+        assert_eq!((counters.gaps, counters.segments_absurd), (0, 0), "{before:?}");
+    }
+}
+
+#[test]
+fn both_ends_may_open_at_once() {
+    for (who, later) in
+        [(Direction::ToServer, false), (Direction::ToServer, true), (Direction::ToClient, true)]
+    {
+        let mut wire = Wire::open(1000, 2000);
+        match who {
+            Direction::ToServer => wire.ask(GET).answer(OK),
+            Direction::ToClient => wire.answer(GET).ask(OK),
+        };
+        wire.close();
+        // SYNs cross, then each is sent again with an acknowledgement.
+        let [first, reply] = [0, 1].map(|at| wire.packets[at].clone());
+        let crossing = Packet { flags: TcpFlags::SYN, ack: 0, ..reply.clone() };
+        let again = Packet { flags: reply.flags, ack: 2001, ..first };
+        if later {
+            wire.packets.splice(1..3, [crossing, again, reply]);
+        } else {
+            wire.packets.splice(1..3, [crossing]);
+        }
+        let (calls, counters) = wire.run();
+        assert_eq!(lines(&calls), ["GET /a 0 > 200 2"], "{who:?} {later}");
+        let client = if who == Direction::ToServer { wire.flow.client } else { wire.flow.server };
+        assert_eq!(calls[0].flow.client, client);
+        assert_eq!((counters.flows_opened, counters.gaps, counters.flows_midstream), (1, 0, 0));
+    }
+}
+
+#[test]
+fn a_restarted_client_breaks_its_old_connection_and_opens_again() {
+    // Half-open (RFC 9293, 3.5.1): SYN, an acknowledgement of the old connection, RST, SYN.
     let mut wire = Wire::open(1000, 2000);
     wire.ask(GET).answer(OK);
-    wire.packets[0].payload = wire.packets[3].payload.clone();
-    wire.packets.remove(3);
+    let mut next = Wire::open(0x4000_0000, 9000);
+    next.ask("GET /b HTTP/1.1\r\n\r\n").answer(OK).close();
+    let syn = next.packets[0].clone();
+    let mut after = wire.packets.last().unwrap().clone();
+    after.seq = after.seq.wrapping_add(after.payload.len() as u32);
+    after.payload.clear();
+    let rst = Packet {
+        direction: Direction::ToServer,
+        seq: after.ack,
+        flags: TcpFlags::RST,
+        ..after.clone()
+    };
+    wire.packets.extend([syn, after, rst]);
+    wire.packets.extend_from_slice(&next.packets);
+    let (calls, counters) = wire.run();
+    assert_eq!(lines(&calls), ["GET /a 0 > 200 2", "GET /b 0 > 200 2"]);
+    assert_eq!((counters.flows_opened, counters.syns_ignored, counters.gaps), (2, 1, 0));
+}
+
+#[test]
+fn a_connection_whose_opening_was_missed_follows_one_that_is_over() {
+    let mut wire = Wire::open(1000, 2000);
+    wire.ask(GET).answer(OK).close();
+    for isn in [0x2000_0000, 0xe000_0000] {
+        let mut next = Wire::midstream(isn, isn);
+        next.ask("GET /b HTTP/1.1\r\n\r\n").answer(OK).close();
+        let mut both = wire.clone();
+        both.packets.extend_from_slice(&next.packets);
+        let (calls, counters) = both.run();
+        assert_eq!(lines(&calls), ["GET /a 0 > 200 2", "GET /b 0 > 200 2"], "{isn:x}");
+        assert_eq!(counters.flows_opened, 2);
+    }
+}
+
+#[test]
+fn a_reset_carries_no_bytes_of_the_stream() {
+    let mut wire = Wire::open(1000, 2000);
+    wire.ask(GET).answer(&OK[..OK.len() - 2]).reset(Direction::ToClient);
+    wire.packets.last_mut().unwrap().payload = b"ok".to_vec();
+    assert_eq!(lines(&wire.decode()), ["GET /a 0 > 200 0 incomplete TRUNCATED"]);
+}
+
+#[test]
+fn a_reset_gives_out_what_is_in_flight() {
+    // Neither the rest of the body nor the reset was acknowledged; a piece is missing before it.
+    let mut wire = Wire::open(1000, 2000);
+    wire.ask(GET).answer("HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n0123456789");
+    wire.answer("0123456789").answer("0123456789").reset(Direction::ToServer);
+    wire.packets.remove(5);
+    assert_eq!(lines(&wire.decode()), ["GET /a 0 > 200 30 incomplete GAP"]);
+}
+
+#[test]
+fn a_fin_comes_with_the_last_bytes_and_again() {
+    let mut wire = Wire::open(1000, 2000);
+    wire.ask(GET).answer("HTTP/1.1 200 OK\r\n\r\nuntil close").close();
+    let fin = wire.packets.remove(5);
+    wire.packets[4].flags = fin.flags;
+    let [with_data, client] = [4, 5].map(|at| wire.packets[at].clone());
+    wire.packets.extend([with_data, fin, client]);
+    let (calls, counters) = wire.run();
+    assert_eq!(lines(&calls), ["GET /a 0 > 200 11"]);
+    assert_eq!((counters.gaps, counters.overlap_conflicts, counters.flows_opened), (0, 0, 1));
+}
+
+#[test]
+fn one_direction_alone_is_given_out() {
+    let mut wire = Wire::open(1000, 2000);
+    wire.ask(GET).answer(OK).ask("GET /b HTTP/1.1\r\n\r\n").answer(OK).close();
+    wire.wait(61_000_000).ask("x");
+    let last = EventTime(wire.packets.pop().unwrap().time);
+    let both = "incomplete UNPAIRED_RESPONSE";
+    for (way, expected) in [
+        (
+            Direction::ToServer,
+            ["GET /a 0 > - incomplete GAP".into(), "GET /b 0 > - incomplete GAP".into()],
+        ),
+        (Direction::ToClient, [format!("- > 200 2 {both}"), format!("- > 200 2 {both}")]),
+    ] {
+        for from in [0, 3] {
+            let mut decoder = decoder(Limits::default());
+            let seen = wire.packets[from..].iter().filter(|packet| packet.direction == way);
+            seen.for_each(|packet| decoder.handle_input(packet.input(wire.flow)));
+            // No end of the other direction can come: it is not waited for.
+            decoder.handle_input(Input::Tick(last));
+            let calls: Vec<_> = std::iter::from_fn(|| decoder.poll_call()).collect();
+            assert_eq!(lines(&calls), expected, "{way:?} from {from}");
+            assert_eq!(decoder.flows(), 0);
+        }
+    }
+}
+
+#[test]
+fn bytes_that_come_again_and_differ_are_named() {
+    let check = |change: fn(&mut Wire, &str), expected: &[&str], conflicts| {
+        let mut wire = Wire::open(1000, 2000);
+        wire.ask(GET);
+        change(&mut wire, &GET.replace("/a", "/b"));
+        let (calls, counters) = wire.run();
+        assert_eq!(lines(&calls), expected);
+        assert_eq!(counters.overlap_conflicts, conflicts);
+    };
+    // After the first was delivered and before it is acknowledged.
+    check(
+        |wire, other| {
+            wire.packets.push(Packet { payload: other.into(), ..wire.packets[3].clone() });
+            wire.answer(OK).ask(GET).answer(OK);
+        },
+        &["GET /a 0 > 200 2 OVERLAP_CONFLICT", "GET /a 0 > 200 2"],
+        1,
+    );
+    // A part of it, with bytes that are new.
+    check(
+        |wire, other| {
+            let mut packet = wire.packets[3].clone();
+            (packet.seq, packet.payload) = (packet.seq + 3, other.as_bytes()[3..].into());
+            packet.payload.extend_from_slice(b"GET /c HTTP/1.1\r\n");
+            wire.packets.push(packet);
+            wire.ask("GET /c HTTP/1.1\r\n").ask("\r\n").answer(OK).answer(OK);
+        },
+        &["GET /a 0 > 200 2 OVERLAP_CONFLICT", "GET /c 0 > 200 2"],
+        1,
+    );
+    // Once it is acknowledged the receiver has made its choice, and nothing is kept.
+    check(
+        |wire, other| {
+            wire.answer(OK);
+            wire.packets.push(Packet { payload: other.into(), ..wire.packets[3].clone() });
+        },
+        &["GET /a 0 > 200 2"],
+        0,
+    );
+}
+
+#[test]
+fn a_conflict_behind_a_whole_answer_is_in_the_connections_record() {
+    let mut wire = Wire::open(1000, 2000);
+    wire.ask(GET).answer(OK);
+    let mut again = wire.packets[4].clone();
+    again.payload = OK.replace("200 OK", "500 No").into();
+    wire.packets.push(again);
+    wire.ask(GET).answer(OK).close();
+    let mut decoder = decoder(Limits::default());
+    let calls = feed(&mut decoder, wire.flow, &wire.packets);
+    assert_eq!(lines(&calls), ["GET /a 0 > 200 2", "GET /a 0 > 200 2"]);
+    assert_eq!(decoder.poll_connection().unwrap().overlap_conflicts, 1);
+}
+
+#[test]
+fn keep_alive_probes_may_hold_any_byte() {
+    let mut wire = Wire::open(1000, 2000);
+    wire.ask(GET);
+    for byte in [0, b'x'] {
+        let mut probe = wire.packets[3].clone();
+        probe.seq = probe.seq.wrapping_add(GET.len() as u32 - 1);
+        probe.payload = vec![byte];
+        wire.packets.push(probe);
+    }
+    wire.answer(OK);
+    let (calls, counters) = wire.run();
+    assert_eq!(lines(&calls), ["GET /a 0 > 200 2"]);
+    assert_eq!((counters.overlap_conflicts, counters.gaps), (0, 0));
+    // The first that is seen of an idle connection.
+    let mut wire = Wire::midstream(1000, 2000);
+    wire.ask("\0");
+    wire.packets[0].seq = wire.packets[0].seq.wrapping_sub(1);
+    let mut rest = Wire::midstream(1000, 2000);
+    rest.ask(GET).answer(OK);
+    wire.packets.extend(rest.packets);
     assert_eq!(lines(&wire.decode()), ["GET /a 0 > 200 2"]);
+}
+
+#[test]
+fn urgent_data_is_named() {
+    let mut wire = Wire::open(1000, 2000);
+    wire.ask(GET).answer(OK).ask(GET).answer(OK);
+    wire.packets[5].flags |= TcpFlags::URG;
+    let expected = ["GET /a 0 > 200 2", "GET /a 0 > 200 2 URGENT_DATA"];
+    assert_eq!(lines(&wire.decode()), expected);
 }
 
 #[test]

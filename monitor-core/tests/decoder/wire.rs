@@ -20,6 +20,7 @@ pub(crate) struct Packet {
 }
 
 /// Both ends of a connection: what is written becomes packets with proper numbers.
+#[derive(Clone)]
 pub(crate) struct Wire {
     pub(crate) flow: FlowKey,
     pub(crate) packets: Vec<Packet>,

@@ -289,6 +289,7 @@ fn tcp(
     flags.set(TcpFlags::SYN, header.syn());
     flags.set(TcpFlags::RST, header.rst());
     flags.set(TcpFlags::ACK, header.ack());
+    flags.set(TcpFlags::URG, header.urg());
     Ok(Segment {
         time,
         source: Endpoint::new(source, header.source_port()),

@@ -209,6 +209,19 @@ impl Connection {
         }
     }
 
+    /// Adds to the message under way in this direction, or else to the last one, if that is still here.
+    pub(in crate::decode) fn note_last(&mut self, direction: Direction, what: Anomalies) {
+        match direction {
+            Direction::ToServer if self.requests.head.is_empty() => {
+                if let Some(request) = self.pairing.last() {
+                    request.anomalies |= what;
+                }
+            }
+            Direction::ToClient if self.answer.is_none() && self.responses.head.is_empty() => {}
+            Direction::ToServer | Direction::ToClient => self.note(direction, what),
+        }
+    }
+
     /// The next bytes of a direction.
     pub(in crate::decode) fn data<'c>(
         &mut self,

@@ -228,6 +228,10 @@ impl Pairing {
             return Some(request);
         }
         self.held_bytes += request.held_bytes();
+        if self.queue.capacity() == 0 {
+            // Most clients have one request in flight, and most of the time none.
+            self.queue.reserve_exact(1);
+        }
         self.queue.push_back(request);
         None
     }
@@ -337,7 +341,7 @@ impl Pairing {
         self.skip_responses += request.dropped_after;
         if self.queue.is_empty() {
             // A burst once had should not be paid for ever.
-            if self.queue.capacity() > 16 {
+            if self.queue.capacity() > 4 {
                 self.queue = VecDeque::new();
             }
         }
