@@ -17,6 +17,9 @@ use crate::trial;
 /// that each reader has its own view of them.
 const AGREE_MIN: usize = 8;
 
+/// Blocks of llhttp's tests that agreed when this was written; docs/conformance.md says of the others.
+const LLHTTP_PERCENT_MIN: usize = 50;
+
 /// The row of one call: method, target, status; `-` where not seen.
 type Row = (String, String, String);
 
@@ -33,13 +36,25 @@ pub(crate) fn trials() -> Vec<Trial> {
         println!("left out: corpus::zeek: no captures (mend: KEYWATCH_CORPORA=DIR)");
         return Vec::new();
     };
-    vec![trial("corpus::zeek", move || zeek(&root))]
+    let llhttp_root = root.clone();
+    vec![
+        trial("corpus::zeek", move || zeek(&root)),
+        trial("corpus::llhttp", move || llhttp(&llhttp_root)),
+    ]
 }
 
 fn root() -> Option<PathBuf> {
     let named = std::env::var_os("KEYWATCH_CORPORA").map(PathBuf::from);
     let root = named.or_else(|| Some(workspace_root().parent()?.join("shared/corpora")))?;
     root.join("zeek").is_dir().then_some(root)
+}
+
+fn llhttp(root: &Path) -> Result<()> {
+    let score = xtask::conformance::llhttp::score(&root.join("llhttp"))?;
+    score.disagreed.iter().for_each(|what| println!("corpus::llhttp: {what}"));
+    println!("corpus::llhttp: {} of {} blocks agree", score.agreed, score.cases);
+    ensure!(score.agreed * 100 >= score.cases * LLHTTP_PERCENT_MIN, "fewer than before");
+    Ok(())
 }
 
 fn zeek(root: &Path) -> Result<()> {

@@ -9,6 +9,7 @@ pub mod bench;
 pub mod build;
 pub mod cases;
 pub mod ci;
+pub mod conformance;
 pub mod demo;
 pub mod ebpf;
 pub mod exchange;

@@ -4,6 +4,7 @@ mod body;
 mod framing;
 mod head;
 mod message;
+mod odd;
 mod pairing;
 mod request;
 mod response;
@@ -45,6 +46,8 @@ struct Reader<H> {
     time: EventTime,
     /// For the next message, or the one under way.
     notes: Anomalies,
+    /// The last message said that none follows.
+    is_last: bool,
     /// The sender has ended.
     ended: bool,
 }
@@ -65,8 +68,8 @@ enum Read<H> {
     More,
     /// It is whole.
     Head(H),
-    /// It was none.
-    NoHead,
+    /// These bytes, and what is left of the chunk, are none.
+    NoHead(Vec<u8>),
 }
 
 /// A response under way.
@@ -89,11 +92,11 @@ impl<H> Reader<H> {
             (State::Head, Anomalies::empty())
         };
         let time = EventTime::default();
-        Reader { state, head: HeadReader::default(), time, notes, ended: false }
+        let head = HeadReader::default();
+        Reader { state, head, time, notes, is_last: false, ended: false }
     }
 
-    /// Reads at a head: what came of it, and what is left of the chunk. After bytes that are no head
-    /// the next one is searched for.
+    /// Reads at a head: what came of it, and what is left of the chunk.
     fn read_head<'c, P: Parse<Head = H>>(
         &mut self,
         parser: &P,
@@ -104,6 +107,10 @@ impl<H> Reader<H> {
     ) -> (Read<H>, &'c [u8]) {
         if self.head.is_empty() {
             chunk = skip_empty_lines(chunk);
+            if let [b' ' | b'\t', ..] = chunk {
+                chunk = skip_space(chunk);
+                self.notes |= Anomalies::LENIENT;
+            }
             if chunk.is_empty() {
                 return (Read::More, chunk);
             }
@@ -112,12 +119,25 @@ impl<H> Reader<H> {
         match self.head.read(parser, chunk, limits, counters) {
             Step::More => (Read::More, &[]),
             Step::Head(head, used) => (Read::Head(head), &chunk[used..]),
-            Step::Implausible(bytes) => {
-                counters.heads_bad += 1;
-                self.resync(Resync::after(bytes, self.time), counters);
-                (Read::NoHead, chunk)
-            }
+            Step::Implausible(bytes) => (Read::NoHead(bytes), chunk),
         }
+    }
+
+    /// What was noted for the message that begins, of which `is_last` says that it is the last.
+    fn begin(&mut self, is_last: bool) -> Anomalies {
+        let mut notes = std::mem::take(&mut self.notes);
+        if std::mem::replace(&mut self.is_last, is_last) {
+            // Strict readers have gone.
+            notes |= Anomalies::LENIENT;
+        }
+        notes
+    }
+
+    /// After bytes that are no head the next one is searched for.
+    fn search_after(&mut self, bytes: Vec<u8>, counters: &mut Counters) {
+        counters.heads_bad += 1;
+        self.notes |= Anomalies::BAD_HEAD;
+        self.resync(Resync::after(bytes, self.time), counters);
     }
 
     fn resync(&mut self, resync: Resync, counters: &mut Counters) {
@@ -169,6 +189,12 @@ impl<H> Reader<H> {
 /// Empty lines before a message are passed over (RFC 9112, 2.2).
 fn skip_empty_lines(chunk: &[u8]) -> &[u8] {
     let start = chunk.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
+    &chunk[start.unwrap_or(chunk.len())..]
+}
+
+/// Space before a message, which only lenient readers pass over.
+fn skip_space(chunk: &[u8]) -> &[u8] {
+    let start = chunk.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
     &chunk[start.unwrap_or(chunk.len())..]
 }
 

@@ -7,7 +7,7 @@ use super::message::{Asked, Requests};
 use super::pairing::{GiveUp, Pending, Turn};
 use super::resync::Resync;
 use super::{Answering, Connection, Read, State};
-use crate::call::Anomalies;
+use crate::call::{Anomalies, Protocol};
 use crate::decode::context::Context;
 use crate::decode::early::Early;
 use crate::input::Direction;
@@ -56,7 +56,10 @@ impl Connection {
         match read {
             Read::More => {}
             Read::Head(head) => self.begin_request(head, time, cx),
-            Read::NoHead => self.pairing.miss_requests(),
+            Read::NoHead(bytes) => {
+                self.requests.search_after(bytes, cx.counters);
+                self.pairing.miss_requests();
+            }
         }
         rest
     }
@@ -64,7 +67,8 @@ impl Connection {
     fn begin_request(&mut self, mut asked: Asked, time: EventTime, cx: &mut Context<'_>) {
         let reader = &mut self.requests;
         let body = asked.body();
-        asked.framing.odd |= mem::take(&mut reader.notes);
+        let is_simple = asked.protocol == Protocol::Http09;
+        asked.framing.odd |= reader.begin(asked.is_last || is_simple);
         let request = Pending::new(asked, reader.time, time, matches!(body, Ok(Some(_))));
         let open = request.open;
         let turn = match &self.answer {
@@ -82,6 +86,8 @@ impl Connection {
         }
         match body {
             Ok(Some(body)) => self.requests.state = State::Body(body),
+            // Nothing can follow. What does is looked through.
+            Ok(None) if is_simple => self.requests.resync(Resync::default(), cx.counters),
             Ok(None) => {}
             Err(()) => {
                 self.requests.resync(Resync::default(), cx.counters);

@@ -9,7 +9,7 @@ use super::pairing::{Answer, GiveUp};
 use super::resync::Resync;
 use super::switch::Upgrade;
 use super::{Answering, Connection, Read, State, cut};
-use crate::call::{Anomalies, Outcome, Response};
+use crate::call::{Anomalies, Protocol, Response};
 use crate::decode::content::Prefix;
 use crate::decode::context::Context;
 use crate::decode::conversation::{Next, Switch, Upgraded};
@@ -120,33 +120,53 @@ impl Connection {
         chunk: &'c [u8],
         cx: &mut Context<'_>,
     ) -> &'c [u8] {
+        let front = self.pairing.front();
+        let is_simple = front.is_some_and(|request| request.protocol == Protocol::Http09);
+        if is_simple && self.responses.head.is_empty() && !chunk.starts_with(b"H") {
+            self.responses.time = time;
+            self.begin_simple(0, cx);
+            return chunk;
+        }
         let (read, rest) =
             self.responses.read_head(&Responses, time, chunk, cx.limits, cx.counters);
         match read {
             Read::More => {}
             Read::Head(head) => self.begin_response(head, cx),
-            Read::NoHead => self.lose_responses(Anomalies::BAD_HEAD, cx),
+            Read::NoHead(bytes) if is_simple => self.begin_simple(bytes.len(), cx),
+            Read::NoHead(bytes) => {
+                self.responses.search_after(bytes, cx.counters);
+                self.lose_responses(Anomalies::BAD_HEAD, cx);
+            }
         }
         rest
     }
 
-    fn begin_response(&mut self, mut head: Answered, cx: &mut Context<'_>) {
-        let reader = &mut self.responses;
-        if head.status == 0 {
-            // What it was and where it ends cannot be told.
-            reader.resync(Resync::default(), cx.counters);
-            self.lose_responses(head.framing.odd, cx);
-            return;
+    /// An answer without a head (RFC 1945, 4.1), of which so many bytes have passed.
+    fn begin_simple(&mut self, bytes: usize, cx: &mut Context<'_>) {
+        self.begin_answer(Answered::new(Protocol::Http09, None, &[]), cx);
+        if let Some(answering) = &mut self.answer {
+            answering.answer.response.body_bytes += bytes as u64;
         }
+        self.responses.head.clear();
+        self.responses.state = State::Body(Body::UntilClose);
+    }
+
+    fn begin_response(&mut self, mut head: Answered, cx: &mut Context<'_>) {
         let kind = self.pairing.front().map_or(Kind::Other, |request| request.kind);
         let content = head.content(kind);
         let body = match content {
             // What was noted concerns the response that follows.
             Content::Interim => {
-                reader.notes |= head.framing.odd;
+                self.responses.notes |= head.framing.odd;
                 return;
             }
             Content::Tunnel => return self.switch(head, cx),
+            Content::Body(Body::UntilClose) if head.status.is_none() => {
+                // What it was and where it ends cannot be told.
+                self.responses.resync(Resync::default(), cx.counters);
+                self.lose_responses(head.framing.odd, cx);
+                return;
+            }
             Content::Nothing => None,
             Content::Body(body) => Some(body),
         };
@@ -163,7 +183,7 @@ impl Connection {
     fn begin_answer(&mut self, head: Answered, cx: &Context<'_>) {
         let prefix_bytes_max = cx.limits.body_prefix_bytes;
         let reader = &mut self.responses;
-        let anomalies = head.framing.odd | mem::take(&mut reader.notes);
+        let anomalies = head.framing.odd | reader.begin(head.is_last);
         let paired = match self.pairing.front() {
             Some(request) => {
                 request.answered = true;
@@ -177,15 +197,15 @@ impl Connection {
         self.answer = Some(Answering {
             answer: Answer {
                 time: reader.time,
-                response: Response { status: Some(head.status), body_bytes: 0 },
+                response: Response { status: head.status, body_bytes: 0 },
                 protocol: head.protocol,
-                outcome: Outcome::Ok,
+                outcome: None,
                 anomalies,
                 complete: true,
             },
             paired,
             probe: (!paired).then_some(0),
-            prefix: (head.status >= 400)
+            prefix: (head.status.is_some_and(|status| status >= 400))
                 .then(|| Box::new(Prefix::new(head.coding, prefix_bytes_max))),
         });
     }
@@ -341,7 +361,7 @@ impl Connection {
         let style = style.unwrap_or(Style::Generic);
         if let Some(status) = answer.response.status {
             let bytes = prefix.as_mut().map(|prefix| prefix.bytes()).unwrap_or_default();
-            answer.outcome = cx.identifier.outcome(style, status, bytes);
+            answer.outcome = Some(cx.identifier.outcome(style, status, bytes));
         }
         if let Some(prefix) = &mut prefix {
             answer.anomalies |= prefix.anomalies();
