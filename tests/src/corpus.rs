@@ -13,12 +13,11 @@ use xtask::build::workspace_root;
 use crate::replay::replay;
 use crate::trial;
 
-/// Traces that agreed when this was written. The others are tunnels, HTTP/0.9 and requests so broken
-/// that each reader has its own view of them.
-const AGREE_MIN: usize = 8;
+/// Traces that agreed when this was written; docs/conformance.md says of the others.
+const AGREE_MIN: usize = 11;
 
 /// Blocks of llhttp's tests that agreed when this was written; docs/conformance.md says of the others.
-const LLHTTP_PERCENT_MIN: usize = 50;
+const LLHTTP_PERCENT_MIN: usize = 95;
 
 /// The row of one call: method, target, status; `-` where not seen.
 type Row = (String, String, String);
@@ -78,8 +77,10 @@ fn zeek(root: &Path) -> Result<()> {
 
 fn expected(dir: &Path) -> Result<Vec<Row>> {
     let rows: Vec<ZeekRow> = serde_json::from_slice(&fs::read(dir.join("expected.json"))?)?;
+    // An empty string is written out there.
+    let uri = |uri: String| if uri == "(empty)" { String::new() } else { uri };
     let mut rows: Vec<Row> =
-        rows.into_iter().map(|row| (row.method, row.uri, row.status_code)).collect();
+        rows.into_iter().map(|row| (row.method, uri(row.uri), row.status_code)).collect();
     rows.sort_unstable();
     Ok(rows)
 }

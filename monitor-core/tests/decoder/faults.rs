@@ -78,7 +78,7 @@ fn text_that_is_none() {
     let request = calls[0].request.as_ref().unwrap();
     assert_eq!((&request.path[..], request.host.as_deref()), ("/\u{fffd}", Some("a\u{fffd}b")));
     assert_eq!(request.user_agent.as_deref(), Some("\u{fffd}"));
-    assert_eq!(calls[0].anomalies, Anomalies::NOT_UTF8);
+    assert_eq!(calls[0].anomalies, Anomalies::NOT_UTF8 | Anomalies::LENIENT);
 }
 
 #[test]
@@ -188,6 +188,29 @@ fn what_follows_a_simple_request_is_not_hidden() {
         wire.close();
         let calls = lines(&wire.decode());
         assert_eq!(calls, ["GET /old 0 > 0 4", "GET /b 0 > - incomplete LENIENT"]);
+    }
+}
+
+#[test]
+fn heads_that_do_not_end_are_read_as_far_as_they_go() {
+    for cut in [usize::MAX, 1, 3] {
+        let mut wire = Wire::open(1, 2);
+        wire.cut = cut;
+        wire.ask("GET /a HTTP/1.1\r\nUser-Agent: me\r\nHo").fin(Direction::ToServer);
+        wire.answer("HTTP/1.1 408 x\r\nContent-Len").fin(Direction::ToClient);
+        let (calls, counters) = wire.run();
+        assert_eq!(lines(&calls), ["GET /a 0 > 408 0 incomplete TRUNCATED"]);
+        let request = calls[0].request.as_ref().unwrap();
+        assert_eq!((request.user_agent.as_deref(), request.host.as_deref()), (Some("me"), None));
+        assert!(!calls[0].anomalies.contains(Anomalies::BAD_HOST));
+        assert_eq!(counters.heads_cut, 2);
+        // Of a line that is cut nothing is said, unless all of it is there.
+        for (line, calls) in [("GET /a HTTP/1.", 0), ("GET /a HTTP/1.1", 1), ("GET /a", 0)] {
+            let mut wire = Wire::open(1, 2);
+            wire.cut = cut;
+            wire.ask(line).reset(Direction::ToServer);
+            assert_eq!(wire.decode().len(), calls, "{line}");
+        }
     }
 }
 

@@ -202,6 +202,16 @@ fn a_response_without_a_request_is_a_record() {
 }
 
 #[test]
+fn a_body_may_begin_as_a_response_does() {
+    check(
+        |wire| {
+            wire.answer("HTTP/1.1 408 x\r\nContent-Length: 6\r\n\r\nHTTPS!").close();
+        },
+        &["- > 408 6 incomplete UNPAIRED_RESPONSE"],
+    );
+}
+
+#[test]
 fn lengths_that_make_no_sense() {
     let both = "Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n1\r\nx\r\n0\r\n\r\n";
     check_one(&format!("POST /a HTTP/1.1\r\n{both}"), OK, "POST /a 1 > 200 2 LENGTH_AND_CHUNKED");

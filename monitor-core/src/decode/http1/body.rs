@@ -1,5 +1,6 @@
 //! Message bodies (RFC 9112, 6 and 7): counted as they pass, never kept.
 
+use super::odd::is_token;
 use crate::call::Anomalies;
 
 /// A body that has not ended.
@@ -29,6 +30,8 @@ pub(super) enum Chunk {
         value: u64,
         /// CR seen.
         end: bool,
+        /// Where in an extension.
+        at: Extension,
     },
     /// In the data: this many bytes follow.
     Data(u64),
@@ -41,6 +44,20 @@ pub(super) enum Chunk {
         /// The last byte was a CR.
         end: bool,
     },
+}
+
+/// Where in a chunk extension the next byte is (RFC 9112, 7.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extension {
+    /// Before its name.
+    Start,
+    Name,
+    /// After the equals sign.
+    Equals,
+    Value,
+    Quoted,
+    /// After a backslash in a quoted value.
+    Escaped,
 }
 
 /// What came of some bytes.
@@ -163,21 +180,37 @@ impl Chunk {
                 *self = Chunk::Size { value: value << 4 | u64::from(digit), digits: digits + 1 };
             }
             (Chunk::Size { digits: 0, .. }, _) => return broken(odd),
-            (Chunk::Size { value, .. }, b'\r') => *self = Chunk::Extension { value, end: true },
-            (Chunk::Size { value, .. } | Chunk::Extension { value, end: false }, b'\n') => {
+            (Chunk::Size { value, .. }, b'\r') => {
+                *self = Chunk::Extension { value, end: true, at: Extension::Value };
+            }
+            (Chunk::Size { value, .. }, b'\n') => {
                 *odd |= Anomalies::BARE_LF;
                 *self = Chunk::begin(value);
             }
-            (Chunk::Size { value, .. }, b';') => *self = Chunk::Extension { value, end: false },
+            (Chunk::Size { value, .. }, b';') => {
+                *self = Chunk::Extension { value, end: false, at: Extension::Start };
+            }
             (Chunk::Size { value, .. }, b' ' | b'\t') => {
                 *odd |= Anomalies::LENIENT;
-                *self = Chunk::Extension { value, end: false };
+                *self = Chunk::Extension { value, end: false, at: Extension::Value };
             }
             (Chunk::Size { .. }, _) => return broken(odd),
-            (Chunk::Extension { value, end: true }, b'\n') => *self = Chunk::begin(value),
-            (Chunk::Extension { value, end }, _) => {
+            (Chunk::Extension { value, end, at }, b'\n') => {
+                if !end {
+                    *odd |= Anomalies::BARE_LF;
+                }
+                if !matches!(at, Extension::Name | Extension::Value) {
+                    *odd |= Anomalies::LENIENT;
+                }
+                *self = Chunk::begin(value);
+            }
+            (Chunk::Extension { value, end, at }, _) => {
                 *odd |= odd_byte(byte, end);
-                *self = Chunk::Extension { value, end: byte == b'\r' };
+                let at = at.step(byte).unwrap_or_else(|| {
+                    *odd |= Anomalies::LENIENT;
+                    at
+                });
+                *self = Chunk::Extension { value, end: byte == b'\r', at };
             }
             (Chunk::DataEnd(false), b'\r') => *self = Chunk::DataEnd(true),
             (Chunk::DataEnd(cr), b'\n') => {
@@ -209,6 +242,27 @@ impl Chunk {
     /// What follows the size line.
     fn begin(value: u64) -> Chunk {
         if value == 0 { Chunk::Trailer { empty: true, end: false } } else { Chunk::Data(value) }
+    }
+}
+
+impl Extension {
+    /// After one more byte; `None` when it does not belong there.
+    fn step(self, byte: u8) -> Option<Extension> {
+        Some(match (self, byte) {
+            (Extension::Quoted, b'"') => Extension::Value,
+            (Extension::Quoted, b'\\') => Extension::Escaped,
+            (Extension::Quoted | Extension::Escaped, _) => Extension::Quoted,
+            // The line end, and space around signs.
+            (_, b'\r' | b' ' | b'\t') => self,
+            (Extension::Name | Extension::Value, b';') => Extension::Start,
+            (Extension::Name, b'=') => Extension::Equals,
+            (Extension::Equals, b'"') => Extension::Quoted,
+            (Extension::Start | Extension::Name, _) if is_token(byte) => Extension::Name,
+            (Extension::Equals | Extension::Value, _) if is_token(byte) => Extension::Value,
+            (Extension::Start | Extension::Name | Extension::Equals | Extension::Value, _) => {
+                return None;
+            }
+        })
     }
 }
 
@@ -278,7 +332,16 @@ mod tests {
         check("4;a\nWiki\r\n0\r\n\r\n", "Wiki", 0, End::Complete, Anomalies::BARE_LF);
         check("4\r\nWiki\r\n0\r\nX: y\n\r\n", "Wiki", 0, End::Complete, Anomalies::BARE_LF);
         check("4;a\rb\r\nWiki\r\n0\r\n\r\n", "Wiki", 0, End::Complete, Anomalies::BARE_CR);
-        check("4;\0\r\nWiki\r\n0\r\n\r\n", "Wiki", 0, End::Complete, Anomalies::CONTROL_BYTE);
+        let odd = Anomalies::CONTROL_BYTE | Anomalies::LENIENT;
+        check("4;a\0\r\nWiki\r\n0\r\n\r\n", "Wiki", 0, End::Complete, odd);
+        for extension in [";", ";=a", ";a=\"b", ";a==b", ";a b(", ";a=\"b\\\""] {
+            let body = format!("4{extension}\r\nWiki\r\n0\r\n\r\n");
+            check(&body, "Wiki", 0, End::Complete, Anomalies::LENIENT);
+        }
+        for extension in ["; a", ";a;b", ";a = \"b\\\";\"", ";a=b ; c"] {
+            let body = format!("4{extension}\r\nWiki\r\n0\r\n\r\n");
+            check(&body, "Wiki", 0, End::Complete, Anomalies::empty());
+        }
         check("0\r\nX: y\rz\r\n\r\n", "", 0, End::Complete, Anomalies::BARE_CR);
         check("0\r\n\r\r\n\r\n", "", 0, End::Complete, Anomalies::BARE_CR);
     }

@@ -50,6 +50,9 @@ pub(super) trait Parse {
 
     /// Whether a first line, with its end, is a message of its own: no fields follow.
     fn is_whole(&self, line: &[u8]) -> bool;
+
+    /// Whether a first line whose end is missing says all that it could.
+    fn is_enough(&self, line: &[u8]) -> bool;
 }
 
 /// Reads heads, one after the other.
@@ -97,6 +100,38 @@ impl<H> HeadReader<H> {
     /// Forgets what was gathered.
     pub(super) fn clear(&mut self) {
         self.begin(Vec::new());
+    }
+
+    /// No byte follows: what a head says that has not ended, when its first line is whole.
+    pub(super) fn cut<P: Parse<Head = H>>(
+        &mut self,
+        parser: &P,
+        limits: &Limits,
+        counters: &mut Counters,
+    ) -> Option<H> {
+        if self.is_empty() {
+            return None;
+        }
+        counters.heads_cut += 1;
+        let mut bytes = std::mem::take(&mut self.bytes);
+        let has_line = std::mem::take(&mut self.has_line);
+        if let Some(rest) = self.rest.take() {
+            return Some(rest.head);
+        }
+        let mut odd = Anomalies::empty();
+        if has_line {
+            let lines = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            odd = odd::cut_line(&bytes[lines..]);
+            bytes.truncate(lines);
+        } else if parser.is_enough(&bytes) {
+            bytes.extend_from_slice(b"\r\n");
+        } else {
+            return None;
+        }
+        bytes.extend_from_slice(b"\r\n");
+        let mut head = parse_whole(parser, bytes, limits, counters);
+        parser.framing(&mut head).odd |= odd;
+        Some(head)
     }
 
     /// Memory held, bytes.

@@ -175,6 +175,10 @@ impl Parse for Requests<'_> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         RequestLine::read(line).is_some_and(|line| line.is_simple())
     }
+
+    fn is_enough(&self, line: &[u8]) -> bool {
+        matches!(line, [.., b' ', b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'])
+    }
 }
 
 impl Requests<'_> {
@@ -232,6 +236,10 @@ impl Requests<'_> {
                 Kind::Other
             }
         };
+        if !head.target.is_ascii() {
+            // Such bytes should have been encoded (RFC 3986, 2.5).
+            framing.odd |= Anomalies::LENIENT;
+        }
         let offer = if upgrade { Offer::read(head.headers) } else { None };
         framing.odd |= identified.anomalies;
         let parts = Some((request, identified));
@@ -293,6 +301,11 @@ impl Parse for Responses {
 
     fn is_whole(&self, _line: &[u8]) -> bool {
         false
+    }
+
+    /// The reason phrase says nothing.
+    fn is_enough(&self, line: &[u8]) -> bool {
+        matches!(line, [b'H', b'T', b'T', b'P', b'/', _, b'.', _, b' ', _, _, _, b' ', ..])
     }
 }
 

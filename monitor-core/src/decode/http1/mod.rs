@@ -278,6 +278,7 @@ impl Connection {
                     cut(&mut request.complete, &mut request.anomalies);
                     self.close_request(cx);
                 }
+                self.cut_request_head(cx);
             }
             Direction::ToClient => {
                 self.responses.ended = true;
@@ -295,6 +296,7 @@ impl Connection {
         }
         self.cut_answer(false, why, cx);
         self.stop_wait(cx);
+        self.cut_request_head(cx);
         self.give_up(GiveUp::All, why, cx);
     }
 

@@ -101,14 +101,7 @@ impl<'b> OddHead<'b> {
                 line
             }
         };
-        for byte in line {
-            match byte {
-                b'\r' => self.odd |= Anomalies::BARE_CR,
-                b'\t' => {}
-                0..=0x1f | 0x7f => self.odd |= Anomalies::CONTROL_BYTE,
-                _ => {}
-            }
-        }
+        self.odd |= control_bytes(line);
         line
     }
 
@@ -231,6 +224,26 @@ impl Version {
             Some(_) | None => Version::None,
         }
     }
+}
+
+/// What is odd about a line that is cut short.
+pub(super) fn cut_line(line: &[u8]) -> Anomalies {
+    let fold = match line {
+        [b' ' | b'\t', ..] => Anomalies::OBS_FOLD,
+        _ => Anomalies::empty(),
+    };
+    fold | control_bytes(line.strip_suffix(b"\r").unwrap_or(line))
+}
+
+/// Bytes that do not belong into a line.
+fn control_bytes(line: &[u8]) -> Anomalies {
+    let odd = |byte: &u8| match byte {
+        b'\r' => Anomalies::BARE_CR,
+        b'\t' => Anomalies::empty(),
+        0..=0x1f | 0x7f => Anomalies::CONTROL_BYTE,
+        _ => Anomalies::empty(),
+    };
+    line.iter().map(odd).collect()
 }
 
 /// Token characters (RFC 9110, 5.6.2).

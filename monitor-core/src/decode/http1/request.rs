@@ -69,21 +69,11 @@ impl Connection {
         let body = asked.body();
         let is_simple = asked.protocol == Protocol::Http09;
         asked.framing.odd |= reader.begin(asked.is_last || is_simple);
-        let request = Pending::new(asked, reader.time, time, matches!(body, Ok(Some(_))));
+        let mut request = Pending::new(asked, reader.time, time, matches!(body, Ok(Some(_))));
+        // A body may follow, and how much of it is not known.
+        request.complete = body.is_ok();
         let open = request.open;
-        let turn = match &self.answer {
-            Some(Answering { probe: Some(_), .. }) => Turn::Between,
-            Some(answering) if answering.paired => Turn::Paired,
-            Some(_) => Turn::Unpaired,
-            None if self.responses.is_between_messages() => Turn::Between,
-            None => Turn::Paired,
-        };
-        let refused = self.pairing.ask(request, turn, cx.limits.pipeline_max);
-        if let Some(mut request) = refused {
-            cx.counters.pipeline_overflows += 1;
-            request.anomalies |= Anomalies::PIPELINE_OVERFLOW;
-            self.emit(Some(request), None, cx);
-        }
+        self.ask(request, cx);
         match body {
             Ok(Some(body)) => self.requests.state = State::Body(body),
             // Nothing can follow. What does is looked through.
@@ -98,6 +88,40 @@ impl Connection {
             self.close_request(cx);
             self.begin_wait();
         }
+    }
+
+    /// A request takes its place in the queue.
+    fn ask(&mut self, request: Pending, cx: &mut Context<'_>) {
+        let turn = match &self.answer {
+            Some(Answering { probe: Some(_), .. }) => Turn::Between,
+            Some(answering) if answering.paired => Turn::Paired,
+            Some(_) => Turn::Unpaired,
+            None if self.responses.is_between_messages() => Turn::Between,
+            None => Turn::Paired,
+        };
+        let refused = self.pairing.ask(request, turn, cx.limits.pipeline_max);
+        if let Some(mut request) = refused {
+            cx.counters.pipeline_overflows += 1;
+            request.anomalies |= Anomalies::PIPELINE_OVERFLOW;
+            self.emit(Some(request), None, cx);
+        }
+    }
+
+    /// The head under way gets no more bytes.
+    pub(super) fn cut_request_head(&mut self, cx: &mut Context<'_>) {
+        if !matches!(self.requests.state, State::Head) {
+            return;
+        }
+        let reader = &mut self.requests;
+        let head = reader.head.cut(&Requests(cx.identifier), cx.limits, cx.counters);
+        let Some(mut asked) = head else { return };
+        asked.framing.odd |= reader.begin(true) | Anomalies::TRUNCATED;
+        // It may have come in what is missing.
+        asked.framing.odd -= Anomalies::BAD_HOST;
+        let mut request = Pending::new(asked, reader.time, reader.time, false);
+        request.complete = false;
+        self.ask(request, cx);
+        self.close_request(cx);
     }
 
     /// What follows a whole request that may change the protocol waits for the answer.

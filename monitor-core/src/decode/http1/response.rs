@@ -91,6 +91,8 @@ impl Connection {
         if same == chunk.len() {
             return &[];
         }
+        // The bytes of this chunk are read as part of it.
+        *seen = start;
         self.end_probe(cx);
         chunk
     }
@@ -347,10 +349,23 @@ impl Connection {
             }
             self.finish_answer(cx);
         }
-        if !matches!(self.responses.state, State::Tunnel) {
-            cx.counters.heads_cut += u64::from(!self.responses.head.is_empty());
-            self.responses.head.clear();
+        if matches!(self.responses.state, State::Head) {
+            self.cut_response_head(why, cx);
         }
+    }
+
+    /// The head under way gets no more bytes.
+    fn cut_response_head(&mut self, why: Anomalies, cx: &mut Context<'_>) {
+        let head = self.responses.head.cut(&Responses, cx.limits, cx.counters);
+        let Some(mut head) = head.filter(|head| !matches!(head.status, Some(100..=199))) else {
+            return;
+        };
+        head.framing.odd |= why | Anomalies::TRUNCATED;
+        self.begin_answer(head, cx);
+        if let Some(answering) = &mut self.answer {
+            answering.answer.complete = false;
+        }
+        self.finish_answer(cx);
     }
 
     fn finish_answer(&mut self, cx: &mut Context<'_>) {
