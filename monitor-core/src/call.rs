@@ -327,7 +327,7 @@ bitflags! {
         const KEY_CONFLICT = 1 << 15;
         /// Bytes that are not text where text belongs.
         const NOT_UTF8 = 1 << 16;
-        /// Header fields or a body in a form that lenient servers take and strict ones refuse.
+        /// A first line, fields, a body or another message in a form that lenient servers take and strict ones refuse.
         const LENIENT = 1 << 17;
         /// A header field that goes on in the next line, or space before the first one (obs-fold,
         /// RFC 9112, 2.2 and 5.2): some readers join the lines, others see another field.

@@ -48,6 +48,10 @@ impl Sniff {
             }
             known.bytes[known.count] = *byte;
             known.count += 1;
+            // The shortest request of HTTP/0.9 is a line of seven (RFC 1945, 4.1).
+            if *byte == b'\n' && known.bytes.starts_with(b"GET /") {
+                return Some(Look::Request);
+            }
             if known.count == START_BYTES {
                 return Some(look(&known.bytes));
             }
@@ -106,7 +110,8 @@ mod tests {
 
     #[test]
     fn first_bytes_tell() {
-        let cases: [(&[u8], Look); 13] = [
+        let cases: [(&[u8], Look); 14] = [
+            (b"GET /\r\n", Look::Request),
             (b"GET / HTTP/1.1", Look::Request),
             (b"\r\n\r\nOPTIONS *", Look::Request),
             (b"PROPFIND /", Look::Request),

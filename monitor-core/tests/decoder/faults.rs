@@ -170,6 +170,12 @@ fn simple_requests_have_simple_answers() {
             assert_eq!((calls[0].protocol, calls[0].outcome), (Protocol::Http09, None));
         }
     }
+    for cut in [usize::MAX, 1] {
+        let mut wire = Wire::open(1, 2);
+        wire.cut = cut;
+        wire.ask("GET /\r\n").answer("<p>").close();
+        assert_eq!(lines(&wire.decode()), ["GET / 0 > 0 3"]);
+    }
     // With fields it is none, though servers may take it for one.
     let calls = lines(&talk("POST /a\r\nHost: h\r\n\r\n", OK, 1));
     assert_eq!(calls, ["POST /a 0 > 200 2 BAD_VERSION", "GET /next 0 > 200 2 LENIENT"]);
