@@ -36,7 +36,7 @@ const WINDOW_BYTES_MAX: u64 = 8 << 20;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ContentCoding {
     layers: [Layer; LAYERS_MAX],
-    count: usize,
+    count: u8,
     /// One that is not known: nothing can be decoded.
     unknown: bool,
     /// More than are followed.
@@ -84,7 +84,7 @@ impl ContentCoding {
                 self.unknown = true;
                 continue;
             };
-            match self.layers.get_mut(self.count) {
+            match self.layers.get_mut(usize::from(self.count)) {
                 Some(free) => {
                     *free = layer;
                     self.count += 1;
@@ -157,7 +157,7 @@ impl Prefix {
         }
         let ended = Rc::new(Cell::new(false));
         let raw = Raw { bytes: &self.raw, ended: Rc::clone(&ended) };
-        let layers = &self.coding.layers[..self.coding.count];
+        let layers = &self.coding.layers[..usize::from(self.coding.count)];
         let reader = layers.iter().rev().fold(Some(Box::new(raw) as Box<dyn Read>), open);
         let expanded_max = FREE_BYTES + self.raw.len().saturating_mul(EXPANSION_MAX);
         let read = match reader {

@@ -193,7 +193,7 @@ impl Requests<'_> {
             match name.len() {
                 4 if name.eq_ignore_ascii_case(b"host") => {
                     hosts += 1;
-                    if !header.value.iter().all(|byte| is_host_byte(*byte)) {
+                    if !header.value.iter().all(|byte| HOST_BYTES[usize::from(*byte)]) {
                         framing.odd |= Anomalies::BAD_HOST;
                     }
                     if host.is_none() {
@@ -351,12 +351,13 @@ fn line_ends(head: &[u8], headers: &[Header<'_>]) -> Anomalies {
 
 /// Whether a field says that the connection ends, or goes on (RFC 9112, 9.3).
 fn closes(header: &Header<'_>) -> Option<bool> {
-    if !header.name.eq_ignore_ascii_case("connection") {
+    // As nearly all write it.
+    let usual = header.name == "Connection" || header.name == "connection";
+    if !usual && !header.name.eq_ignore_ascii_case("connection") {
         return None;
     }
-    let is = |word: &[u8]| header.value.eq_ignore_ascii_case(word);
-    if is(b"keep-alive") || is(b"close") {
-        return Some(is(b"close"));
+    if header.value == b"keep-alive" {
+        return Some(false);
     }
     let mut items = header.value.split(|byte| *byte == b',').map(trim);
     items.find_map(|item| {
@@ -366,9 +367,23 @@ fn closes(header: &Header<'_>) -> Option<bool> {
 }
 
 /// What a host and port are made of (RFC 3986, 3.2.2 and 3.2.3), international names aside.
-fn is_host_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte >= 0x80 || b"-._~%!$&'()*+,;=:[]".contains(&byte)
-}
+static HOST_BYTES: [bool; 256] = {
+    let mut bytes = [false; 256];
+    let marks = b"-._~%!$&'()*+,;=:[]";
+    let mut at = 0;
+    while at < marks.len() {
+        bytes[marks[at] as usize] = true;
+        at += 1;
+    }
+    let mut byte = 0;
+    while byte < 256 {
+        if byte >= 0x80 || (byte as u8).is_ascii_alphanumeric() {
+            bytes[byte] = true;
+        }
+        byte += 1;
+    }
+    bytes
+};
 
 fn protocol(minor: u8) -> Protocol {
     match minor {
