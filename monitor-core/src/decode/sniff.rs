@@ -51,6 +51,10 @@ impl Sniff {
             }
             known.bytes[known.count] = *byte;
             known.count += 1;
+            // The shortest request of HTTP/0.9 is a line of seven (RFC 1945, 4.1).
+            if *byte == b'\n' && known.bytes.starts_with(b"GET /") {
+                return Some(Look::Request);
+            }
             if known.count == START_BYTES {
                 return Some(look(&known.bytes));
             }
@@ -102,9 +106,19 @@ fn look(start: &[u8; START_BYTES]) -> Look {
             Look::Tls(Some(Direction::ToServer))
         }
         _ => {
-            let method = start.iter().position(|byte| *byte == b' ').unwrap_or(START_BYTES);
-            let named = start[..method].iter().all(|b| b.is_ascii_uppercase() || b"-_".contains(b));
-            if method > 0 && named { Look::Request } else { Look::Other }
+            // Space before a method is a fault that servers may pass over.
+            let start = start.trim_ascii_start();
+            let space = |byte: &u8| matches!(byte, b' ' | b'\t');
+            let (method, target) = match start.iter().position(space) {
+                Some(end) => (&start[..end], start[end..].trim_ascii_start()),
+                None => (start, &b""[..]),
+            };
+            let is_named = !method.is_empty()
+                && method.iter().all(|b| b.is_ascii_alphabetic() || b"-_".contains(b));
+            // Other protocols have words in lower case too: what follows must be a target.
+            let is_upper = !method.iter().any(u8::is_ascii_lowercase);
+            let is_target = matches!(target, [b'/' | b'*', ..] | [b'h', b't', ..]);
+            if is_named && (is_upper || is_target) { Look::Request } else { Look::Other }
         }
     }
 }
@@ -115,7 +129,8 @@ mod tests {
 
     #[test]
     fn first_bytes_tell() {
-        let cases: [(&[u8], Look); 12] = [
+        let cases: [(&[u8], Look); 17] = [
+            (b"GET /\r\n", Look::Request),
             (b"GET / HTTP/1.1", Look::Request),
             (b"\r\n\r\nOPTIONS *", Look::Request),
             (b"PROPFIND /", Look::Request),
@@ -127,7 +142,11 @@ mod tests {
             (b"SSH-2.0-x", Look::Other),
             (b"8=FIX.4.4", Look::Other),
             (b"PRI * HTTP/2.0", Look::Other),
-            (b" GET / HTTP", Look::Other),
+            (b" GET / HTTP", Look::Request),
+            (b"get / HTTP/1.1", Look::Request),
+            (b"get key\r\n", Look::Other),
+            (b"        ", Look::Other),
+            (b"GET\t/ HTTP", Look::Request),
         ];
         for (bytes, expected) in cases {
             for step in 1..=bytes.len() {

@@ -326,7 +326,8 @@ fn user_part_end(rest: &str, authority_len: usize) -> Option<usize> {
     if let Some(at) = authority.rfind('@') {
         return Some(at);
     }
-    let port = authority.rsplit_once(':')?.1;
+    // Space at its end is the fault of another (RFC 9112, 3.2), not part of a password.
+    let port = authority.rsplit_once(':')?.1.trim_ascii_end();
     let is_port = authority.starts_with('[') || port.bytes().all(|byte| byte.is_ascii_digit());
     if is_port { None } else { Some(rest.rfind('@').unwrap_or(authority_len)) }
 }

@@ -1,5 +1,6 @@
 //! The Decoder from the outside: conversations as segments in, calls out.
 
+mod faults;
 mod hostile;
 mod loss;
 mod messages;

@@ -1,6 +1,6 @@
 //! A TCP connection to write to, whose segments can be cut, moved and lost before they are fed.
 
-use monitor_core::call::ApiCall;
+use monitor_core::call::{Anomalies, ApiCall};
 use monitor_core::decode::{Counters, Decoder};
 use monitor_core::identity::{Identifier, Secret};
 use monitor_core::input::{Direction, Endpoint, FlowKey, Input, Segment, TcpFlags};
@@ -193,7 +193,9 @@ pub(crate) fn line(call: &ApiCall) -> String {
         .response
         .as_ref()
         .map_or("-".into(), |it| format!("{} {}", it.status.unwrap_or(0), it.body_bytes));
-    let odd: Vec<_> = call.anomalies.iter_names().map(|(name, _)| name).collect();
+    // Most requests of these tests leave out the host.
+    let odd = call.anomalies - Anomalies::BAD_HOST;
+    let odd: Vec<_> = odd.iter_names().map(|(name, _)| name).collect();
     let complete = if call.complete { "" } else { " incomplete" };
     let odd = if odd.is_empty() { String::new() } else { format!(" {}", odd.join("+")) };
     format!("{request} > {response}{complete}{odd}")

@@ -124,6 +124,11 @@ pub struct DecoderLimits {
     pub headers_max: usize,
     /// See [`Limits::pipeline_max`].
     pub pipeline_max: usize,
+    /// See [`Limits::early_bytes_max`].
+    #[serde(with = "units::size")]
+    pub early_bytes_max: usize,
+    /// See [`Limits::tunnels_max`].
+    pub tunnels_max: u8,
     /// See [`Limits::body_prefix_bytes`].
     #[serde(with = "units::size")]
     pub body_prefix_bytes: usize,
@@ -149,6 +154,8 @@ impl Default for DecoderLimits {
             head_bytes_max: limits.head_bytes_max,
             headers_max: limits.headers_max,
             pipeline_max: limits.pipeline_max,
+            early_bytes_max: limits.early_bytes_max,
+            tunnels_max: limits.tunnels_max,
             body_prefix_bytes: limits.body_prefix_bytes,
             idle_max: limits.idle_max,
             closed_max: limits.closed_max,
@@ -167,6 +174,8 @@ impl From<&DecoderLimits> for Limits {
             head_bytes_max: set.head_bytes_max,
             headers_max: set.headers_max,
             pipeline_max: set.pipeline_max,
+            early_bytes_max: set.early_bytes_max,
+            tunnels_max: set.tunnels_max,
             body_prefix_bytes: set.body_prefix_bytes,
             idle_max: set.idle_max,
             closed_max: set.closed_max,

@@ -28,6 +28,11 @@ pub(super) fn all() -> Vec<Case> {
             )],
         ),
         redacted(),
+        upgrade_refused(),
+        tunnel_early(),
+        http09(),
+        smuggling(),
+        faults(),
     ]
 }
 
@@ -174,4 +179,99 @@ fn redacted() -> Case {
     let target = "/v1/x?apiKey=live-one&signature=sig-one&passphrase=pass-one&a=1";
     let both = format!("X-MBX-APIKEY: {BINANCE_KEY}\r\nX-API-Key: live-two\r\n");
     one("two-keys", &[(get(target, ""), ok("1")), (get("/v1/y", &both), ok("2"))])
+}
+
+/// An offer of h2c that the server does not take, and requests sent before it could say so.
+fn upgrade_refused() -> Case {
+    let offer =
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n";
+    let mut talk = Conversation::everyday();
+    talk.open()
+        .ask(get("/offer", offer))
+        .ask(get("/early", ""))
+        .answer(ok("first"))
+        .answer(ok("second"))
+        .ask(get("/late", ""))
+        .answer(ok("third"))
+        .close();
+    Case::new("upgrade-refused", talk.packets())
+}
+
+/// A client that does not wait for its tunnel, and a tunnel that is refused.
+fn tunnel_early() -> Case {
+    let connect = "CONNECT backend:8080 HTTP/1.1\r\nHost: backend:8080\r\n\r\n";
+    let mut talk = Conversation::everyday();
+    talk.open()
+        .ask(connect)
+        .answer(reply("403 Forbidden", "no"))
+        .ask(connect)
+        .ask(get("/inside", ""))
+        .answer("HTTP/1.1 200 Connection established\r\n\r\n")
+        .answer(ok("inside"))
+        .close();
+    Case::new("tunnel-early", talk.packets())
+}
+
+fn http09() -> Case {
+    use monitor_core::input::Direction;
+    let mut talk = Conversation::everyday();
+    talk.open()
+        .ask("GET /ancient?a=b\r\n")
+        .answer("<p>no head, ")
+        .answer("no status</p>")
+        .finish(Direction::ToClient)
+        .finish(Direction::ToServer);
+    Case::new("http09", talk.packets())
+}
+
+/// One body read in two ways, in the forms in use: each hides `/hidden` from one kind of reader.
+fn smuggling() -> Case {
+    let hidden = "0\r\n\r\nGET /hidden HTTP/1.1\r\nHost: api.example.com\r\n\r\n";
+    let length = format!("Content-Length: {}\r\n", hidden.len());
+    let talk = |port: u16, fields: &str| {
+        let client = format!("203.0.113.9:{port}");
+        let mut talk = Conversation::between(&client, "198.51.100.5:8080");
+        talk.open()
+            .ask(format!("POST /seen HTTP/1.1\r\nHost: api.example.com\r\n{fields}\r\n{hidden}"))
+            .answer(ok("1"))
+            .answer(ok("2"))
+            .close();
+        talk
+    };
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    let talks = [
+        talk(51_001, &format!("{length}{chunked}")),
+        talk(51_002, &format!("{length}Transfer-Encoding : chunked\r\n")),
+        talk(51_003, &format!("{length}Transfer-Encoding: xchunked\r\n")),
+        talk(51_004, &format!("{length}Transfer-Encoding:\u{b}chunked\r\n")),
+        talk(51_005, &format!("{length}X: y\r\n Transfer-Encoding: chunked\r\n")),
+        talk(51_006, &format!("{length}X: y\nTransfer-Encoding: chunked\r\n")),
+        talk(51_007, &format!("{length}X: y\rTransfer-Encoding: chunked\r\n")),
+        talk(51_008, &format!("{length}Content-Length: 5\r\n")),
+        talk(51_009, &format!("{chunked}Transfer-Encoding: identity\r\n")),
+    ];
+    Case::new("smuggling", talks.iter().flat_map(Conversation::packets).collect())
+}
+
+/// Requests and answers that are not by the letter, each on its own.
+fn faults() -> Case {
+    let ask = |head: &str| format!("{head}\r\n\r\n");
+    one(
+        "faults",
+        &[
+            (ask("GET  /spaces HTTP/1.1\r\nHost: h"), ok("1")),
+            (ask("get /lower HTTP/1.1\r\nHost: h"), ok("2")),
+            (ask("GET /version HTTP/1.7\r\nHost: h"), ok("3")),
+            (ask("GET /hosts HTTP/1.1\r\nHost: h\r\nHost: i"), ok("4")),
+            (ask("GET /no-host HTTP/1.1"), ok("5")),
+            (ask("GET /nul HTTP/1.1\r\nHost: h\r\nX: \0"), ok("6")),
+            (ask("GET /colon HTTP/1.1\r\nHost: h\r\nno colon"), ok("7")),
+            (get("/reason", ""), "HTTP/1.1 200\r\nContent-Length: 1\r\n\r\n8".into()),
+            (get("/status", ""), "HTTP/1.1 2e2 OK\r\nContent-Length: 1\r\n\r\n9".into()),
+            (
+                get("/extension", ""),
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;\n0\r\n0\r\n\r\n".into(),
+            ),
+        ],
+    )
 }

@@ -9,6 +9,7 @@ mod floor;
 mod hpack;
 mod http2_frames;
 mod known;
+mod llhttp;
 mod ndpi;
 mod replayed;
 mod row;
@@ -39,6 +40,7 @@ const SETS: &[(&str, Scorer)] = &[
     ("suricata-verify", suricata::score),
     ("wireshark", wireshark::score),
     ("ndpi", ndpi::score),
+    ("llhttp", llhttp::score),
     ("hpack", hpack::score),
     ("http2-frames", http2_frames::score),
 ];

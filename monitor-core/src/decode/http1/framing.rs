@@ -1,5 +1,6 @@
 //! How long a message is (RFC 9112, 6.3), read from its header fields.
 
+use super::odd::trim;
 use crate::call::Anomalies;
 
 /// What the header fields say about the body.
@@ -40,22 +41,24 @@ impl Framing {
         }
     }
 
-    /// A list of equal numbers counts as one (RFC 9110, 8.6).
+    /// A list of equal numbers counts as one (RFC 9110, 8.6), for those who take it.
     fn add_length(&mut self, value: &[u8]) {
         for item in value.split(|byte| *byte == b',') {
-            let item = item.trim_ascii();
+            let item = trim(item);
             let number = str::from_utf8(item).ok().filter(|_| item.iter().all(u8::is_ascii_digit));
             match (number.and_then(|digits| digits.parse::<u64>().ok()), self.length) {
                 (Some(length), None) => self.length = Some(length),
-                (Some(length), Some(known)) if length == known => {}
+                (Some(length), Some(known)) if length == known => self.odd |= Anomalies::LENIENT,
                 (Some(_) | None, _) => self.odd |= Anomalies::BAD_CONTENT_LENGTH,
             }
         }
     }
 
     fn add_coding(&mut self, value: &[u8]) {
-        for item in value.split(|byte| *byte == b',') {
-            let item = item.trim_ascii();
+        if trim(value).is_empty() {
+            self.odd |= Anomalies::BAD_TRANSFER_ENCODING;
+        }
+        for item in value.split(|byte| *byte == b',').map(trim) {
             if item.is_empty() {
                 continue;
             }
@@ -84,7 +87,9 @@ mod tests {
     fn lengths() {
         let (none, bad) = (Anomalies::empty(), Anomalies::BAD_CONTENT_LENGTH);
         check(&[("Content-Length", "5")], Some(5), Coding::None, none);
-        check(&[("content-length", "5, 5"), ("CONTENT-LENGTH", "5")], Some(5), Coding::None, none);
+        let lenient = Anomalies::LENIENT;
+        check(&[("content-length", "5, 5")], Some(5), Coding::None, lenient);
+        check(&[("CONTENT-LENGTH", "5"), ("Content-Length", "5")], Some(5), Coding::None, lenient);
         check(&[("Content-Length", "5"), ("Content-Length", "6")], Some(5), Coding::None, bad);
         for value in ["+5", "-1", "0x5", "", "5 5", "18446744073709551616"] {
             check(&[("Content-Length", value)], None, Coding::None, bad);
@@ -105,6 +110,10 @@ mod tests {
             Coding::Other,
             twice,
         );
+        for value in ["xchunked", "\x0bchunked", "\"chunked\"", "chunked;q=1", "identity"] {
+            check(&[("Transfer-Encoding", value)], None, Coding::Other, none);
+        }
+        check(&[("Transfer-Encoding", " ")], None, Coding::None, twice);
         let both = Anomalies::LENGTH_AND_CHUNKED;
         let fields = [("Transfer-Encoding", "chunked"), ("Content-Length", "5")];
         check(&fields, Some(5), Coding::Chunked, both);

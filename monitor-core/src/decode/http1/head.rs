@@ -1,7 +1,8 @@
 //! Message heads: gathered from chunks, bounded, parsed once.
 //!
-//! The common head lies whole in one chunk and is parsed where it is. Others are gathered; they are
-//! parsed when their end has been found, so that single bytes cost no more than one look each.
+//! The common head lies whole in one chunk and is parsed where it is, by the letter. Others are
+//! gathered; they are parsed when their end has been found, so that single bytes cost no more than one
+//! look each, and as well as they can be.
 
 use std::mem::MaybeUninit;
 
@@ -9,6 +10,7 @@ use httparse::{EMPTY_HEADER, Error, Header, Status};
 use memchr::memchr;
 
 use super::framing::Framing;
+use super::odd::{self, OddHead};
 use crate::call::Anomalies;
 use crate::decode::Counters;
 use crate::limits::Limits;
@@ -22,27 +24,20 @@ const LINE_BYTES_MAX: usize = 256;
 /// What a head must show within its first bytes: methods have at most this many.
 const METHOD_BYTES_MAX: usize = 32;
 
-/// How strictly a head is read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Mode {
-    /// By the letter.
-    Strict,
-    /// As lenient servers and browsers do: several spaces, folded and invalid fields.
-    Lenient,
-}
-
 /// What requests and responses have each their own way of.
 pub(super) trait Parse {
     /// What a head becomes.
     type Head;
 
-    /// Parses a head at the front of `bytes`: the value and how many bytes it took.
+    /// Parses a head at the front of `bytes` by the letter: the value and how many bytes it took.
     fn parse<'b>(
         &self,
         bytes: &'b [u8],
-        mode: Mode,
         headers: &mut [MaybeUninit<Header<'b>>],
     ) -> Result<Status<(Self::Head, usize)>, Error>;
+
+    /// Reads a head that is not by the letter; `None` when its first line is none.
+    fn parse_odd(&self, head: &OddHead<'_>) -> Option<Self::Head>;
 
     /// Stands for a head that does not parse.
     fn unreadable(&self) -> Self::Head;
@@ -52,11 +47,19 @@ pub(super) trait Parse {
 
     /// Whether bytes, of which there may be few, can begin a head.
     fn plausible(&self, start: &[u8]) -> bool;
+
+    /// Whether a first line, with its end, is a message of its own: no fields follow.
+    fn is_whole(&self, line: &[u8]) -> bool;
+
+    /// Whether a first line whose end is missing says all that it could.
+    fn is_enough(&self, line: &[u8]) -> bool;
 }
 
 /// Reads heads, one after the other.
 pub(super) struct HeadReader<H> {
     bytes: Vec<u8>,
+    /// The first line has ended.
+    has_line: bool,
     /// The rest of a head that is too large.
     rest: Option<Box<Rest<H>>>,
 }
@@ -78,13 +81,14 @@ struct Rest<H> {
 
 impl<H> Default for HeadReader<H> {
     fn default() -> HeadReader<H> {
-        HeadReader { bytes: Vec::new(), rest: None }
+        HeadReader { bytes: Vec::new(), has_line: false, rest: None }
     }
 }
 
 impl<H> HeadReader<H> {
     /// Begins with bytes that were found by other means.
     pub(super) fn begin(&mut self, bytes: Vec<u8>) {
+        self.has_line = memchr(b'\n', &bytes).is_some();
         (self.bytes, self.rest) = (bytes, None);
     }
 
@@ -95,7 +99,39 @@ impl<H> HeadReader<H> {
 
     /// Forgets what was gathered.
     pub(super) fn clear(&mut self) {
-        (self.bytes, self.rest) = (Vec::new(), None);
+        self.begin(Vec::new());
+    }
+
+    /// No byte follows: what a head says that has not ended, when its first line is whole.
+    pub(super) fn cut<P: Parse<Head = H>>(
+        &mut self,
+        parser: &P,
+        limits: &Limits,
+        counters: &mut Counters,
+    ) -> Option<H> {
+        if self.is_empty() {
+            return None;
+        }
+        counters.heads_cut += 1;
+        let mut bytes = std::mem::take(&mut self.bytes);
+        let has_line = std::mem::take(&mut self.has_line);
+        if let Some(rest) = self.rest.take() {
+            return Some(rest.head);
+        }
+        let mut odd = Anomalies::empty();
+        if has_line {
+            let lines = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            odd = odd::cut_line(&bytes[lines..]);
+            bytes.truncate(lines);
+        } else if parser.is_enough(&bytes) {
+            bytes.extend_from_slice(b"\r\n");
+        } else {
+            return None;
+        }
+        bytes.extend_from_slice(b"\r\n");
+        let mut head = parse_whole(parser, bytes, limits, counters);
+        parser.framing(&mut head).odd |= odd;
+        Some(head)
     }
 
     /// Memory held, bytes.
@@ -118,8 +154,7 @@ impl<H> HeadReader<H> {
         if self.bytes.is_empty() {
             let mut headers = [const { MaybeUninit::uninit() }; HEADERS_INLINE];
             let count = limits.headers_max.min(HEADERS_INLINE);
-            if let Ok(Status::Complete((head, used))) =
-                parser.parse(chunk, Mode::Strict, &mut headers[..count])
+            if let Ok(Status::Complete((head, used))) = parser.parse(chunk, &mut headers[..count])
                 && used <= limits.head_bytes_max
             {
                 return Step::Head(head, used);
@@ -150,15 +185,18 @@ impl<H> HeadReader<H> {
         let room = limits.head_bytes_max.saturating_sub(had).min(chunk.len());
         self.bytes.extend_from_slice(&chunk[..room]);
         // The line end before the last two bytes may be part of the head's end.
-        if let Some(end) = end_of_head(&self.bytes, had.saturating_sub(2)) {
+        let end = self.end_of_line(parser, had);
+        if let Some(end) = end.or_else(|| end_of_head(&self.bytes, had.saturating_sub(2))) {
             let mut bytes = std::mem::take(&mut self.bytes);
             bytes.truncate(end);
-            return Step::Head(parse_whole(parser, &bytes, limits, counters), end - had);
+            self.has_line = false;
+            return Step::Head(parse_whole(parser, bytes, limits, counters), end - had);
         }
         if self.bytes.len() < limits.head_bytes_max {
             return Step::More;
         }
         counters.heads_too_large += 1;
+        self.has_line = false;
         let mut bytes = std::mem::take(&mut self.bytes);
         let lines = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let line = bytes.split_off(lines);
@@ -166,7 +204,7 @@ impl<H> HeadReader<H> {
             parser.unreadable()
         } else {
             bytes.extend_from_slice(b"\r\n");
-            parse_whole(parser, &bytes, limits, counters)
+            parse_whole(parser, bytes, limits, counters)
         };
         parser.framing(&mut head).odd |= Anomalies::HEAD_TOO_LARGE;
         let line = line.into_iter().take(LINE_BYTES_MAX).collect();
@@ -175,6 +213,16 @@ impl<H> HeadReader<H> {
             Step::Head(head, used) => Step::Head(head, room + used),
             other @ (Step::More | Step::Implausible(_)) => other,
         }
+    }
+
+    /// Where the first line ends, if that is among the bytes from `had` on and it is a whole message.
+    fn end_of_line<P: Parse>(&mut self, parser: &P, had: usize) -> Option<usize> {
+        if self.has_line {
+            return None;
+        }
+        let end = had + memchr(b'\n', &self.bytes[had..])? + 1;
+        self.has_line = true;
+        parser.is_whole(&self.bytes[..end]).then_some(end)
     }
 
     /// Behind the limit only framing fields and the end are looked for.
@@ -216,11 +264,35 @@ fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
 /// Parses a head that is whole, as well as it can be.
 fn parse_whole<P: Parse>(
     parser: &P,
-    bytes: &[u8],
+    mut bytes: Vec<u8>,
     limits: &Limits,
     counters: &mut Counters,
 ) -> P::Head {
-    let lines = memchr::memchr_iter(b'\n', bytes).count();
+    let lines = memchr::memchr_iter(b'\n', &bytes).count();
+    let mut too_many = Anomalies::empty();
+    // The first line and the empty one are no fields.
+    if lines.saturating_sub(2) > limits.headers_max {
+        too_many = Anomalies::TOO_MANY_HEADERS;
+        counters.headers_too_many += 1;
+    }
+    if let Some(mut head) = parse_strict(parser, &bytes, lines) {
+        parser.framing(&mut head).odd |= too_many;
+        return head;
+    }
+    let folded = odd::unfold(&mut bytes);
+    let split = odd::split(&bytes);
+    let mut head = parser.parse_odd(&split).unwrap_or_else(|| {
+        counters.heads_bad += 1;
+        let mut head = parser.unreadable();
+        let framing = parser.framing(&mut head);
+        split.headers.iter().for_each(|header| framing.add(header.name.as_bytes(), header.value));
+        head
+    });
+    parser.framing(&mut head).odd |= too_many | folded | split.odd;
+    head
+}
+
+fn parse_strict<P: Parse>(parser: &P, bytes: &[u8], lines: usize) -> Option<P::Head> {
     let mut inline = [const { MaybeUninit::uninit() }; HEADERS_INLINE];
     let mut many;
     let headers: &mut [MaybeUninit<Header<'_>>] = if lines <= HEADERS_INLINE {
@@ -229,32 +301,16 @@ fn parse_whole<P: Parse>(
         many = vec![MaybeUninit::new(EMPTY_HEADER); lines];
         &mut many
     };
-    let mut odd = Anomalies::empty();
-    // The first line and the empty one are no fields.
-    if lines.saturating_sub(2) > limits.headers_max {
-        odd |= Anomalies::TOO_MANY_HEADERS;
-        counters.headers_too_many += 1;
+    match parser.parse(bytes, headers) {
+        Ok(Status::Complete((head, _))) => Some(head),
+        Ok(Status::Partial) | Err(_) => None,
     }
-    for mode in [Mode::Strict, Mode::Lenient] {
-        if let Ok(Status::Complete((mut head, _))) = parser.parse(bytes, mode, headers) {
-            if mode == Mode::Lenient {
-                odd |= Anomalies::LENIENT;
-            }
-            parser.framing(&mut head).odd |= odd;
-            return head;
-        }
-    }
-    counters.heads_bad += 1;
-    let mut head = parser.unreadable();
-    let framing = parser.framing(&mut head);
-    framing.odd |= odd;
-    bytes.split(|byte| *byte == b'\n').skip(1).for_each(|line| add_line(framing, line));
-    head
 }
 
 /// A header line of a head that is not parsed: only its framing counts.
 fn add_line(framing: &mut Framing, line: &[u8]) {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
     if let Some(colon) = memchr(b':', line) {
-        framing.add(line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
+        framing.add(odd::trim(&line[..colon]), odd::trim(&line[colon + 1..]));
     }
 }

@@ -7,9 +7,11 @@ use httparse::{Error, Header, ParserConfig, Status};
 
 use super::body::Body;
 use super::framing::{Coding, Framing};
-use super::head::{Mode, Parse};
+use super::head::Parse;
+use super::odd::{OddHead, RequestLine, StatusLine, Version, is_token, trim};
 use super::switch::{Agreement, Offer};
 use crate::call::{Anomalies, Protocol, Request};
+use crate::decode::content::ContentCoding;
 use crate::identity::{Identified, Identifier, RequestHead};
 
 /// A request head.
@@ -20,6 +22,8 @@ pub(super) struct Asked {
     pub(super) kind: Kind,
     /// Another protocol that it offers to change to.
     pub(super) offer: Option<Box<Offer>>,
+    /// It says that none follows.
+    pub(super) is_last: bool,
     pub(super) framing: Framing,
 }
 
@@ -36,11 +40,15 @@ pub(super) enum Kind {
 
 /// A response head.
 pub(super) struct Answered {
-    /// 0 when it does not parse.
-    pub(super) status: u16,
+    /// `None` when it does not parse.
+    pub(super) status: Option<u16>,
     pub(super) protocol: Protocol,
     /// Of a 101.
     pub(super) agreement: Option<Box<Agreement>>,
+    /// How an error body is coded; not looked at otherwise.
+    pub(super) coding: ContentCoding,
+    /// It says that none follows.
+    pub(super) is_last: bool,
     pub(super) framing: Framing,
 }
 
@@ -76,9 +84,9 @@ impl Answered {
     /// What follows, as an answer to a request of this kind.
     pub(super) fn content(&self, kind: Kind) -> Content {
         match (self.status, kind) {
-            (101, _) | (200..=299, Kind::Connect) => Content::Tunnel,
-            (100..=199, _) => Content::Interim,
-            (204 | 304, _) | (_, Kind::Head) => Content::Nothing,
+            (Some(101), _) | (Some(200..=299), Kind::Connect) => Content::Tunnel,
+            (Some(100..=199), _) => Content::Interim,
+            (Some(204 | 304), _) | (_, Kind::Head) => Content::Nothing,
             (_, Kind::Connect | Kind::Other) => match (self.framing.coding, self.framing.length) {
                 (Coding::Chunked, _) => Content::Body(Body::chunked()),
                 (Coding::Other, _) | (Coding::None, None) => Content::Body(Body::UntilClose),
@@ -98,27 +106,45 @@ impl Parse for Requests<'_> {
     fn parse<'b>(
         &self,
         bytes: &'b [u8],
-        mode: Mode,
         headers: &mut [MaybeUninit<Header<'b>>],
     ) -> Result<Status<(Asked, usize)>, Error> {
-        let mut config = ParserConfig::default();
-        match mode {
-            Mode::Strict => {}
-            Mode::Lenient => {
-                config.allow_multiple_spaces_in_request_line_delimiters(true);
-                config.ignore_invalid_headers_in_requests(true);
-            }
-        }
         let mut request = httparse::Request::new(&mut []);
-        let status = config.parse_request_with_uninit_headers(&mut request, bytes, headers)?;
-        let Status::Complete(used) = status else { return Ok(Status::Partial) };
-        let (Some(method), Some(target), Some(version)) =
-            (request.method, request.path, request.version)
+        let status = request.parse_with_uninit_headers(bytes, headers)?;
+        let (Status::Complete(used), Some(method), Some(target), Some(version)) =
+            (status, request.method, request.path, request.version)
         else {
             return Ok(Status::Partial);
         };
         let head = RequestHead { method, target, headers: request.headers };
-        Ok(Status::Complete((self.asked(&head, version), used)))
+        let mut asked = self.asked(&head, protocol(version));
+        asked.framing.odd |= line_ends(&bytes[..used], head.headers);
+        Ok(Status::Complete((asked, used)))
+    }
+
+    fn parse_odd(&self, head: &OddHead<'_>) -> Option<Asked> {
+        let line = RequestLine::read(head.first)?;
+        let protocol = match line.version {
+            // Lines of other protocols look much the same: it must ask for something of HTTP's.
+            Version::Foreign => return None,
+            Version::None if !line.asks_for_path() => return None,
+            Version::None => Protocol::Http09,
+            Version::Http10 => Protocol::Http10,
+            Version::Http11 | Version::Other => Protocol::Http11,
+        };
+        let mut odd = line.odd;
+        if protocol == Protocol::Http09 && !(line.is_simple() && head.headers.is_empty()) {
+            odd |= Anomalies::BAD_VERSION;
+        }
+        let target = text(line.target, &mut odd);
+        let head = RequestHead { method: line.method, target: &target, headers: &head.headers };
+        let mut asked = self.asked(&head, protocol);
+        asked.framing.odd |= odd;
+        if let Some((request, _)) = &mut asked.parts
+            && target.is_empty()
+        {
+            request.path = CompactString::default();
+        }
+        Some(asked)
     }
 
     fn unreadable(&self) -> Asked {
@@ -127,6 +153,7 @@ impl Parse for Requests<'_> {
             protocol: Protocol::Http11,
             kind: Kind::Other,
             offer: None,
+            is_last: false,
             framing: Framing { odd: Anomalies::BAD_HEAD, ..Framing::default() },
         }
     }
@@ -138,30 +165,56 @@ impl Parse for Requests<'_> {
     /// A method token and a space (RFC 9110, 5.6.2 and 9.1).
     fn plausible(&self, start: &[u8]) -> bool {
         match start.iter().position(|byte| !is_token(*byte)) {
-            Some(end) => end > 0 && start[end] == b' ',
+            Some(end) => end > 0 && matches!(start[end], b' ' | b'\t'),
             None => start.len() < 32,
         }
+    }
+
+    fn is_whole(&self, line: &[u8]) -> bool {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        RequestLine::read(line).is_some_and(|line| line.is_simple())
+    }
+
+    fn is_enough(&self, line: &[u8]) -> bool {
+        matches!(line, [.., b' ', b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'])
     }
 }
 
 impl Requests<'_> {
-    fn asked(&self, head: &RequestHead<'_>, version: u8) -> Asked {
+    fn asked(&self, head: &RequestHead<'_>, protocol: Protocol) -> Asked {
         let mut framing = Framing::default();
-        let (mut host, mut user_agent, mut upgrade) = (None, None, false);
+        let (mut host, mut hosts, mut user_agent) = (None, 0, None);
+        // A connection of HTTP/1.0 ends with its message unless it says otherwise (RFC 9112, 9.3).
+        let (mut upgrade, mut is_last) = (false, protocol == Protocol::Http10);
         for header in head.headers {
             let name = header.name.as_bytes();
             // Five lengths out of many: most fields are passed over by length alone.
             match name.len() {
-                4 if host.is_none() && name.eq_ignore_ascii_case(b"host") => {
-                    host = Some(text(header.value, &mut framing.odd));
+                4 if name.eq_ignore_ascii_case(b"host") => {
+                    hosts += 1;
+                    if !header.value.iter().all(|byte| HOST_BYTES[usize::from(*byte)]) {
+                        framing.odd |= Anomalies::BAD_HOST;
+                    }
+                    if host.is_none() {
+                        host = Some(text(header.value, &mut framing.odd));
+                    }
                 }
                 7 => upgrade |= name.eq_ignore_ascii_case(b"upgrade"),
                 10 if user_agent.is_none() && name.eq_ignore_ascii_case(b"user-agent") => {
                     user_agent = Some(text(header.value, &mut framing.odd));
                 }
+                10 => is_last = closes(header).unwrap_or(is_last),
                 14 | 17 => framing.add(name, header.value),
                 _ => {}
             }
+        }
+        if hosts > 1 || hosts == 0 && protocol == Protocol::Http11 {
+            framing.odd |= Anomalies::BAD_HOST;
+        }
+        if protocol == Protocol::Http10 && framing.coding != Coding::None {
+            // It did not know them (RFC 9112, 6.1).
+            framing.odd |= Anomalies::BAD_TRANSFER_ENCODING;
         }
         let mut identified = self.0.identify(head);
         let request = Request {
@@ -175,12 +228,22 @@ impl Requests<'_> {
         let kind = match head.method {
             "HEAD" => Kind::Head,
             "CONNECT" => Kind::Connect,
-            _ => Kind::Other,
+            method => {
+                if method.bytes().any(|byte| byte.is_ascii_lowercase()) {
+                    // Methods are told apart by case (RFC 9110, 9.1); some servers do not.
+                    framing.odd |= Anomalies::LENIENT;
+                }
+                Kind::Other
+            }
         };
+        if !head.target.is_ascii() {
+            // Such bytes should have been encoded (RFC 3986, 2.5).
+            framing.odd |= Anomalies::LENIENT;
+        }
         let offer = if upgrade { Offer::read(head.headers) } else { None };
         framing.odd |= identified.anomalies;
         let parts = Some((request, identified));
-        Asked { parts, protocol: protocol(version), kind, offer, framing }
+        Asked { parts, protocol, kind, offer, is_last, framing }
     }
 }
 
@@ -193,44 +256,39 @@ impl Parse for Responses {
     fn parse<'b>(
         &self,
         bytes: &'b [u8],
-        mode: Mode,
         headers: &mut [MaybeUninit<Header<'b>>],
     ) -> Result<Status<(Answered, usize)>, Error> {
-        let mut config = ParserConfig::default();
-        match mode {
-            Mode::Strict => {}
-            Mode::Lenient => {
-                config.allow_multiple_spaces_in_response_status_delimiters(true);
-                config.allow_obsolete_multiline_headers_in_responses(true);
-                config.allow_spaces_after_header_name_in_responses(true);
-                config.ignore_invalid_headers_in_responses(true);
-            }
-        }
         let mut response = httparse::Response::new(&mut []);
-        let status = config.parse_response_with_uninit_headers(&mut response, bytes, headers)?;
+        let status = ParserConfig::default().parse_response_with_uninit_headers(
+            &mut response,
+            bytes,
+            headers,
+        )?;
         let (Status::Complete(used), Some(status), Some(version)) =
             (status, response.code, response.version)
         else {
             return Ok(Status::Partial);
         };
-        let mut framing = Framing::default();
-        for header in &*response.headers {
-            if matches!(header.name.len(), 14 | 17) {
-                framing.add(header.name.as_bytes(), header.value);
-            }
-        }
-        let agreement = (status == 101).then(|| Agreement::read(response.headers));
-        let head = Answered { status, protocol: protocol(version), agreement, framing };
-        Ok(Status::Complete((head, used)))
+        let mut answered = Answered::new(protocol(version), Some(status), response.headers);
+        answered.framing.odd |= line_ends(&bytes[..used], response.headers);
+        Ok(Status::Complete((answered, used)))
+    }
+
+    fn parse_odd(&self, head: &OddHead<'_>) -> Option<Answered> {
+        let line = StatusLine::read(head.first)?;
+        let protocol = match line.version {
+            Version::Http10 => Protocol::Http10,
+            Version::None | Version::Foreign | Version::Http11 | Version::Other => Protocol::Http11,
+        };
+        let mut answered = Answered::new(protocol, line.status, &head.headers);
+        answered.framing.odd |= line.odd;
+        Some(answered)
     }
 
     fn unreadable(&self) -> Answered {
-        Answered {
-            status: 0,
-            protocol: Protocol::Http11,
-            agreement: None,
-            framing: Framing { odd: Anomalies::BAD_HEAD, ..Framing::default() },
-        }
+        let mut answered = Answered::new(Protocol::Http11, None, &[]);
+        answered.framing.odd |= Anomalies::BAD_HEAD;
+        answered
     }
 
     fn framing<'h>(&self, head: &'h mut Answered) -> &'h mut Framing {
@@ -238,14 +296,94 @@ impl Parse for Responses {
     }
 
     fn plausible(&self, start: &[u8]) -> bool {
-        start.iter().zip(b"HTTP/1.").all(|(seen, sought)| seen == sought)
+        start.iter().zip(b"HTTP/").all(|(seen, sought)| seen == sought)
+    }
+
+    fn is_whole(&self, _line: &[u8]) -> bool {
+        false
+    }
+
+    /// The reason phrase says nothing.
+    fn is_enough(&self, line: &[u8]) -> bool {
+        matches!(line, [b'H', b'T', b'T', b'P', b'/', _, b'.', _, b' ', _, _, _, b' ', ..])
     }
 }
 
-/// Token characters (RFC 9110, 5.6.2).
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+impl Answered {
+    pub(super) fn new(protocol: Protocol, status: Option<u16>, headers: &[Header<'_>]) -> Answered {
+        let mut framing = Framing::default();
+        let mut is_last = protocol == Protocol::Http10;
+        for header in headers {
+            match header.name.len() {
+                10 => is_last = closes(header).unwrap_or(is_last),
+                14 | 17 => framing.add(header.name.as_bytes(), header.value),
+                _ => {}
+            }
+        }
+        let mut coding = ContentCoding::default();
+        if status.is_none_or(|status| status >= 400) {
+            let coded = |header: &&Header<'_>| header.name.eq_ignore_ascii_case("content-encoding");
+            headers.iter().filter(coded).for_each(|header| coding.add(header.value));
+        }
+        if status.is_some_and(|status| !(100..=599).contains(&status)) {
+            // No class of its own (RFC 9110, 15).
+            framing.odd |= Anomalies::LENIENT;
+        }
+        let agreement = (status == Some(101)).then(|| Agreement::read(headers));
+        Answered { status, protocol, agreement, coding, is_last, framing }
+    }
 }
+
+/// Line ends of a head that is by the letter otherwise.
+fn line_ends(head: &[u8], headers: &[Header<'_>]) -> Anomalies {
+    let begin = head.as_ptr() as usize;
+    let crlf_before = |header: &Header<'_>| {
+        // Names lie within the head: before each the line before it ends.
+        let at = (header.name.as_ptr() as usize).wrapping_sub(begin);
+        head.get(at.wrapping_sub(2)..at) == Some(b"\r\n")
+    };
+    if head.ends_with(b"\r\n\r\n") && headers.iter().all(crlf_before) {
+        Anomalies::empty()
+    } else {
+        Anomalies::BARE_LF
+    }
+}
+
+/// Whether a field says that the connection ends, or goes on (RFC 9112, 9.3).
+fn closes(header: &Header<'_>) -> Option<bool> {
+    // As nearly all write it.
+    let usual = header.name == "Connection" || header.name == "connection";
+    if !usual && !header.name.eq_ignore_ascii_case("connection") {
+        return None;
+    }
+    if header.value == b"keep-alive" {
+        return Some(false);
+    }
+    let mut items = header.value.split(|byte| *byte == b',').map(trim);
+    items.find_map(|item| {
+        let is_close = item.eq_ignore_ascii_case(b"close");
+        (is_close || item.eq_ignore_ascii_case(b"keep-alive")).then_some(is_close)
+    })
+}
+
+/// What a host and port are made of (RFC 3986, 3.2.2 and 3.2.3), international names aside.
+static HOST_BYTES: [bool; 256] = {
+    let mut bytes = [false; 256];
+    let marks = b"-._~%!$&'()*+,;=:[]";
+    let mut at = 0;
+    while at < marks.len() {
+        bytes[marks[at] as usize] = true;
+        at += 1;
+    }
+    let mut byte = 0;
+    while byte < 256 {
+        if byte >= 0x80 || (byte as u8).is_ascii_alphanumeric() {
+            bytes[byte] = true;
+        }
+        byte += 1;
+    }
+    bytes
+};
 
 fn protocol(minor: u8) -> Protocol {
     match minor {
@@ -299,11 +437,9 @@ mod tests {
 
     #[test]
     fn what_follows_a_response() {
-        let answered = |status, length| Answered {
-            status,
-            protocol: Protocol::Http11,
-            agreement: None,
-            framing: Framing { length, ..Framing::default() },
+        let answered = |status, length| {
+            let framing = Framing { length, ..Framing::default() };
+            Answered { framing, ..Answered::new(Protocol::Http11, Some(status), &[]) }
         };
         let body = |body| Content::Body(body);
         assert_eq!(answered(200, Some(5)).content(Kind::Other), body(Body::Length(5)));

@@ -4,6 +4,7 @@ mod body;
 mod framing;
 mod head;
 mod message;
+mod odd;
 mod pairing;
 mod request;
 mod response;
@@ -16,6 +17,7 @@ use self::message::{Answered, Asked};
 use self::pairing::{Answer, GiveUp, Pairing, Pending};
 use self::resync::Resync;
 use super::Counters;
+use super::content::Prefix;
 use super::context::Context;
 use super::conversation::{Next, Switch};
 use super::early::Early;
@@ -44,6 +46,8 @@ struct Reader<H> {
     time: EventTime,
     /// For the next message, or the one under way.
     notes: Anomalies,
+    /// The last message said that none follows.
+    is_last: bool,
     /// The sender has ended.
     ended: bool,
 }
@@ -64,8 +68,8 @@ enum Read<H> {
     More,
     /// It is whole.
     Head(H),
-    /// It was none.
-    NoHead,
+    /// These bytes, and what is left of the chunk, are none.
+    NoHead(Vec<u8>),
 }
 
 /// A response under way.
@@ -77,9 +81,7 @@ struct Answering {
     /// of it so far are the beginning of another response.
     probe: Option<usize>,
     /// First bytes of an error body.
-    prefix: Vec<u8>,
-    /// Whether more of it may be kept.
-    keeps_prefix: bool,
+    prefix: Option<Box<Prefix>>,
 }
 
 impl<H> Reader<H> {
@@ -90,11 +92,11 @@ impl<H> Reader<H> {
             (State::Head, Anomalies::empty())
         };
         let time = EventTime::default();
-        Reader { state, head: HeadReader::default(), time, notes, ended: false }
+        let head = HeadReader::default();
+        Reader { state, head, time, notes, is_last: false, ended: false }
     }
 
-    /// Reads at a head: what came of it, and what is left of the chunk. After bytes that are no head
-    /// the next one is searched for.
+    /// Reads at a head: what came of it, and what is left of the chunk.
     fn read_head<'c, P: Parse<Head = H>>(
         &mut self,
         parser: &P,
@@ -105,6 +107,10 @@ impl<H> Reader<H> {
     ) -> (Read<H>, &'c [u8]) {
         if self.head.is_empty() {
             chunk = skip_empty_lines(chunk);
+            if let [b' ' | b'\t', ..] = chunk {
+                chunk = skip_space(chunk);
+                self.notes |= Anomalies::LENIENT;
+            }
             if chunk.is_empty() {
                 return (Read::More, chunk);
             }
@@ -113,12 +119,25 @@ impl<H> Reader<H> {
         match self.head.read(parser, chunk, limits, counters) {
             Step::More => (Read::More, &[]),
             Step::Head(head, used) => (Read::Head(head), &chunk[used..]),
-            Step::Implausible(bytes) => {
-                counters.heads_bad += 1;
-                self.resync(Resync::after(bytes, self.time), counters);
-                (Read::NoHead, chunk)
-            }
+            Step::Implausible(bytes) => (Read::NoHead(bytes), chunk),
         }
+    }
+
+    /// What was noted for the message that begins, of which `is_last` says that it is the last.
+    fn begin(&mut self, is_last: bool) -> Anomalies {
+        let mut notes = std::mem::take(&mut self.notes);
+        if std::mem::replace(&mut self.is_last, is_last) {
+            // Strict readers have gone.
+            notes |= Anomalies::LENIENT;
+        }
+        notes
+    }
+
+    /// After bytes that are no head the next one is searched for.
+    fn search_after(&mut self, bytes: Vec<u8>, counters: &mut Counters) {
+        counters.heads_bad += 1;
+        self.notes |= Anomalies::BAD_HEAD;
+        self.resync(Resync::after(bytes, self.time), counters);
     }
 
     fn resync(&mut self, resync: Resync, counters: &mut Counters) {
@@ -173,6 +192,12 @@ fn skip_empty_lines(chunk: &[u8]) -> &[u8] {
     &chunk[start.unwrap_or(chunk.len())..]
 }
 
+/// Space before a message, which only lenient readers pass over.
+fn skip_space(chunk: &[u8]) -> &[u8] {
+    let start = chunk.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
+    &chunk[start.unwrap_or(chunk.len())..]
+}
+
 impl Connection {
     /// At its start, or somewhere in its middle.
     pub(in crate::decode) fn new(midstream: bool) -> Connection {
@@ -188,7 +213,8 @@ impl Connection {
 
     /// Memory held besides the connection itself, bytes.
     pub(in crate::decode) fn held_bytes(&self) -> usize {
-        let prefix = self.answer.as_ref().map_or(0, |answer| answer.prefix.capacity());
+        let prefix = self.answer.as_ref().and_then(|answer| answer.prefix.as_ref());
+        let prefix = prefix.map_or(0, |prefix| size_of::<Prefix>() + prefix.held_bytes());
         self.requests.held_bytes()
             + self.responses.held_bytes()
             + self.pairing.held_bytes()
@@ -265,6 +291,7 @@ impl Connection {
                     cut(&mut request.complete, &mut request.anomalies);
                     self.close_request(cx);
                 }
+                self.cut_request_head(cx);
             }
             Direction::ToClient => {
                 self.responses.ended = true;
@@ -282,6 +309,7 @@ impl Connection {
         }
         self.cut_answer(false, why, cx);
         self.stop_wait(cx);
+        self.cut_request_head(cx);
         self.give_up(GiveUp::All, why, cx);
     }
 

@@ -46,7 +46,8 @@ pub(super) struct Answer {
     pub(super) time: EventTime,
     pub(super) response: Response,
     pub(super) protocol: Protocol,
-    pub(super) outcome: Outcome,
+    /// `None` when there is no status to tell it by.
+    pub(super) outcome: Option<Outcome>,
     pub(super) anomalies: Anomalies,
     /// Every byte was seen.
     pub(super) complete: bool,
@@ -387,7 +388,7 @@ pub(super) fn call(
         op,
         symbol,
         object_ids,
-        outcome,
+        outcome: outcome.flatten(),
         stream_id: None,
         grpc: None,
         complete,

@@ -7,7 +7,7 @@ use super::message::{Asked, Requests};
 use super::pairing::{GiveUp, Pending, Turn};
 use super::resync::Resync;
 use super::{Answering, Connection, Read, State};
-use crate::call::Anomalies;
+use crate::call::{Anomalies, Protocol};
 use crate::decode::context::Context;
 use crate::decode::early::Early;
 use crate::input::Direction;
@@ -56,7 +56,10 @@ impl Connection {
         match read {
             Read::More => {}
             Read::Head(head) => self.begin_request(head, time, cx),
-            Read::NoHead => self.pairing.miss_requests(),
+            Read::NoHead(bytes) => {
+                self.requests.search_after(bytes, cx.counters);
+                self.pairing.miss_requests();
+            }
         }
         rest
     }
@@ -64,9 +67,31 @@ impl Connection {
     fn begin_request(&mut self, mut asked: Asked, time: EventTime, cx: &mut Context<'_>) {
         let reader = &mut self.requests;
         let body = asked.body();
-        asked.framing.odd |= mem::take(&mut reader.notes);
-        let request = Pending::new(asked, reader.time, time, matches!(body, Ok(Some(_))));
+        let is_simple = asked.protocol == Protocol::Http09;
+        asked.framing.odd |= reader.begin(asked.is_last || is_simple);
+        let mut request = Pending::new(asked, reader.time, time, matches!(body, Ok(Some(_))));
+        // A body may follow, and how much of it is not known.
+        request.complete = body.is_ok();
         let open = request.open;
+        self.ask(request, cx);
+        match body {
+            Ok(Some(body)) => self.requests.state = State::Body(body),
+            // Nothing can follow. What does is looked through.
+            Ok(None) if is_simple => self.requests.resync(Resync::default(), cx.counters),
+            Ok(None) => {}
+            Err(()) => {
+                self.requests.resync(Resync::default(), cx.counters);
+                self.pairing.miss_requests();
+            }
+        }
+        if !open {
+            self.close_request(cx);
+            self.begin_wait();
+        }
+    }
+
+    /// A request takes its place in the queue.
+    fn ask(&mut self, request: Pending, cx: &mut Context<'_>) {
         let turn = match &self.answer {
             Some(Answering { probe: Some(_), .. }) => Turn::Between,
             Some(answering) if answering.paired => Turn::Paired,
@@ -80,18 +105,23 @@ impl Connection {
             request.anomalies |= Anomalies::PIPELINE_OVERFLOW;
             self.emit(Some(request), None, cx);
         }
-        match body {
-            Ok(Some(body)) => self.requests.state = State::Body(body),
-            Ok(None) => {}
-            Err(()) => {
-                self.requests.resync(Resync::default(), cx.counters);
-                self.pairing.miss_requests();
-            }
+    }
+
+    /// The head under way gets no more bytes.
+    pub(super) fn cut_request_head(&mut self, cx: &mut Context<'_>) {
+        if !matches!(self.requests.state, State::Head) {
+            return;
         }
-        if !open {
-            self.close_request(cx);
-            self.begin_wait();
-        }
+        let reader = &mut self.requests;
+        let head = reader.head.cut(&Requests(cx.identifier), cx.limits, cx.counters);
+        let Some(mut asked) = head else { return };
+        asked.framing.odd |= reader.begin(true) | Anomalies::TRUNCATED;
+        // It may have come in what is missing.
+        asked.framing.odd -= Anomalies::BAD_HOST;
+        let mut request = Pending::new(asked, reader.time, reader.time, false);
+        request.complete = false;
+        self.ask(request, cx);
+        self.close_request(cx);
     }
 
     /// What follows a whole request that may change the protocol waits for the answer.

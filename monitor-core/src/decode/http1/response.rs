@@ -9,7 +9,8 @@ use super::pairing::{Answer, GiveUp};
 use super::resync::Resync;
 use super::switch::Upgrade;
 use super::{Answering, Connection, Read, State, cut};
-use crate::call::{Anomalies, Outcome, Response};
+use crate::call::{Anomalies, Protocol, Response};
+use crate::decode::content::Prefix;
 use crate::decode::context::Context;
 use crate::decode::conversation::{Next, Switch, Upgraded};
 use crate::decode::early::Early;
@@ -64,7 +65,7 @@ impl Connection {
         let mut odd = Anomalies::empty();
         let progress = body.advance(chunk, &mut odd);
         if let Some(answering) = &mut self.answer {
-            answering.take(progress.content, cx.limits.body_prefix_bytes);
+            answering.take(progress.content);
             answering.answer.anomalies |= odd;
             answering.answer.complete &= progress.end != End::Broken;
         }
@@ -90,6 +91,8 @@ impl Connection {
         if same == chunk.len() {
             return &[];
         }
+        // The bytes of this chunk are read as part of it.
+        *seen = start;
         self.end_probe(cx);
         chunk
     }
@@ -119,49 +122,70 @@ impl Connection {
         chunk: &'c [u8],
         cx: &mut Context<'_>,
     ) -> &'c [u8] {
+        let front = self.pairing.front();
+        let is_simple = front.is_some_and(|request| request.protocol == Protocol::Http09);
+        if is_simple && self.responses.head.is_empty() && !chunk.starts_with(b"H") {
+            self.responses.time = time;
+            self.begin_simple(0, cx);
+            return chunk;
+        }
         let (read, rest) =
             self.responses.read_head(&Responses, time, chunk, cx.limits, cx.counters);
         match read {
             Read::More => {}
             Read::Head(head) => self.begin_response(head, cx),
-            Read::NoHead => self.lose_responses(Anomalies::BAD_HEAD, cx),
+            Read::NoHead(bytes) if is_simple => self.begin_simple(bytes.len(), cx),
+            Read::NoHead(bytes) => {
+                self.responses.search_after(bytes, cx.counters);
+                self.lose_responses(Anomalies::BAD_HEAD, cx);
+            }
         }
         rest
     }
 
-    fn begin_response(&mut self, mut head: Answered, cx: &mut Context<'_>) {
-        let reader = &mut self.responses;
-        if head.status == 0 {
-            // What it was and where it ends cannot be told.
-            reader.resync(Resync::default(), cx.counters);
-            self.lose_responses(head.framing.odd, cx);
-            return;
+    /// An answer without a head (RFC 1945, 4.1), of which so many bytes have passed.
+    fn begin_simple(&mut self, bytes: usize, cx: &mut Context<'_>) {
+        self.begin_answer(Answered::new(Protocol::Http09, None, &[]), cx);
+        if let Some(answering) = &mut self.answer {
+            answering.answer.response.body_bytes += bytes as u64;
         }
+        self.responses.head.clear();
+        self.responses.state = State::Body(Body::UntilClose);
+    }
+
+    fn begin_response(&mut self, mut head: Answered, cx: &mut Context<'_>) {
         let kind = self.pairing.front().map_or(Kind::Other, |request| request.kind);
         let content = head.content(kind);
         let body = match content {
             // What was noted concerns the response that follows.
             Content::Interim => {
-                reader.notes |= head.framing.odd;
+                self.responses.notes |= head.framing.odd;
                 return;
             }
             Content::Tunnel => return self.switch(head, cx),
+            Content::Body(Body::UntilClose) if head.status.is_none() => {
+                // What it was and where it ends cannot be told.
+                self.responses.resync(Resync::default(), cx.counters);
+                self.lose_responses(head.framing.odd, cx);
+                return;
+            }
             Content::Nothing => None,
             Content::Body(body) => Some(body),
         };
         if head.framing.coding == Coding::Other && body == Some(Body::UntilClose) {
             head.framing.odd |= Anomalies::BAD_TRANSFER_ENCODING;
         }
-        self.begin_answer(head);
+        self.begin_answer(head, cx);
         match body {
             Some(body) => self.responses.state = State::Body(body),
             None => self.finish_answer(cx),
         }
     }
 
-    fn begin_answer(&mut self, head: Answered) {
+    fn begin_answer(&mut self, head: Answered, cx: &Context<'_>) {
+        let prefix_bytes_max = cx.limits.body_prefix_bytes;
         let reader = &mut self.responses;
-        let anomalies = head.framing.odd | mem::take(&mut reader.notes);
+        let anomalies = head.framing.odd | reader.begin(head.is_last);
         let paired = match self.pairing.front() {
             Some(request) => {
                 request.answered = true;
@@ -175,16 +199,16 @@ impl Connection {
         self.answer = Some(Answering {
             answer: Answer {
                 time: reader.time,
-                response: Response { status: Some(head.status), body_bytes: 0 },
+                response: Response { status: head.status, body_bytes: 0 },
                 protocol: head.protocol,
-                outcome: Outcome::Ok,
+                outcome: None,
                 anomalies,
                 complete: true,
             },
             paired,
             probe: (!paired).then_some(0),
-            prefix: Vec::new(),
-            keeps_prefix: head.status >= 400,
+            prefix: (head.status.is_some_and(|status| status >= 400))
+                .then(|| Box::new(Prefix::new(head.coding, prefix_bytes_max))),
         });
     }
 
@@ -224,7 +248,7 @@ impl Connection {
     }
 
     fn answer_at_once(&mut self, head: Answered, cx: &mut Context<'_>) {
-        self.begin_answer(head);
+        self.begin_answer(head, cx);
         self.finish_answer(cx);
     }
 
@@ -298,7 +322,9 @@ impl Connection {
                     answering.answer.response.body_bytes += skipped.content;
                     answering.answer.anomalies |= Anomalies::GAP;
                     answering.answer.complete = false;
-                    answering.keeps_prefix = false;
+                    if let Some(prefix) = &mut answering.prefix {
+                        prefix.end();
+                    }
                 }
                 let end = if skipped.beyond > 0 { End::Broken } else { skipped.end };
                 self.response_body_end(end, Anomalies::GAP, cx);
@@ -323,18 +349,37 @@ impl Connection {
             }
             self.finish_answer(cx);
         }
-        if !matches!(self.responses.state, State::Tunnel) {
-            cx.counters.heads_cut += u64::from(!self.responses.head.is_empty());
-            self.responses.head.clear();
+        if matches!(self.responses.state, State::Head) {
+            self.cut_response_head(why, cx);
         }
     }
 
+    /// The head under way gets no more bytes.
+    fn cut_response_head(&mut self, why: Anomalies, cx: &mut Context<'_>) {
+        let head = self.responses.head.cut(&Responses, cx.limits, cx.counters);
+        let Some(mut head) = head.filter(|head| !matches!(head.status, Some(100..=199))) else {
+            return;
+        };
+        head.framing.odd |= why | Anomalies::TRUNCATED;
+        self.begin_answer(head, cx);
+        if let Some(answering) = &mut self.answer {
+            answering.answer.complete = false;
+        }
+        self.finish_answer(cx);
+    }
+
     fn finish_answer(&mut self, cx: &mut Context<'_>) {
-        let Some(Answering { mut answer, paired, prefix, .. }) = self.answer.take() else { return };
+        let Some(Answering { mut answer, paired, mut prefix, .. }) = self.answer.take() else {
+            return;
+        };
         let style = self.pairing.front().filter(|_| paired).map(|request| request.style());
         let style = style.unwrap_or(Style::Generic);
         if let Some(status) = answer.response.status {
-            answer.outcome = cx.identifier.outcome(style, status, &prefix);
+            let bytes = prefix.as_mut().map(|prefix| prefix.bytes()).unwrap_or_default();
+            answer.outcome = Some(cx.identifier.outcome(style, status, bytes));
+        }
+        if let Some(prefix) = &mut prefix {
+            answer.anomalies |= prefix.anomalies();
         }
         if let Some((request, answer)) = self.pairing.answer(answer, paired) {
             self.emit(request, Some(answer), cx);
@@ -343,41 +388,10 @@ impl Connection {
 }
 
 impl Answering {
-    fn take(&mut self, content: &[u8], prefix_bytes_max: usize) {
+    fn take(&mut self, content: &[u8]) {
         self.answer.response.body_bytes += content.len() as u64;
-        if self.keeps_prefix {
-            let room = prefix_bytes_max.saturating_sub(self.prefix.len()).min(content.len());
-            self.prefix.extend_from_slice(&content[..room]);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::call::Protocol;
-
-    #[test]
-    fn only_the_beginning_of_an_error_body_is_kept() {
-        for (keeps_prefix, expected) in [(true, &b"abcde"[..]), (false, b"")] {
-            let answer = Answer {
-                time: EventTime(0),
-                response: Response { status: Some(400), body_bytes: 0 },
-                protocol: Protocol::Http11,
-                outcome: Outcome::Error,
-                anomalies: Anomalies::empty(),
-                complete: true,
-            };
-            let prefix = Vec::new();
-            let mut answering =
-                Answering { answer, paired: true, probe: None, prefix, keeps_prefix };
-            for content in [&b"abc"[..], b"def", b"g"] {
-                answering.take(content, 5);
-            }
-            assert_eq!(
-                (&answering.prefix[..], answering.answer.response.body_bytes),
-                (expected, 7)
-            );
+        if let Some(prefix) = &mut self.prefix {
+            prefix.take(content);
         }
     }
 }
