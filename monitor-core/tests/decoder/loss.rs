@@ -40,6 +40,17 @@ fn a_lost_request_leaves_an_unpaired_response() {
 }
 
 #[test]
+fn a_body_that_begins_like_a_response_is_counted_once() {
+    for cut in [1, 3, 40, usize::MAX] {
+        let mut wire = Wire::open(1000, 2000);
+        wire.ask(get("/1"));
+        wire.cut = cut;
+        wire.answer("HTTP/1.0 200 OK\r\n\r\nHTTP/1 ok").close();
+        check(&wire, &[3], &["- > 200 9 incomplete UNPAIRED_RESPONSE"]);
+    }
+}
+
+#[test]
 fn a_lost_response_leaves_an_unanswered_request() {
     let gap = |path| format!("GET {path} 0 > - incomplete GAP");
     check(&three_calls(), &[4], &[&gap("/1"), "GET /2 0 > 200 2", "GET /3 0 > 200 2"]);

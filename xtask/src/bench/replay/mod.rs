@@ -63,7 +63,7 @@ pub fn run(options: &Options) -> Result<()> {
         captures::websocket(dir, calls / PER_STREAMED)?,
     ];
     let tools: Vec<Tool> = Tool::ALL.into_iter().filter(|tool| tool.is_there()).collect();
-    let starts = starts(&bench, &tools, &captures::empty(dir)?)?;
+    let starts = starts(&bench, &tools, &captures::one(dir)?)?;
     header();
     let mut targets = Targets::default();
     let measured = measure(&bench, &tools, &starts, &small, rounds)?;
@@ -88,9 +88,9 @@ struct Measured {
 }
 
 /// How long each tool takes for nothing.
-fn starts(bench: &Bench, tools: &[Tool], empty: &Capture) -> Result<Vec<f64>> {
+fn starts(bench: &Bench, tools: &[Tool], one: &Capture) -> Result<Vec<f64>> {
     let start = |tool: &Tool| {
-        let runs: Result<Vec<Run>> = (0..3).map(|_| tool.run(bench, empty)).collect();
+        let runs: Result<Vec<Run>> = (0..3).map(|_| tool.run(bench, one)).collect();
         Ok(median(&runs?.iter().map(|run| run.secs).collect::<Vec<_>>()))
     };
     tools.iter().map(start).collect()
@@ -227,7 +227,7 @@ impl Targets {
         let whole = resident(&captures::small(dir, "small calls", calls)?)?;
         let what = "most memory, a file and one of 10 times that, MB";
         self.add(what, format!("{tenth:.0}, {whole:.0}"), "the same");
-        let nothing = resident(&captures::empty(dir)?)?;
+        let nothing = resident(&captures::one(dir)?)?;
         let open = resident(&captures::concurrent(dir, flows)?)?;
         self.add(format!("{flows} open connections, MB"), format!("{open:.0}"), "100");
         let each = (open - nothing) * 1e6 / f64::from(flows.max(1));
