@@ -146,7 +146,7 @@ impl Tool {
     }
 }
 
-/// Requests, of whatever protocol.
+/// Methods of requests, whether a WebSocket frame is masked, statuses.
 const TSHARK_FIELDS: [&str; 5] = [
     "http.request.method",
     "http2.headers.method",
@@ -154,8 +154,8 @@ const TSHARK_FIELDS: [&str; 5] = [
     "http.response.code",
     "http2.headers.status",
 ];
-/// How many of those are requests.
-const TSHARK_REQUESTS: usize = 3;
+/// How many of those are methods.
+const TSHARK_METHODS: usize = 2;
 
 /// Debian's configuration, with nothing written but the records of calls.
 const SURICATA: &str = "\
@@ -168,7 +168,8 @@ outputs:
       filetype: regular
       filename: eve.json
       types:
-        - http
+        - http:
+            extended: yes
         - http2
         - tls
 stats:
@@ -200,10 +201,11 @@ fn calls_in_fields(fields: &Path) -> Result<u64> {
     let mut messages = 0;
     for line in BufReader::new(File::open(fields)?).lines() {
         let line = line?;
-        let counts: Vec<u64> = line.split('\t').map(values).collect();
-        calls += counts[..TSHARK_REQUESTS.min(counts.len())].iter().sum::<u64>();
+        let mut fields = line.split('\t');
+        calls += fields.by_ref().take(TSHARK_METHODS).map(values).sum::<u64>();
         // A frame that is masked is a message of a client.
-        messages += counts.get(2).copied().unwrap_or(0);
+        let masked = fields.next().unwrap_or_default();
+        messages += masked.split(',').filter(|mask| matches!(*mask, "1" | "True")).count() as u64;
     }
     // The handshake before them is a request too.
     Ok(if messages > 0 { messages } else { calls })
