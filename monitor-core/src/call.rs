@@ -317,7 +317,7 @@ bitflags! {
         const BAD_CHUNK = 1 << 10;
         /// A response to no request that was seen.
         const UNPAIRED_RESPONSE = 1 << 11;
-        /// More requests in flight than the limit.
+        /// More requests in flight than the limit, or more bytes ahead of the answer to an upgrade.
         const PIPELINE_OVERFLOW = 1 << 12;
         /// The protocol changed (101 or CONNECT) to one that is not decoded.
         const UPGRADED = 1 << 13;

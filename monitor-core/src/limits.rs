@@ -21,6 +21,12 @@ pub struct Limits {
     pub headers_max: usize,
     /// Requests in flight on one connection: ten times what pipelining clients are seen to use.
     pub pipeline_max: usize,
+    /// Bytes that a client sends ahead of the answer to a request that may change the protocol, kept
+    /// until it is known whose they are: a first flight of TCP is ten segments (RFC 6928), 15 KiB.
+    pub early_bytes_max: usize,
+    /// Tunnels inside one another that are looked into. Chains of two proxies are common, of four are
+    /// not.
+    pub tunnels_max: u8,
     /// First bytes of an error body that are kept to read its code: they come in the first 100.
     pub body_prefix_bytes: usize,
     /// A flow without traffic is dropped after this; nginx's keep-alive default is 75 s.
@@ -42,6 +48,8 @@ impl Default for Limits {
             head_bytes_max: 32 << 10,
             headers_max: 128,
             pipeline_max: 1024,
+            early_bytes_max: 16 << 10,
+            tunnels_max: 4,
             body_prefix_bytes: 512,
             idle_max: Duration::from_secs(300),
             closed_max: Duration::from_secs(60),

@@ -1,10 +1,14 @@
 //! What both directions of a connection speak: one protocol, or the next one inside or after it.
 
+use compact_str::CompactString;
+
 use super::context::Context;
+use super::early::Early;
 use super::http1;
 use super::sniff::{Look, Sniff};
-use crate::call::{Anomalies, Protocol};
+use crate::call::{Anomalies, Protocol, Request};
 use crate::connection::Connection;
+use crate::identity::Identified;
 use crate::input::Direction;
 use crate::time::EventTime;
 
@@ -18,9 +22,33 @@ pub(super) enum Conversation {
 }
 
 /// What is spoken after an upgrade.
+#[expect(dead_code, reason = "for the protocols that take over")]
 pub(super) enum Next {
     /// Anything: a tunnel.
     Unknown,
+    /// RFC 6455.
+    WebSocket(Box<Upgraded>),
+    /// RFC 9113, after an upgrade from HTTP/1.1 (RFC 7540, 3.2): the request is its stream 1.
+    Http2(Box<Upgraded>),
+}
+
+/// The request that changed the protocol.
+#[expect(dead_code, reason = "for the protocols that take over")]
+pub(super) struct Upgraded {
+    pub(super) request: Request,
+    pub(super) identified: Identified,
+    /// First byte of the request.
+    pub(super) time: EventTime,
+    /// Last byte of it.
+    pub(super) last: EventTime,
+    /// Every byte of it was seen.
+    pub(super) body_complete: bool,
+    /// What was odd about it, and about the answer when that is no call of its own.
+    pub(super) anomalies: Anomalies,
+    /// `Sec-WebSocket-Extensions` of the answer.
+    pub(super) extensions: Option<CompactString>,
+    /// `HTTP2-Settings` of the request, as it stood there (RFC 7540, 3.2.1).
+    pub(super) settings: Option<Box<[u8]>>,
 }
 
 /// A connection goes over to another protocol.
@@ -28,7 +56,7 @@ pub(super) struct Switch<'c> {
     /// Which.
     pub(super) next: Next,
     /// Bytes that the client sent of it before the server had agreed.
-    pub(super) early: Vec<u8>,
+    pub(super) early: Early,
     /// What is left of the chunk that completed the switch.
     pub(super) rest: &'c [u8],
 }
@@ -77,6 +105,21 @@ impl Conversation {
         conversation
     }
 
+    /// What takes over.
+    fn after(next: Next, cx: &mut Context<'_>) -> Conversation {
+        match next {
+            Next::Unknown if cx.ends.tunnels >= cx.limits.tunnels_max => {
+                cx.counters.tunnels_too_deep += 1;
+                Conversation::Other
+            }
+            Next::Unknown => {
+                cx.ends.tunnels += 1;
+                Conversation::Unknown(Sniff::default())
+            }
+            Next::WebSocket(_) | Next::Http2(_) => Conversation::Other,
+        }
+    }
+
     /// The next bytes of a direction.
     pub(super) fn data(
         &mut self,
@@ -98,10 +141,13 @@ impl Conversation {
             Conversation::Other => None,
         };
         if let Some(Switch { next, early, rest }) = switch {
-            *self = match next {
-                Next::Unknown => Conversation::Unknown(Sniff::default()),
-            };
-            self.data(Direction::ToServer, time, &early, cx);
+            *self = Conversation::after(next, cx);
+            for piece in early.into_pieces() {
+                self.data(Direction::ToServer, piece.time, &piece.bytes, cx);
+                if piece.missing_bytes > 0 {
+                    self.gap(Direction::ToServer, piece.time, piece.missing_bytes, cx);
+                }
+            }
             self.data(direction, time, rest, cx);
         }
     }

@@ -66,6 +66,10 @@ counters! {
     upgraded_flows,
     /// Bytes after that.
     tunnel_bytes,
+    /// Tunnels within more tunnels than are looked into.
+    tunnels_too_deep,
+    /// Times that a client sent more ahead of an answer that may change the protocol than is kept.
+    early_overflows,
     /// Resets out of place.
     resets_ignored,
     /// Handshakes in the middle of a connection that nobody answered.

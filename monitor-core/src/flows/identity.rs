@@ -37,6 +37,8 @@ pub(crate) struct Ends {
     ja4: Option<CompactString>,
     /// Calls that were given out.
     pub(crate) calls: u64,
+    /// How many tunnels the bytes are in.
+    pub(crate) tunnels: u8,
     id: Option<FlowId>,
     shared: Option<Arc<Flow>>,
 }
@@ -55,6 +57,7 @@ impl Ends {
             server_name: None,
             ja4: None,
             calls: 0,
+            tunnels: 0,
             id: None,
             shared: None,
         }

@@ -22,6 +22,8 @@ fn limits() -> Limits {
         head_bytes_max: 300,
         headers_max: 4,
         pipeline_max: 3,
+        early_bytes_max: 100,
+        tunnels_max: 2,
         body_prefix_bytes: 16,
         idle_max: Duration::from_millis(5),
         closed_max: Duration::from_millis(1),
@@ -75,6 +77,9 @@ fn any_packet() -> impl Strategy<Value = Packet> {
         b"ffffffffffffffff\r\n",
         b"0\r\n\r\n",
         b"HTTP/1.1 101 x\r\n\r\n",
+        b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\n\r\n",
+        b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket, h2c\r\n\r\n",
+        b"CONNECT h:1 HTTP/1.1\r\n\r\n",
         b"x: y\r\n",
         b"\0",
     ]);

@@ -5,5 +5,6 @@ mod loss;
 mod messages;
 mod model;
 mod random;
+mod switch;
 mod tcp;
 mod wire;

@@ -6,6 +6,8 @@
 
 mod eve;
 mod floor;
+mod hpack;
+mod http2_frames;
 mod known;
 mod ndpi;
 mod replayed;
@@ -37,6 +39,8 @@ const SETS: &[(&str, Scorer)] = &[
     ("suricata-verify", suricata::score),
     ("wireshark", wireshark::score),
     ("ndpi", ndpi::score),
+    ("hpack", hpack::score),
+    ("http2-frames", http2_frames::score),
 ];
 
 /// Folders that hold attack payloads to detect, not captures to decode.

@@ -1,7 +1,6 @@
 //! The row of one HTTP call, as every reader of captures has it: method, target, status.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
 
 use monitor_core::identity::{Identifier, RequestHead, Secret};
 use serde_json::Value;
@@ -39,9 +38,11 @@ pub(super) fn text(value: &Value) -> String {
 
 /// A target as Keywatch shows it: credentials replaced.
 pub(super) fn redacted(method: &str, target: &str) -> String {
-    static IDENTIFIER: OnceLock<Identifier> = OnceLock::new();
-    let identifier = IDENTIFIER.get_or_init(|| Identifier::new(Secret::new(SECRET)));
-    identifier.identify(&RequestHead { method, target, headers: &[] }).target.into()
+    thread_local! {
+        static IDENTIFIER: Identifier = Identifier::new(Secret::new(SECRET));
+    }
+    let head = RequestHead { method, target, headers: &[] };
+    IDENTIFIER.with(|identifier| identifier.identify(&head).target.into())
 }
 
 /// How two multisets of rows differ; `None` when they do not.

@@ -8,6 +8,7 @@ use httparse::{Error, Header, ParserConfig, Status};
 use super::body::Body;
 use super::framing::{Coding, Framing};
 use super::head::{Mode, Parse};
+use super::switch::{Agreement, Offer};
 use crate::call::{Anomalies, Protocol, Request};
 use crate::identity::{Identified, Identifier, RequestHead};
 
@@ -17,6 +18,8 @@ pub(super) struct Asked {
     pub(super) parts: Option<(Request, Identified)>,
     pub(super) protocol: Protocol,
     pub(super) kind: Kind,
+    /// Another protocol that it offers to change to.
+    pub(super) offer: Option<Box<Offer>>,
     pub(super) framing: Framing,
 }
 
@@ -36,6 +39,8 @@ pub(super) struct Answered {
     /// 0 when it does not parse.
     pub(super) status: u16,
     pub(super) protocol: Protocol,
+    /// Of a 101.
+    pub(super) agreement: Option<Box<Agreement>>,
     pub(super) framing: Framing,
 }
 
@@ -121,6 +126,7 @@ impl Parse for Requests<'_> {
             parts: None,
             protocol: Protocol::Http11,
             kind: Kind::Other,
+            offer: None,
             framing: Framing { odd: Anomalies::BAD_HEAD, ..Framing::default() },
         }
     }
@@ -141,14 +147,15 @@ impl Parse for Requests<'_> {
 impl Requests<'_> {
     fn asked(&self, head: &RequestHead<'_>, version: u8) -> Asked {
         let mut framing = Framing::default();
-        let (mut host, mut user_agent) = (None, None);
+        let (mut host, mut user_agent, mut upgrade) = (None, None, false);
         for header in head.headers {
             let name = header.name.as_bytes();
-            // Four lengths out of many: most fields are passed over by length alone.
+            // Five lengths out of many: most fields are passed over by length alone.
             match name.len() {
                 4 if host.is_none() && name.eq_ignore_ascii_case(b"host") => {
                     host = Some(text(header.value, &mut framing.odd));
                 }
+                7 => upgrade |= name.eq_ignore_ascii_case(b"upgrade"),
                 10 if user_agent.is_none() && name.eq_ignore_ascii_case(b"user-agent") => {
                     user_agent = Some(text(header.value, &mut framing.odd));
                 }
@@ -170,8 +177,10 @@ impl Requests<'_> {
             "CONNECT" => Kind::Connect,
             _ => Kind::Other,
         };
+        let offer = if upgrade { Offer::read(head.headers) } else { None };
         framing.odd |= identified.anomalies;
-        Asked { parts: Some((request, identified)), protocol: protocol(version), kind, framing }
+        let parts = Some((request, identified));
+        Asked { parts, protocol: protocol(version), kind, offer, framing }
     }
 }
 
@@ -210,7 +219,8 @@ impl Parse for Responses {
                 framing.add(header.name.as_bytes(), header.value);
             }
         }
-        let head = Answered { status, protocol: protocol(version), framing };
+        let agreement = (status == 101).then(|| Agreement::read(response.headers));
+        let head = Answered { status, protocol: protocol(version), agreement, framing };
         Ok(Status::Complete((head, used)))
     }
 
@@ -218,6 +228,7 @@ impl Parse for Responses {
         Answered {
             status: 0,
             protocol: Protocol::Http11,
+            agreement: None,
             framing: Framing { odd: Anomalies::BAD_HEAD, ..Framing::default() },
         }
     }
@@ -291,6 +302,7 @@ mod tests {
         let answered = |status, length| Answered {
             status,
             protocol: Protocol::Http11,
+            agreement: None,
             framing: Framing { length, ..Framing::default() },
         };
         let body = |body| Content::Body(body);

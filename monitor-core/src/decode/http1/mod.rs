@@ -8,6 +8,7 @@ mod pairing;
 mod request;
 mod response;
 mod resync;
+mod switch;
 
 use self::body::Body;
 use self::head::{HeadReader, Parse, Step};
@@ -17,6 +18,7 @@ use self::resync::Resync;
 use super::Counters;
 use super::context::Context;
 use super::conversation::{Next, Switch};
+use super::early::Early;
 use crate::call::Anomalies;
 use crate::input::Direction;
 use crate::limits::Limits;
@@ -28,8 +30,10 @@ pub(in crate::decode) struct Connection {
     responses: Reader<Answered>,
     pairing: Pairing,
     answer: Option<Answering>,
-    /// What is spoken from here on.
-    next: Option<Next>,
+    /// Whether client bytes wait for an answer that may change the protocol.
+    waits: bool,
+    /// What is spoken from here on, and what the client has said of it.
+    next: Option<(Next, Early)>,
 }
 
 /// One direction.
@@ -48,6 +52,8 @@ enum State {
     Head,
     Body(Body),
     Resync(Resync),
+    /// The last request may have changed the protocol: whose these bytes are its answer will tell.
+    Wait(Early),
     /// Another protocol, or nothing that could be understood.
     Tunnel,
 }
@@ -122,9 +128,10 @@ impl<H> Reader<H> {
     }
 
     fn is_between_messages(&self) -> bool {
-        match self.state {
+        match &self.state {
             State::Head => self.head.is_empty(),
             State::Resync(_) => true,
+            State::Wait(early) => early.len() == 0,
             State::Body(_) | State::Tunnel => false,
         }
     }
@@ -132,6 +139,7 @@ impl<H> Reader<H> {
     fn held_bytes(&self) -> usize {
         let resync = match &self.state {
             State::Resync(resync) => resync.held_bytes(),
+            State::Wait(early) => early.held_bytes(),
             State::Head | State::Body(_) | State::Tunnel => 0,
         };
         self.head.held_bytes() + resync
@@ -173,6 +181,7 @@ impl Connection {
             responses: Reader::new(midstream),
             pairing: Pairing::new(),
             answer: None,
+            waits: true,
             next: None,
         }
     }
@@ -227,7 +236,10 @@ impl Connection {
     ) {
         match direction {
             Direction::ToServer => self.request_gap(time, bytes, cx),
-            Direction::ToClient => self.response_gap(bytes, cx),
+            Direction::ToClient => {
+                self.response_gap(bytes, cx);
+                self.end_wait(cx);
+            }
         }
     }
 
@@ -245,6 +257,7 @@ impl Connection {
                 self.responses.ended = true;
                 self.cut_answer(true, Anomalies::empty(), cx);
                 self.give_up(GiveUp::Whole, Anomalies::empty(), cx);
+                self.end_wait(cx);
             }
         }
     }
@@ -255,6 +268,7 @@ impl Connection {
             cut(&mut request.complete, &mut request.anomalies);
         }
         self.cut_answer(false, why, cx);
+        self.stop_wait(cx);
         self.give_up(GiveUp::All, why, cx);
     }
 

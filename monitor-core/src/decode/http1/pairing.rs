@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 
 use super::message::{Asked, Kind};
+use super::switch::Offer;
 use crate::call::{Anomalies, ApiCall, Outcome, Protocol, Request, Response};
 use crate::identity::{Identified, Style};
 use crate::time::EventTime;
@@ -22,11 +23,15 @@ pub(super) struct Pending {
     pub(super) asked: Option<(Request, Identified)>,
     pub(super) protocol: Protocol,
     pub(super) kind: Kind,
+    /// Other protocols that it offers to change to.
+    pub(super) offer: Option<Box<Offer>>,
     pub(super) anomalies: Anomalies,
     /// Every byte was seen so far.
     pub(super) complete: bool,
     /// Its body goes on.
     pub(super) open: bool,
+    /// Its answer has begun.
+    pub(super) answered: bool,
     /// It came while pairing was in doubt: no response is taken for its answer.
     doubtful: bool,
     /// A complete answer that came before the request was complete.
@@ -56,9 +61,11 @@ impl Pending {
             asked: asked.parts,
             protocol: asked.protocol,
             kind: asked.kind,
+            offer: asked.offer,
             anomalies: asked.framing.odd,
             complete: true,
             open,
+            answered: false,
             doubtful: false,
             answer: None,
             dropped_after: 0,
@@ -73,8 +80,11 @@ impl Pending {
     /// Memory, bytes.
     fn held_bytes(&self) -> usize {
         let Some((request, identified)) = &self.asked else { return size_of::<Pending>() };
+        let settings = self.offer.as_ref().and_then(|offer| offer.settings.as_ref());
+        let offer = settings.map_or(0, |settings| settings.len());
         let optional = [&request.host, &request.user_agent, &identified.symbol];
         size_of::<Pending>()
+            + offer
             + [&request.method, &request.target, &request.path]
                 .map(|text| text.len())
                 .iter()
@@ -156,12 +166,33 @@ impl Pairing {
         self.queue.back_mut().filter(|request| request.open)
     }
 
+    /// The request that came last.
+    pub(super) fn last(&mut self) -> Option<&mut Pending> {
+        self.queue.back_mut()
+    }
+
     /// The request that the next response answers; `None` when it answers none that is known.
     pub(super) fn front(&mut self) -> Option<&mut Pending> {
         if self.skip_responses > 0 {
             return None;
         }
         self.queue.front_mut().filter(|request| !request.doubtful && request.answer.is_none())
+    }
+
+    /// Whether the last request is whole, may change the protocol, and has no answer yet.
+    pub(super) fn awaits_switch(&self) -> bool {
+        self.queue.back().is_some_and(|request| {
+            let may_switch = request.kind == Kind::Connect || request.offer.is_some();
+            may_switch && !request.open && !request.answered && !request.doubtful
+        })
+    }
+
+    /// Takes out the request that the response which begins answers.
+    pub(super) fn take_front(&mut self) -> Option<Pending> {
+        self.front()?;
+        let request = self.queue.pop_front()?;
+        self.gone(&request);
+        Some(request)
     }
 
     /// A request begins. Gives it back when there is no room for it.

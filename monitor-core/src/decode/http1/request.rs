@@ -9,6 +9,7 @@ use super::resync::Resync;
 use super::{Answering, Connection, Read, State};
 use crate::call::Anomalies;
 use crate::decode::context::Context;
+use crate::decode::early::Early;
 use crate::input::Direction;
 use crate::time::EventTime;
 
@@ -20,6 +21,7 @@ impl Connection {
                     cx.counters.tunnel_bytes += chunk.len() as u64;
                     return;
                 }
+                State::Wait(_) => chunk = self.wait(time, chunk, cx),
                 State::Resync(_) => {
                     chunk = self.requests.search(Direction::ToServer, time, chunk, cx.counters);
                 }
@@ -88,6 +90,62 @@ impl Connection {
         }
         if !open {
             self.close_request(cx);
+            self.begin_wait();
+        }
+    }
+
+    /// What follows a whole request that may change the protocol waits for the answer.
+    fn begin_wait(&mut self) {
+        if self.waits && matches!(self.requests.state, State::Head) && self.pairing.awaits_switch()
+        {
+            self.requests.state = State::Wait(Early::default());
+        }
+    }
+
+    /// Takes bytes that wait; gives those for which there is no room.
+    fn wait<'c>(&mut self, time: EventTime, chunk: &'c [u8], cx: &mut Context<'_>) -> &'c [u8] {
+        let State::Wait(early) = &mut self.requests.state else { return chunk };
+        let room = cx.limits.early_bytes_max.saturating_sub(early.len()).min(chunk.len());
+        early.add(time, &chunk[..room]);
+        if room < chunk.len() {
+            self.overflow_wait(cx);
+        }
+        &chunk[room..]
+    }
+
+    /// Nobody sends so much ahead of an answer: it was not seen, or these are requests.
+    fn overflow_wait(&mut self, cx: &mut Context<'_>) {
+        cx.counters.early_overflows += 1;
+        if let Some(request) = self.pairing.last() {
+            request.anomalies |= Anomalies::PIPELINE_OVERFLOW;
+        }
+        self.stop_wait(cx);
+    }
+
+    /// What waited is read as requests if the protocol stays as it is; what follows another of them
+    /// that may change it waits again.
+    pub(super) fn end_wait(&mut self, cx: &mut Context<'_>) {
+        if matches!(self.requests.state, State::Wait(_)) && !self.pairing.awaits_switch() {
+            self.read_early(cx);
+        }
+    }
+
+    /// All that waited is read as requests.
+    pub(super) fn stop_wait(&mut self, cx: &mut Context<'_>) {
+        self.waits = false;
+        self.read_early(cx);
+        self.waits = true;
+    }
+
+    fn read_early(&mut self, cx: &mut Context<'_>) {
+        let State::Wait(early) = &mut self.requests.state else { return };
+        let early = mem::take(early);
+        self.requests.state = State::Head;
+        for piece in early.into_pieces() {
+            self.request_data(piece.time, &piece.bytes, cx);
+            if piece.missing_bytes > 0 {
+                self.request_gap(piece.time, piece.missing_bytes, cx);
+            }
         }
     }
 
@@ -101,6 +159,7 @@ impl Connection {
             }
         }
         self.close_request(cx);
+        self.begin_wait();
     }
 
     pub(super) fn request_gap(&mut self, time: EventTime, bytes: u64, cx: &mut Context<'_>) {
@@ -112,6 +171,13 @@ impl Connection {
             State::Resync(resync) => {
                 resync.gap();
                 self.pairing.miss_requests();
+                return;
+            }
+            State::Wait(early) => {
+                early.gap(time, bytes);
+                if early.is_full(cx.limits.early_bytes_max) {
+                    self.overflow_wait(cx);
+                }
                 return;
             }
             State::Head => {

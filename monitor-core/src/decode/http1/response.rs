@@ -7,10 +7,12 @@ use super::framing::Coding;
 use super::message::{Answered, Content, Kind, Responses};
 use super::pairing::{Answer, GiveUp};
 use super::resync::Resync;
+use super::switch::Upgrade;
 use super::{Answering, Connection, Read, State, cut};
 use crate::call::{Anomalies, Outcome, Response};
 use crate::decode::context::Context;
-use crate::decode::conversation::{Next, Switch};
+use crate::decode::conversation::{Next, Switch, Upgraded};
+use crate::decode::early::Early;
 use crate::identity::Style;
 use crate::input::Direction;
 use crate::time::EventTime;
@@ -32,14 +34,17 @@ impl Connection {
                     cx.counters.tunnel_bytes += chunk.len() as u64;
                     return None;
                 }
+                // The server waits for nobody.
+                State::Wait(_) => return None,
                 State::Resync(_) => {
                     chunk = self.responses.search(Direction::ToClient, time, chunk, cx.counters);
                 }
                 State::Head => {
                     chunk = self.response_head(time, chunk, cx);
-                    if let Some(next) = self.next.take() {
-                        return Some(Switch { next, early: Vec::new(), rest: chunk });
+                    if let Some((next, early)) = self.next.take() {
+                        return Some(Switch { next, early, rest: chunk });
                     }
+                    self.end_wait(cx);
                 }
                 State::Body(_) => {
                     let probe = self.answer.as_mut().and_then(|answering| answering.probe.as_mut());
@@ -99,7 +104,7 @@ impl Connection {
         while !early.is_empty() {
             early = match self.responses.state {
                 State::Body(_) => self.response_body(early, cx),
-                State::Head | State::Resync(_) | State::Tunnel => return,
+                State::Head | State::Resync(_) | State::Wait(_) | State::Tunnel => return,
             };
         }
         if self.pairing.front().is_some() {
@@ -125,7 +130,7 @@ impl Connection {
         rest
     }
 
-    fn begin_response(&mut self, head: Answered, cx: &mut Context<'_>) {
+    fn begin_response(&mut self, mut head: Answered, cx: &mut Context<'_>) {
         let reader = &mut self.responses;
         if head.status == 0 {
             // What it was and where it ends cannot be told.
@@ -133,32 +138,41 @@ impl Connection {
             self.lose_responses(head.framing.odd, cx);
             return;
         }
-        let front = self.pairing.front();
-        let paired = front.is_some();
-        let kind = front.map_or(Kind::Other, |request| request.kind);
+        let kind = self.pairing.front().map_or(Kind::Other, |request| request.kind);
         let content = head.content(kind);
-        let mut anomalies = head.framing.odd;
         let body = match content {
             // What was noted concerns the response that follows.
             Content::Interim => {
-                reader.notes |= anomalies;
+                reader.notes |= head.framing.odd;
                 return;
             }
+            Content::Tunnel => return self.switch(head, cx),
             Content::Nothing => None,
             Content::Body(body) => Some(body),
-            Content::Tunnel => {
-                anomalies |= Anomalies::UPGRADED;
-                cx.counters.upgraded_flows += 1;
-                None
-            }
         };
         if head.framing.coding == Coding::Other && body == Some(Body::UntilClose) {
-            anomalies |= Anomalies::BAD_TRANSFER_ENCODING;
+            head.framing.odd |= Anomalies::BAD_TRANSFER_ENCODING;
         }
-        anomalies |= mem::take(&mut reader.notes);
-        if !paired {
-            self.pairing.begin_unpaired();
+        self.begin_answer(head);
+        match body {
+            Some(body) => self.responses.state = State::Body(body),
+            None => self.finish_answer(cx),
         }
+    }
+
+    fn begin_answer(&mut self, head: Answered) {
+        let reader = &mut self.responses;
+        let anomalies = head.framing.odd | mem::take(&mut reader.notes);
+        let paired = match self.pairing.front() {
+            Some(request) => {
+                request.answered = true;
+                true
+            }
+            None => {
+                self.pairing.begin_unpaired();
+                false
+            }
+        };
         self.answer = Some(Answering {
             answer: Answer {
                 time: reader.time,
@@ -173,15 +187,68 @@ impl Connection {
             prefix: Vec::new(),
             keeps_prefix: head.status >= 400,
         });
-        match body {
-            Some(body) => reader.state = State::Body(body),
-            None => self.finish_answer(cx),
-        }
-        if content == Content::Tunnel {
-            self.tunnel(cx);
-            if kind == Kind::Connect {
-                self.next = Some(Next::Unknown);
+    }
+
+    /// The server agrees to another protocol.
+    fn switch(&mut self, mut head: Answered, cx: &mut Context<'_>) {
+        cx.counters.upgraded_flows += 1;
+        let waits = matches!(self.requests.state, State::Wait(_));
+        let request = self.pairing.front();
+        let offer = request.and_then(|request| request.offer.as_deref());
+        let upgrade = match &head.agreement {
+            // Where the client's part begins is known only if it has waited for the answer.
+            Some(agreement) if waits => agreement.to(offer),
+            Some(_) => Upgrade::Other,
+            // A tunnel: what follows says itself what it is.
+            None => Upgrade::Tls,
+        };
+        let next = match upgrade {
+            Upgrade::WebSocket => self.upgraded(&head, Anomalies::empty()).map(Next::WebSocket),
+            Upgrade::Http2 => {
+                self.upgraded(&head, self.responses.notes | head.framing.odd).map(Next::Http2)
             }
+            Upgrade::Tls => Some(Next::Unknown),
+            Upgrade::Other => None,
+        };
+        let early = self.take_early();
+        match next {
+            // The answer follows in the other protocol, and the call with it.
+            Some(Next::Http2(_)) => drop(self.pairing.take_front()),
+            Some(Next::WebSocket(_)) => self.answer_at_once(head, cx),
+            Some(Next::Unknown) | None => {
+                head.framing.odd |= Anomalies::UPGRADED;
+                self.answer_at_once(head, cx);
+            }
+        }
+        self.tunnel(cx);
+        self.next = next.map(|next| (next, early));
+    }
+
+    fn answer_at_once(&mut self, head: Answered, cx: &mut Context<'_>) {
+        self.begin_answer(head);
+        self.finish_answer(cx);
+    }
+
+    /// The request that changes the protocol, for what takes over.
+    fn upgraded(&mut self, head: &Answered, odd: Anomalies) -> Option<Box<Upgraded>> {
+        let request = self.pairing.front()?;
+        let (asked, identified) = request.asked.clone()?;
+        Some(Box::new(Upgraded {
+            request: asked,
+            identified,
+            time: request.time,
+            last: request.last,
+            body_complete: request.complete,
+            anomalies: request.anomalies | odd,
+            extensions: head.agreement.as_ref().and_then(|agreement| agreement.extensions.clone()),
+            settings: request.offer.as_ref().and_then(|offer| offer.settings.clone()),
+        }))
+    }
+
+    fn take_early(&mut self) -> Early {
+        match &mut self.requests.state {
+            State::Wait(early) => mem::take(early),
+            State::Head | State::Body(_) | State::Resync(_) | State::Tunnel => Early::default(),
         }
     }
 
@@ -214,6 +281,7 @@ impl Connection {
     pub(super) fn response_gap(&mut self, bytes: u64, cx: &mut Context<'_>) {
         match &mut self.responses.state {
             State::Tunnel => cx.counters.tunnel_bytes += bytes,
+            State::Wait(_) => {}
             State::Resync(resync) => {
                 resync.gap();
                 self.lose_responses(Anomalies::GAP, cx);
