@@ -146,6 +146,36 @@ pub enum Protocol {
     WebSocket,
 }
 
+impl Protocol {
+    /// Every protocol, in order.
+    pub const ALL: [Protocol; 6] = [
+        Protocol::Http09,
+        Protocol::Http10,
+        Protocol::Http11,
+        Protocol::Http2,
+        Protocol::Grpc,
+        Protocol::WebSocket,
+    ];
+
+    /// Name as it stands in records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Http09 => "http/0.9",
+            Protocol::Http10 => "http/1.0",
+            Protocol::Http11 => "http/1.1",
+            Protocol::Http2 => "http/2",
+            Protocol::Grpc => "grpc",
+            Protocol::WebSocket => "websocket",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// The client's half.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Request {
@@ -374,6 +404,14 @@ mod tests {
         assert_eq!((flow.0, flow.to_string()), (255, "f_00000000000000ff".into()));
         assert!(serde_json::from_str::<FlowId>("\"f_ff\"").is_err());
         assert!(serde_json::from_str::<KeyId>("\"f_00000000000000ff\"").is_err());
+    }
+
+    #[test]
+    fn protocols_print_as_they_stand_in_records() {
+        for protocol in Protocol::ALL {
+            let json = serde_json::to_string(&protocol).unwrap();
+            assert_eq!(json, format!("\"{protocol}\""));
+        }
     }
 
     #[test]

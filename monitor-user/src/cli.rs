@@ -50,7 +50,7 @@ pub enum Command {
   keywatch run --port 8080
   keywatch run --port 8080 --port 8443 --calls calls.jsonl --alerts -
   keywatch run --config keywatch.toml --history last-week.jsonl")]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
 
     /// Write the live traffic of this host to a file, for a later replay
     ///
@@ -70,14 +70,26 @@ pub enum Command {
 
     /// Read captured packets and report as if they came now
     ///
-    /// Files are classic pcap, read in the order given as one stream; `-` is stdin. Output files
-    /// are overwritten. Without --calls and --alerts, alerts go to stdout. Files and Kafka in the
-    /// config are left alone unless --publish is given.
+    /// Files are pcap or pcapng, also compressed with gzip, zstd, xz, bzip2 or lz4, whatever their
+    /// names say; all are read in the order given as one stream, `-` is stdin. Of a folder every
+    /// capture in it is read, by name. Recordings are replayed as they were live, with processes and
+    /// losses.
+    ///
+    /// Without --calls, --connections and --alerts, a table of calls and alerts goes to stdout; as
+    /// JSON lines they come with --calls - and --alerts -. The summary goes to stderr. Output files
+    /// are overwritten. Files and Kafka in the config are left alone unless --publish is given.
+    ///
+    /// Options that select, such as --key and --host, say which calls, connections and alerts are
+    /// shown, written and summed up. Of each kind any, of all kinds every must fit. Detection still
+    /// sees every call; alerts are selected by key and time only.
     #[command(after_help = "Examples:
   keywatch replay capture.pcap
-  keywatch replay --port 8080 --calls - monday.pcap tuesday.pcap | jq .request
-  zcat capture.pcap.gz | keywatch replay --alerts alerts.jsonl -")]
-    Replay(ReplayArgs),
+  keywatch replay --key k_1f2e3d4c --since +10m --until +20m capture.pcap
+  keywatch replay --port 8080 --calls - monday.pcapng.gz tuesday.pcapng.gz | jq .request
+  keywatch replay --alerts alerts.jsonl /var/captures
+  find /var/captures -newer last-run -name '*.pcap*' | sort | keywatch replay --files-from -
+  keywatch replay --extract f_0123456789abcdef --out flow.pcapng capture.pcap")]
+    Replay(Box<ReplayArgs>),
 
     /// Check whether this host is ready for `keywatch run`
     ///
@@ -230,9 +242,17 @@ pub struct RecordArgs {
 /// Arguments of `replay`.
 #[derive(Debug, Default, Args)]
 pub struct ReplayArgs {
-    /// Captures, in order (`-`: stdin)
-    #[arg(value_name = "FILE", required = true, value_hint = ValueHint::FilePath)]
+    /// Captures or folders of them, in order (`-`: stdin)
+    #[arg(
+        value_name = "FILE",
+        required_unless_present = "files_from",
+        value_hint = ValueHint::AnyPath
+    )]
     pub files: Vec<PathBuf>,
+
+    /// After these, read those named in LIST (`-`: stdin), one path a line
+    #[arg(long, value_name = "LIST", value_hint = ValueHint::FilePath)]
+    pub files_from: Option<PathBuf>,
 
     /// Shared with `run`.
     #[command(flatten)]
@@ -241,6 +261,79 @@ pub struct ReplayArgs {
     /// Send calls and alerts to the config's Kafka too
     #[arg(long)]
     pub publish: bool,
+
+    /// Print the table on stdout, also when records are written elsewhere
+    #[arg(long, overrides_with = "no_table")]
+    pub table: bool,
+
+    /// Print no table
+    #[arg(long, overrides_with = "table")]
+    pub no_table: bool,
+
+    /// What is shown, written and summed up.
+    #[command(flatten)]
+    pub select: SelectArgs,
+
+    /// Write one connection's traffic to --out and nothing else
+    ///
+    /// As pcapng when --out ends in .pcapng: its packets; else as a folder with its bytes in order,
+    /// client.bin and server.bin. Either holds traffic as it is, with every credential in it, and is
+    /// made readable for its owner alone (mode 0600).
+    #[arg(long, value_name = "FLOW", requires = "out", conflicts_with_all = ["publish", "table"])]
+    pub extract: Option<String>,
+
+    /// Where --extract writes to: FILE.pcapng or a folder
+    #[arg(long, value_name = "PATH", requires = "extract", value_hint = ValueHint::AnyPath)]
+    pub out: Option<PathBuf>,
+}
+
+/// Which records are shown, written and summed up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Select")]
+pub struct SelectArgs {
+    /// Calls with this key: its id or the first digits of it; repeatable
+    #[arg(long = "key", value_name = "KEY")]
+    pub keys: Vec<String>,
+
+    /// Calls to this host, or to those below a domain (.example.com); repeatable
+    #[arg(long = "host", value_name = "HOST")]
+    pub hosts: Vec<String>,
+
+    /// From this time on: 2026-11-23T20:00:00Z, or +10m from the capture's start
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+
+    /// Before this time
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+
+    /// Calls of this protocol, such as http/1.1 or websocket; repeatable
+    #[arg(long = "protocol", value_name = "NAME")]
+    pub protocols: Vec<String>,
+
+    /// Calls on this connection, by its id (f_...); repeatable
+    #[arg(long = "flow", value_name = "FLOW")]
+    pub flows: Vec<String>,
+
+    /// Calls with this status: 404, 5xx or 400-499; repeatable
+    #[arg(long = "status", value_name = "STATUS")]
+    pub statuses: Vec<String>,
+
+    /// Calls of this operation, such as withdraw; repeatable
+    #[arg(long = "op", value_name = "NAME")]
+    pub ops: Vec<String>,
+
+    /// Calls with this outcome, such as bad_key; repeatable
+    #[arg(long = "outcome", value_name = "NAME")]
+    pub outcomes: Vec<String>,
+
+    /// Calls whose path begins so; repeatable
+    #[arg(long = "path", value_name = "PREFIX")]
+    pub paths: Vec<String>,
+
+    /// Calls with this anomaly, such as gap; repeatable
+    #[arg(long = "anomaly", value_name = "NAME")]
+    pub anomalies: Vec<String>,
 }
 
 /// Arguments of `doctor`.

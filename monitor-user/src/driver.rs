@@ -12,6 +12,8 @@ use crate::capture::Health;
 use crate::fault::tell;
 use crate::live::{self, Listener};
 use crate::record::Recorder;
+use crate::replay::reading::Taker;
+use crate::selection::Selection;
 use crate::sinks::{Sink, Sinks};
 use crate::summary::Summary;
 
@@ -23,6 +25,8 @@ pub struct Driver {
     summary: Summary,
     /// Writes down what comes in, before it is decoded.
     recorder: Option<Recorder>,
+    /// What is written and summed up; `None`: everything.
+    selection: Option<Selection>,
     /// True once the recorder has failed.
     recording_failed: bool,
     /// Event time of the last input that has one.
@@ -40,6 +44,7 @@ impl Driver {
             sinks,
             summary: Summary::default(),
             recorder: None,
+            selection: None,
             recording_failed: false,
             last: EventTime(0),
             timeout: EventTime(0),
@@ -49,6 +54,11 @@ impl Driver {
     /// Writes down what comes in from now on.
     pub(crate) fn record(&mut self, recorder: Recorder) {
         self.recorder = Some(recorder);
+    }
+
+    /// Writes and sums up only what is selected.
+    pub(crate) fn select(&mut self, selection: Option<Selection>) {
+        self.selection = selection;
     }
 
     /// Checks that what is written can be gone on with when rights have been given up.
@@ -70,6 +80,9 @@ impl Driver {
     pub fn handle(&mut self, input: Input<'_>) -> ControlFlow<()> {
         let time = time_of(&input);
         self.tape(|recorder| recorder.input(&input));
+        if let (Some(selection), Some(time)) = (&mut self.selection, time) {
+            selection.begin(time);
+        }
         self.decoder.handle_input(input);
         self.pump();
         if let Some(now) = time {
@@ -143,21 +156,28 @@ impl Driver {
             self.take(&call);
         }
         while let Some(connection) = self.decoder.poll_connection() {
-            self.sinks.connection(&connection);
+            if self.selection.as_mut().is_none_or(|it| it.connection(&connection)) {
+                self.summary.connection(&connection);
+                self.sinks.connection(&connection);
+            }
         }
     }
 
     fn take(&mut self, call: &ApiCall) {
-        self.summary.call(call);
-        self.sinks.call(call);
+        if self.selection.as_mut().is_none_or(|it| it.call(call)) {
+            self.summary.call(call);
+            self.sinks.call(call);
+        }
         self.engine.handle_call(call);
         self.alerts();
     }
 
     fn alerts(&mut self) {
         while let Some(alert) = self.engine.poll_alert() {
-            self.summary.alert(&alert);
-            self.sinks.alert(&alert);
+            if self.selection.as_ref().is_none_or(|it| it.alert(&alert)) {
+                self.summary.alert(&alert);
+                self.sinks.alert(&alert);
+            }
         }
     }
 
@@ -187,6 +207,24 @@ impl Listener for Driver {
 
     fn health(&mut self, health: Health) {
         self.summary.capture = Some(health);
+    }
+}
+
+impl Taker for Driver {
+    fn input(&mut self, input: Input<'_>) -> ControlFlow<()> {
+        Driver::handle(self, input)
+    }
+
+    fn impairment(&mut self, time: EventTime, what: &Impairment) {
+        Driver::impairment(self, time, what);
+    }
+
+    fn ports(&mut self, ports: &[u16]) {
+        self.add_server_ports(ports);
+    }
+
+    fn calls(&self) -> u64 {
+        self.decoder.counters().calls
     }
 }
 

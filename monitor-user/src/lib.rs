@@ -1,5 +1,6 @@
 //! The IO shell of Keywatch.
 
+mod breakdown;
 pub mod capture;
 pub mod cli;
 mod commands;
@@ -14,6 +15,8 @@ mod record;
 pub mod replay;
 mod run;
 pub mod secret;
+mod selection;
+mod shown;
 pub mod sinks;
 pub mod summary;
 

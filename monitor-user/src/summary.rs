@@ -1,17 +1,19 @@
 //! What a run amounted to: counts, latencies and loss.
 
 use std::fmt::Write;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use hdrhistogram::Histogram;
 use monitor_core::alert::{Alert, Severity};
 use monitor_core::call::{ApiCall, Outcome};
+use monitor_core::connection::Connection;
 use monitor_core::decode::Counters;
 use monitor_core::time::EventTime;
 use serde_json::{Map, Value, json};
 
+use crate::breakdown::Breakdown;
 use crate::capture::Health;
 use crate::replay::Tally;
+use crate::shown::span;
 
 /// Counts over a run.
 pub struct Summary {
@@ -31,7 +33,7 @@ pub struct Summary {
     incomplete: u64,
     outcomes: [u64; Outcome::ALL.len()],
     severities: [u64; SEVERITIES.len()],
-    latency_us: Histogram<u64>,
+    breakdown: Breakdown,
     first: Option<EventTime>,
     last: EventTime,
     started: Instant,
@@ -44,13 +46,8 @@ const SEVERITIES: [(Severity, &str); 4] = [
     (Severity::Low, "low"),
 ];
 
-/// An hour: longer calls count as this long.
-const LATENCY_US_MAX: u64 = 3_600_000_000;
-
 impl Default for Summary {
     fn default() -> Summary {
-        // Three digits: 190 KiB, and exact below 2 ms, where fast servers are.
-        let latency_us = Histogram::new_with_bounds(1, LATENCY_US_MAX, 3);
         Summary {
             lost_bytes: 0,
             lost_events: 0,
@@ -62,7 +59,7 @@ impl Default for Summary {
             incomplete: 0,
             outcomes: [0; Outcome::ALL.len()],
             severities: [0; SEVERITIES.len()],
-            latency_us: latency_us.expect("the bounds are constants that fit"),
+            breakdown: Breakdown::default(),
             first: None,
             last: EventTime(0),
             started: Instant::now(),
@@ -77,11 +74,13 @@ impl Summary {
         if let Some(outcome) = call.outcome {
             self.outcomes[outcome as usize] += 1;
         }
-        if let Some(latency_us) = call.latency_us {
-            self.latency_us.saturating_record(latency_us);
-        }
+        self.breakdown.call(call);
         self.first = Some(self.first.map_or(call.time, |first| first.min(call.time)));
         self.last = self.last.max(call.time);
+    }
+
+    pub(crate) fn connection(&mut self, connection: &Connection) {
+        self.breakdown.connection(connection);
     }
 
     pub(crate) fn alert(&mut self, alert: &Alert) {
@@ -99,18 +98,11 @@ impl Summary {
         let severities = SEVERITIES.iter().zip(self.severities);
         let severities: Map<_, _> =
             severities.map(|((_, name), count)| (name.to_string(), count.into())).collect();
-        json!({
+        let mut all = json!({
             "calls": self.calls,
             "incomplete": self.incomplete,
             "outcomes": outcomes,
             "alerts": severities,
-            "latency_us": {
-                "count": self.latency_us.len(),
-                "p50": self.latency_us.value_at_quantile(0.50),
-                "p90": self.latency_us.value_at_quantile(0.90),
-                "p99": self.latency_us.value_at_quantile(0.99),
-                "max": self.latency_us.max(),
-            },
             "first": self.first,
             "last": self.first.map(|_| self.last),
             "lost": { "bytes": self.lost_bytes, "events": self.lost_events },
@@ -120,31 +112,26 @@ impl Summary {
             "other_ports": self.other_ports,
             "decoder": counters,
             "seconds": self.started.elapsed().as_secs_f64(),
-        })
+        });
+        if let Some(all) = all.as_object_mut() {
+            all.extend(self.breakdown.json());
+        }
+        all
     }
 
     /// For people: a few lines, without what is zero.
     pub fn text(&self, counters: &Counters) -> String {
         let mut text = String::new();
-        let elapsed = short(self.started.elapsed());
+        let elapsed = span(self.started.elapsed());
         line(&mut text, format_args!("{} calls in {elapsed}", self.calls));
         if let Some(first) = self.first {
-            let span = short(self.last.since(first));
-            line(&mut text, format_args!("from {first} to {} ({span})", self.last));
+            let spanned = span(self.last.since(first));
+            line(&mut text, format_args!("from {first} to {} ({spanned})", self.last));
         }
         let outcomes = Outcome::ALL.iter().map(|outcome| outcome.as_str()).zip(self.outcomes);
         list(&mut text, "outcomes", outcomes.chain([("incomplete", self.incomplete)]));
-        if !self.latency_us.is_empty() {
-            let at = |quantile| self.latency_us.value_at_quantile(quantile);
-            line(
-                &mut text,
-                format_args!(
-                    "latency: p50 {} us, p90 {} us, p99 {} us",
-                    at(0.50),
-                    at(0.90),
-                    at(0.99)
-                ),
-            );
+        for (name, content) in self.breakdown.lines() {
+            line(&mut text, format_args!("{name}: {content}"));
         }
         let alerts: u64 = self.severities.iter().sum();
         if alerts == 0 {
@@ -153,13 +140,15 @@ impl Summary {
         let severities = SEVERITIES.iter().map(|(_, name)| *name).zip(self.severities);
         list(&mut text, "alerts", severities);
         if let Some(tally) = &self.replayed {
-            let skipped = [
-                ("not TCP", tally.not_tcp),
-                ("of other ports", self.other_ports),
-                ("fragments", tally.fragments),
-                ("malformed", tally.malformed),
-            ];
-            list(&mut text, "packets", [("read", tally.packets)].into_iter().chain(skipped));
+            list(&mut text, "files", tally.files().into_iter());
+            let of_other_ports = ("of other ports", self.other_ports);
+            list(&mut text, "packets", tally.packets().into_iter().chain([of_other_ports]));
+            list(&mut text, "fragmented packets", tally.reassembly().into_iter());
+            list(&mut text, "tunnels taken off", tally.tunnels().into_iter());
+            for (number, packets) in &tally.unread_links {
+                let packets = [("packets", *packets)].into_iter();
+                list(&mut text, &format!("link type {number} is not read"), packets);
+            }
         }
         if let Some(health) = &self.capture {
             let seen = [
@@ -200,13 +189,6 @@ fn list<'a>(text: &mut String, name: &str, counts: impl Iterator<Item = (&'a str
         .collect();
     if !shown.is_empty() {
         line(text, format_args!("{name}: {}", shown.join(", ")));
-    }
-}
-
-fn short(duration: Duration) -> String {
-    match duration.as_secs() {
-        0..10 => format!("{:.3} s", duration.as_secs_f64()),
-        secs => humantime::format_duration(Duration::from_secs(secs)).to_string(),
     }
 }
 

@@ -10,6 +10,9 @@ use etherparse::PacketBuilder;
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[path = "cli/seeing.rs"]
+mod seeing;
+
 struct Sandbox {
     dir: TempDir,
 }
@@ -77,6 +80,15 @@ impl Outcome {
 fn exchange(client_port: u16, server_port: u16) -> Vec<Vec<u8>> {
     let request = b"GET /api/v3/time HTTP/1.1\r\nHost: api.example.com\r\n\r\n";
     let response = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+    exchange_of(client_port, server_port, request, response)
+}
+
+fn exchange_of(
+    client_port: u16,
+    server_port: u16,
+    request: &[u8],
+    response: &[u8],
+) -> Vec<Vec<u8>> {
     let (client, server) = ([192, 0, 2, 1], [198, 51, 100, 2]);
     let up = |seq: u32, ack: Option<u32>, syn: bool, fin: bool, payload: &[u8]| {
         let mut step = PacketBuilder::ethernet2([1; 6], [2; 6]).ipv4(client, server, 64).tcp(
@@ -267,8 +279,8 @@ fn a_bad_capture_does_not_stop_the_others() {
     for line in [
         &format!("cannot replay: cut.pcap: the capture is cut off in packet 8 at byte {offset}")
             as &str,
-        "cannot replay: garbage.pcap: not a pcap file (it begins with [74, 68, 69, 73]); record one with tcpdump -w",
-        "cannot replay: new.pcapng: pcapng is not read yet; convert with: editcap -F pcap IN OUT",
+        "cannot replay: garbage.pcap: not a pcap or pcapng file (it begins with [74, 68, 69, 73]); record one with tcpdump -w",
+        "cannot replay: new.pcapng: the capture is cut off in block 1 at byte 0",
         "cannot replay: empty.pcap: the file ends within its header, after 0 bytes",
         "cannot replay: none.pcap: cannot read at byte 0: No such file or directory (os error 2)",
     ] {

@@ -16,12 +16,12 @@ use self::context::Shell;
 pub use self::counters::Counters;
 use self::flow::{FlowState, Life};
 use self::handshake::Handshake;
-use crate::call::{Anomalies, ApiCall};
+use crate::call::{Anomalies, ApiCall, FlowId};
 use crate::connection::Connection;
 use crate::flows::key::{PairKey, Side};
 use crate::flows::table::{Slot, Standing, Table};
 use crate::identity::Identifier;
-use crate::input::{Direction, FlowKey, Input, Open, Segment, TcpFlags};
+use crate::input::{Direction, Endpoint, FlowKey, Input, Open, Segment, TcpFlags};
 use crate::limits::Limits;
 use crate::time::EventTime;
 
@@ -39,6 +39,15 @@ pub struct Decoder {
     reorder_bytes: usize,
     held_bytes: usize,
     now: EventTime,
+}
+
+/// What is known of a flow's identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Its id, which stays, and its client.
+    As(FlowId, Endpoint),
+    /// It is not clear yet which end is the client, or where it begins.
+    NotYet,
 }
 
 /// A flow, and what the totals hold of it.
@@ -130,6 +139,14 @@ impl Decoder {
         while let Some(slot) = self.table.victim() {
             self.remove(slot, Anomalies::empty());
         }
+    }
+
+    /// The flow that is known between two ends at present, whichever of them is the client.
+    pub fn flow_between(&mut self, ends: [Endpoint; 2], scope: u64) -> Option<Known> {
+        let slot = self.table.find(&PairKey::new(ends[0], ends[1], scope).0)?;
+        let ends = &self.table.at(slot)?.flow.ends;
+        let known = ends.known_id().zip(ends.client());
+        Some(known.map_or(Known::NotYet, |(id, client)| Known::As(id, ends.key().endpoint(client))))
     }
 
     /// What happened so far.

@@ -145,6 +145,17 @@ impl Ends {
         })
     }
 
+    /// The id that [`flow`](Ends::flow) gives, as soon as what follows cannot change it.
+    pub(crate) fn known_id(&self) -> Option<FlowId> {
+        let client = self.client?;
+        let (first_seq, _) = self.first[client.index()];
+        let settled = self.client_isn.is_some() || first_seq.is_some();
+        let id = || {
+            flow_id(self.key.endpoint(client), self.key.endpoint(client.other()), self.isn(client))
+        };
+        self.id.or_else(|| settled.then(id))
+    }
+
     /// The client's initial sequence number, or what comes closest to it.
     fn isn(&self, client: Side) -> u32 {
         let (first_seq, _) = self.first[client.index()];
@@ -196,8 +207,13 @@ mod tests {
         let check = |seen: &[(Side, u32, Option<u32>)], isn| {
             let mut ends = Ends::new(key);
             seen.iter().for_each(|(side, seq, ack)| ends.see(*side, *seq, *ack));
+            assert_eq!(ends.known_id(), None);
             ends.orient(|| side);
-            assert_eq!(ends.flow().id, flow_id(client, server, isn));
+            let id = flow_id(client, server, isn);
+            let settled = seen.iter().any(|(from, ..)| *from == side);
+            assert_eq!(ends.known_id(), settled.then_some(id));
+            assert_eq!(ends.flow().id, id);
+            assert_eq!(ends.known_id(), Some(id));
         };
         let (c, s) = (side, side.other());
         check(&[(c, 100, Some(7)), (c, 200, Some(7))], 99);

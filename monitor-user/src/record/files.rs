@@ -187,11 +187,12 @@ fn make(path: &Path) -> Result<File> {
     });
     let mut options = OpenOptions::new();
     options.write(true).mode(MODE).create_new(!special);
-    options.open(path).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => {
+    options.open(path).map_err(|error| {
+        if error.kind() == io::ErrorKind::AlreadyExists {
             anyhow::anyhow!("it is there already; name another or move it away")
+        } else {
+            error.into()
         }
-        _ => error.into(),
     })
 }
 

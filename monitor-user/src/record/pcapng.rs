@@ -20,9 +20,6 @@ const INTERFACE_RESOLUTION: u16 = 9;
 /// Ten to the minus ninth of a second.
 const NANOSECONDS: [u8; 1] = [9];
 
-/// What `shb_userappl` begins with.
-pub(crate) const APPLICATION: &str = "keywatch";
-
 /// Begins a section.
 pub(super) fn section(out: &mut Vec<u8>) {
     block(out, SECTION, |out| {

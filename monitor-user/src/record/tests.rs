@@ -1,14 +1,15 @@
 //! What is written is read again: as packets by a parser of others, and as the same inputs.
 
+use std::cell::RefCell;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use monitor_core::input::Owner;
-use pcap_parser::traits::PcapReaderIterator;
-use pcap_parser::{Block, OptionCode, PcapBlockOwned, PcapError, PcapNGReader};
 use proptest::prelude::*;
 
 use super::*;
-use crate::replay::recording::{Event, Packet, Recording};
+use crate::replay::recording::{Aside, Recording};
+use crate::replay::{Captures, Recall, Tally};
 
 /// What was recorded, in words: inputs are not comparable.
 fn words(input: &Input<'_>) -> String {
@@ -26,63 +27,25 @@ fn read(paths: &[PathBuf]) -> Vec<String> {
 }
 
 fn read_one(path: &Path, recording: &mut Recording, events: &mut Vec<String>) {
-    let bytes = std::fs::read(path).unwrap();
-    let bytes = match bytes.as_slice() {
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => zstd::decode_all(&bytes[..]).unwrap(),
-        plain => plain.to_vec(),
+    let asides = RefCell::new(Vec::new());
+    let recall: &mut Recall<'_> = &mut |packet| recording.recall(packet, &mut asides.borrow_mut());
+    let mut tally = Tally::default();
+    let mut each = |input: Input<'_>| {
+        say_asides(&asides, events);
+        events.push(words(&input));
+        ControlFlow::Continue(())
     };
-    let mut reader = PcapNGReader::new(1 << 20, &bytes[..]).unwrap();
-    loop {
-        match reader.next() {
-            Ok((size, block)) => {
-                match block {
-                    PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
-                        let comment = packet
-                            .options
-                            .iter()
-                            .find(|option| option.code == OptionCode::Comment)
-                            .map(|option| option.as_str().unwrap());
-                        let packet = Packet {
-                            time: EventTime(
-                                u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low),
-                            ),
-                            interface: packet.if_id,
-                            data: &packet.data[..packet.caplen as usize],
-                            missing: packet.origlen - packet.caplen,
-                            comment,
-                        };
-                        match recording.event(packet).unwrap() {
-                            Event::Input(input) => events.push(words(&input)),
-                            Event::Impairment(time, what) => {
-                                events.push(format!("{time} {what:?}"));
-                            }
-                            Event::Ports(ports) => assert_eq!(ports, [80, 8080]),
-                            Event::Nothing => {}
-                        }
-                    }
-                    PcapBlockOwned::NG(Block::DecryptionSecrets(secrets)) => {
-                        let lines = &secrets.data[..secrets.secrets_len as usize];
-                        events.push(words(&Input::Secrets(lines)));
-                    }
-                    PcapBlockOwned::NG(Block::SectionHeader(header)) => {
-                        let told = header.options.iter().any(|option| {
-                            option.code == OptionCode::ShbUserAppl
-                                && option.value.starts_with(pcapng::APPLICATION.as_bytes())
-                        });
-                        assert!(told);
-                    }
-                    PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
-                        assert_eq!(interface.linktype.0, 101);
-                        assert_eq!(interface.if_tsresol, 9);
-                    }
-                    PcapBlockOwned::NG(block) => panic!("{block:?}"),
-                    _ => panic!("not pcapng"),
-                }
-                reader.consume(size);
-            }
-            Err(PcapError::Eof) => return,
-            Err(PcapError::Incomplete(_)) => reader.refill().unwrap(),
-            Err(error) => panic!("{error:?}"),
+    let file = std::fs::File::open(path).unwrap();
+    Captures::default().read(file, &mut tally, recall, &mut each).unwrap();
+    say_asides(&asides, events);
+    assert_eq!((tally.malformed, tally.not_tcp), (0, 0));
+}
+
+fn say_asides(asides: &RefCell<Vec<Aside>>, events: &mut Vec<String>) {
+    for aside in asides.borrow_mut().drain(..) {
+        match aside {
+            Aside::Impairment(time, what) => events.push(format!("{time} {what:?}")),
+            Aside::Ports(ports) => assert_eq!(ports, PORTS),
         }
     }
 }
@@ -373,4 +336,57 @@ fn a_full_disk_is_told_with_its_name() {
     recorder.input(&Input::Tick(EventTime(1))).unwrap();
     let error = format!("{:#}", recorder.flush().unwrap_err());
     assert_eq!(error, "/dev/full: No space left on device (os error 28)");
+}
+
+/// A decoder and an engine that take whatever a file says.
+fn decode(bytes: &[u8]) {
+    use monitor_core::decode::Decoder;
+    use monitor_core::engine::{Engine, Settings};
+    use monitor_core::identity::{Identifier, Secret};
+    let identifier = Identifier::new(Secret::new([7; 32]));
+    let decoder = Decoder::new(monitor_core::limits::Limits::default(), identifier, &[]);
+    let sinks = crate::sinks::Sinks::new(Vec::new(), crate::sinks::OnFailure::Stop);
+    let engine = Engine::new(Settings::default());
+    let driver = RefCell::new(crate::driver::Driver::new(decoder, engine, sinks));
+    let mut recording = Recording::default();
+    let asides = RefCell::new(Vec::new());
+    let tell = || {
+        for aside in asides.borrow_mut().drain(..) {
+            match aside {
+                Aside::Impairment(time, what) => driver.borrow_mut().impairment(time, &what),
+                Aside::Ports(ports) => driver.borrow_mut().add_server_ports(&ports),
+            }
+        }
+    };
+    let recall: &mut Recall<'_> = &mut |packet| recording.recall(packet, &mut asides.borrow_mut());
+    let mut each = |input: Input<'_>| {
+        tell();
+        driver.borrow_mut().handle(input)
+    };
+    // A fault is what damage gives.
+    let _ = Captures::default().read(bytes, &mut Tally::default(), recall, &mut each);
+    tell();
+    driver.borrow_mut().finish();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_recording_makes_the_decoder_panic(
+        steps in steps(),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.pcapng");
+        let rotation = Rotation::default();
+        let mut recorder = Recorder::create(&path, rotation, false, 9, &PORTS).unwrap();
+        record(&mut recorder, &steps);
+        let mut bytes = std::fs::read(&path).unwrap();
+        for (place, value) in damage {
+            let place = place.index(bytes.len());
+            bytes[place] ^= value;
+        }
+        decode(&bytes);
+    }
 }

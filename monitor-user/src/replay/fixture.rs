@@ -64,7 +64,7 @@ pub(super) fn loopback(family: [u8; 4], packet: &[u8]) -> Vec<u8> {
 
 /// How a capture is written.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Form {
+pub(super) struct Written {
     pub(super) big_endian: bool,
     pub(super) magic: u32,
     pub(super) link: u32,
@@ -74,14 +74,16 @@ pub(super) struct Form {
 pub(super) const MICROS: u32 = 0xa1b2_c3d4;
 /// Nanoseconds.
 pub(super) const NANOS: u32 = 0xa1b2_3c4d;
+/// Navtel's.
+pub(super) const NAVTEL: u32 = 0xa12b_3c4d;
 /// With eight more bytes before each packet.
 pub(super) const MODIFIED: u32 = 0xa1b2_cd34;
 
 /// Ethernet in little-endian, microseconds.
-pub(super) const USUAL: Form = Form { big_endian: false, magic: MICROS, link: 1 };
+pub(super) const USUAL: Written = Written { big_endian: false, magic: MICROS, link: 1 };
 
 /// A capture of packets given by second, fraction, original length and captured bytes.
-pub(super) fn capture(form: Form, packets: &[(u32, u32, usize, &[u8])]) -> Vec<u8> {
+pub(super) fn capture(form: Written, packets: &[(u32, u32, usize, &[u8])]) -> Vec<u8> {
     let word = |value: u32| {
         if form.big_endian { value.to_be_bytes() } else { value.to_le_bytes() }
     };

@@ -1,235 +1,206 @@
-//! Classic pcap files: a stream of packets in bounded memory.
+//! Classic pcap files.
 
-use std::cell::RefCell;
-use std::io::{self, Cursor, Read};
-use std::ops::ControlFlow;
-use std::rc::Rc;
+use std::io::Read;
 
-use monitor_core::input::Input;
 use monitor_core::time::EventTime;
-use pcap_parser::traits::PcapReaderIterator;
-use pcap_parser::{LegacyPcapReader, PcapBlockOwned, PcapError};
-use serde::Serialize;
-use thiserror::Error;
 
-use super::packet::{self, Link, Skipped};
-
-/// What was found in one capture or several.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
-    /// Packets read.
-    pub packets: u64,
-    /// TCP segments given out.
-    pub segments: u64,
-    /// Packets that are not TCP over IP.
-    pub not_tcp: u64,
-    /// Pieces of fragmented IP packets; skipped.
-    pub fragments: u64,
-    /// Packets with broken or cut headers; skipped.
-    pub malformed: u64,
-    /// Bytes read, headers and all.
-    pub bytes: u64,
-}
-
-/// Why reading stopped before the end.
-#[derive(Debug, Error)]
-pub enum Fault {
-    /// The file ends within a packet.
-    #[error("the capture is cut off in packet {packet} at byte {offset}")]
-    CutOff {
-        /// Number of the packet, from 1.
-        packet: u64,
-        /// Where it begins.
-        offset: u64,
-    },
-    /// No packet is that large.
-    #[error(
-        "packet {packet} at byte {offset} says that it has more than {} bytes; the file is broken \
-         there",
-        PACKET_BYTES_MAX
-    )]
-    PacketTooLarge {
-        /// Number of the packet, from 1.
-        packet: u64,
-        /// Where it begins.
-        offset: u64,
-    },
-    /// The file is shorter than a file header.
-    #[error("the file ends within its header, after {0} bytes")]
-    NoHeader(usize),
-    /// The newer format.
-    #[error("pcapng is not read yet; convert with: editcap -F pcap IN OUT")]
-    Pcapng,
-    /// A compressed file.
-    #[error(
-        "the file is compressed with {0}; decompress it and pipe it in: {1} FILE | keywatch replay -"
-    )]
-    Compressed(&'static str, &'static str),
-    /// Something else.
-    #[error("not a pcap file (it begins with {0:02x?}); record one with tcpdump -w")]
-    NotPcap([u8; 4]),
-    /// A link layer that is not read.
-    #[error("link type {0} is not read; capture on Ethernet, `any`, loopback or a raw IP device")]
-    LinkType(i32),
-    /// The operating system said no.
-    #[error("cannot read at byte {offset}: {error}")]
-    Read {
-        /// After how many bytes.
-        offset: u64,
-        /// What it said.
-        error: io::Error,
-    },
-}
+use super::dissect::{Captured, Dissector};
+use super::fault::Fault;
+use super::link::Link;
+use super::reader::Each;
+use super::tally::Tally;
+use super::window::Window;
 
 /// Four times tcpdump's largest snap length (MAXIMUM_SNAPLEN, 256 KiB).
-const PACKET_BYTES_MAX: usize = 1 << 20;
+pub(super) const PACKET_BYTES_MAX: usize = 1 << 20;
 /// Header of the file.
 const HEADER_BYTES: usize = 24;
+/// Seconds, fraction, captured and original length, before each packet.
+const RECORD_BYTES: usize = 16;
 
-/// Reads a capture to its end and gives out each TCP segment, in file order. `tally` is added to,
-/// also when it ends in a fault: everything before the fault has then been given out. Stops early
-/// and without fault when `each` breaks.
-pub fn read(
-    mut reader: impl Read,
+/// How a file stores its numbers, as its first four bytes tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Form {
+    big_endian: bool,
+    /// Nanoseconds in one unit of the fraction.
+    fraction_ns: u32,
+    /// What may stand between the record header and the packet, bytes; the first is the usual.
+    extra_bytes: &'static [usize],
+}
+
+/// Nothing; the interface and protocol of libpcap ss990417; a word of Nokia's firewalls. All three
+/// have the same magic number.
+const EXTRA_USUAL: &[usize] = &[0, 8, 4];
+/// Kuznetzov's libpcap of old Red Hat and SuSE kernels; its form of ss990915 has four bytes more.
+const EXTRA_MODIFIED: &[usize] = &[8, 12];
+
+impl Form {
+    pub(super) fn from_magic(magic: [u8; 4]) -> Option<Form> {
+        let little = u32::from_le_bytes(magic);
+        let (number, big_endian) =
+            if magic[0] == 0xa1 { (little.swap_bytes(), true) } else { (little, false) };
+        let (fraction_ns, extra_bytes) = match number {
+            // The second is what Navtel's analysers write; nothing else differs.
+            0xa1b2_c3d4 | 0xa12b_3c4d => (1_000, EXTRA_USUAL),
+            0xa1b2_3c4d => (1, EXTRA_USUAL),
+            0xa1b2_cd34 => (1_000, EXTRA_MODIFIED),
+            _ => return None,
+        };
+        Some(Form { big_endian, fraction_ns, extra_bytes })
+    }
+
+    fn u32(self, bytes: &[u8], at: usize) -> u32 {
+        let bytes = bytes.get(at..).and_then(<[u8]>::first_chunk::<4>).copied().unwrap_or_default();
+        if self.big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+    }
+
+    fn u16(self, bytes: &[u8], at: usize) -> u16 {
+        let bytes = bytes.get(at..).and_then(<[u8]>::first_chunk::<2>).copied().unwrap_or_default();
+        if self.big_endian { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
+    }
+
+    fn record(self, bytes: &[u8], lengths: Lengths) -> Record {
+        let [captured, original] = [self.u32(bytes, 8), self.u32(bytes, 12)];
+        let swapped = match lengths {
+            Lengths::InOrder => false,
+            Lengths::Swapped => true,
+            Lengths::Either => captured > original,
+        };
+        let (captured, original) =
+            if swapped { (original, captured) } else { (captured, original) };
+        Record { secs: self.u32(bytes, 0), fraction: self.u32(bytes, 4), captured, original }
+    }
+}
+
+/// In which order a record names what was captured and what was sent: it changed with version 2.3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lengths {
+    InOrder,
+    Swapped,
+    /// Some writers of 2.3 had the old order; the captured is never the larger.
+    Either,
+}
+
+impl Lengths {
+    fn of(major: u16, minor: u16) -> Lengths {
+        match (major, minor) {
+            (2, 0..3) | (543, 0) => Lengths::Swapped,
+            (2, 3) => Lengths::Either,
+            _ => Lengths::InOrder,
+        }
+    }
+}
+
+/// The header of one packet.
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    secs: u32,
+    fraction: u32,
+    captured: u32,
+    original: u32,
+}
+
+/// Reads a file of which the first four bytes are known.
+pub(super) fn read<R: Read>(
+    form: Form,
+    window: &mut Window<R>,
+    dissector: &mut Dissector,
     tally: &mut Tally,
-    each: &mut dyn FnMut(Input<'_>) -> ControlFlow<()>,
+    each: &mut Each<'_>,
 ) -> Result<(), Fault> {
-    let mut header = [0; HEADER_BYTES];
-    let got =
-        read_full(&mut reader, &mut header).map_err(|error| Fault::Read { offset: 0, error })?;
-    recognise(&header[..got])?;
-
-    let trouble = Rc::new(RefCell::new(None));
-    let patient = Patient { reader, trouble: Rc::clone(&trouble) };
-    let reader = LegacyPcapReader::new(PACKET_BYTES_MAX, Cursor::new(header).chain(patient));
-    let mut reader = reader.map_err(|_| Fault::NotPcap(first4(&header)))?;
-    let mut link = Link::Raw;
-    let mut fraction_ns = 1_000;
-    let mut packet = 0;
+    if !window.fill(HEADER_BYTES).map_err(|error| Fault::reading(0, error))? {
+        return Err(Fault::NoHeader(window.data().len()));
+    }
+    let lengths = Lengths::of(form.u16(window.data(), 4), form.u16(window.data(), 6));
+    // No such link type is above 2^31; the bits are shown as they are.
+    let number = form.u32(window.data(), 20).cast_signed();
+    window.consume(HEADER_BYTES);
+    let link = Link::from_number(number).ok_or(Fault::LinkType(number))?;
+    let mut head_bytes = None;
+    let mut number = 0;
     loop {
-        let offset = reader.consumed() as u64;
-        match reader.next() {
-            Ok((size, PcapBlockOwned::LegacyHeader(header))) => {
-                let number = header.network.0;
-                link = Link::from_number(number).ok_or(Fault::LinkType(number))?;
-                fraction_ns = if header.is_nanosecond_precision() { 1 } else { 1_000 };
-                reader.consume(size);
-                tally.bytes += size as u64;
-            }
-            Ok((size, PcapBlockOwned::Legacy(block))) => {
-                packet += 1;
-                tally.packets += 1;
-                tally.bytes += size as u64;
-                // At most u32::MAX of each: no overflow in 64 bits.
-                let time = EventTime(
-                    u64::from(block.ts_sec) * 1_000_000_000
-                        + u64::from(block.ts_usec) * fraction_ns,
-                );
-                let missing = block.origlen.saturating_sub(block.caplen);
-                let flow = match packet::segment(link, time, block.data, missing) {
-                    Ok(segment) => {
-                        tally.segments += 1;
-                        each(Input::Segment(segment))
-                    }
-                    Err(Skipped::NotTcp) => {
-                        tally.not_tcp += 1;
-                        ControlFlow::Continue(())
-                    }
-                    Err(Skipped::Fragment) => {
-                        tally.fragments += 1;
-                        ControlFlow::Continue(())
-                    }
-                    Err(Skipped::Malformed) => {
-                        tally.malformed += 1;
-                        ControlFlow::Continue(())
-                    }
-                };
-                reader.consume(size);
-                if flow.is_break() {
-                    return Ok(());
-                }
-            }
-            Ok((_, PcapBlockOwned::NG(_))) => return Err(Fault::Pcapng),
-            Err(PcapError::Eof) => return Ok(()),
-            Err(PcapError::Incomplete(_)) => {
-                // The parser forgets what the error was: `trouble` keeps it.
-                let failed = reader.refill().is_err();
-                if let Some(error) = trouble.borrow_mut().take().filter(|_| failed) {
-                    return Err(Fault::Read { offset, error });
-                }
-            }
-            Err(PcapError::BufferTooSmall) => {
-                return Err(Fault::PacketTooLarge { packet: packet + 1, offset });
-            }
-            Err(_) => return Err(Fault::CutOff { packet: packet + 1, offset }),
+        let offset = window.offset();
+        number += 1;
+        let reading = |error| Fault::reading(offset, error);
+        if !window.fill(RECORD_BYTES).map_err(reading)? {
+            return match window.data() {
+                [] => Ok(()),
+                _ => Err(Fault::CutOff { unit: "packet", number, offset }),
+            };
+        }
+        let record = form.record(window.data(), lengths);
+        let captured = record.captured as usize;
+        if captured > PACKET_BYTES_MAX {
+            return Err(Fault::PacketTooLarge { packet: number, offset });
+        }
+        if head_bytes.is_none() {
+            window.fill(RECORD_BYTES + form.extra_bytes[0] + captured).map_err(reading)?;
+        }
+        let head = *head_bytes
+            .get_or_insert_with(|| RECORD_BYTES + extra_bytes(form, lengths, window.data()));
+        if !window.fill(head + captured).map_err(reading)? {
+            return Err(Fault::CutOff { unit: "packet", number, offset });
+        }
+        tally.packets += 1;
+        let packet = Captured {
+            link,
+            // At most u32::MAX of each: no overflow in 64 bits.
+            time: EventTime(
+                u64::from(record.secs) * 1_000_000_000
+                    + u64::from(record.fraction) * u64::from(form.fraction_ns),
+            ),
+            bytes: &window.data()[head..head + captured],
+            missing: record.original.saturating_sub(record.captured),
+        };
+        let flow = dissector.packet(packet, tally, each);
+        window.consume(head + captured);
+        if flow.is_break() {
+            return Ok(());
         }
     }
 }
 
-fn recognise(header: &[u8]) -> Result<(), Fault> {
-    let magic = match header {
-        [a, b, c, d, ..] => [*a, *b, *c, *d],
-        short => return Err(Fault::NoHeader(short.len())),
-    };
-    match magic {
-        [0xd4, 0xc3, 0xb2, 0xa1] | [0xa1, 0xb2, 0xc3, 0xd4] => {}
-        [0x4d, 0x3c, 0xb2, 0xa1] | [0xa1, 0xb2, 0x3c, 0x4d] => {}
-        // Kuznetzov's format of old patched Red Hat kernels, little-endian.
-        [0x34, 0xcd, 0xb2, 0xa1] => {}
-        [0x0a, 0x0d, 0x0d, 0x0a] => return Err(Fault::Pcapng),
-        [0x1f, 0x8b, ..] => return Err(Fault::Compressed("gzip", "zcat")),
-        [0x28, 0xb5, 0x2f, 0xfd] => return Err(Fault::Compressed("zstd", "zstdcat")),
-        [0xfd, b'7', b'z', b'X'] => return Err(Fault::Compressed("xz", "xzcat")),
-        other => return Err(Fault::NotPcap(other)),
-    }
-    if header.len() < HEADER_BYTES { Err(Fault::NoHeader(header.len())) } else { Ok(()) }
+/// What stands between record header and packet, as far as the first packets show it.
+fn extra_bytes(form: Form, lengths: Lengths, packets: &[u8]) -> usize {
+    let fits = form.extra_bytes.iter().position(|&extra| fit(form, lengths, extra, packets));
+    form.extra_bytes[fits.unwrap_or(0)]
 }
 
-fn first4(header: &[u8; HEADER_BYTES]) -> [u8; 4] {
-    [header[0], header[1], header[2], header[3]]
-}
-
-/// As many bytes as there are, up to the length of `buffer`.
-fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match reader.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(bytes) => filled += bytes,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+/// Whether the packets at hand follow each other with so many extra bytes. One packet alone says so
+/// only for the usual form: anything fits it.
+fn fit(form: Form, lengths: Lengths, extra: usize, mut packets: &[u8]) -> bool {
+    /// Enough to be sure, and few beside a whole file.
+    const PACKETS_MAX: u32 = 8;
+    let second = 1_000_000_000 / form.fraction_ns;
+    let usual = extra == form.extra_bytes[0];
+    for number in 0..PACKETS_MAX {
+        if packets.len() < RECORD_BYTES {
+            return usual || (packets.is_empty() && number > 1);
         }
-    }
-    Ok(filled)
-}
-
-/// Reads again after a signal, and keeps the error that the parser would throw away.
-struct Patient<R> {
-    reader: R,
-    trouble: Rc<RefCell<Option<io::Error>>>,
-}
-
-impl<R: Read> Read for Patient<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.reader.read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    let kind = error.kind();
-                    *self.trouble.borrow_mut() = Some(error);
-                    return Err(kind.into());
-                }
-                ok => return ok,
-            }
+        let record = form.record(packets, lengths);
+        let sane = record.fraction < second
+            && record.captured <= record.original
+            && record.captured as usize <= PACKET_BYTES_MAX;
+        if !sane {
+            return false;
         }
+        packets =
+            packets.get(RECORD_BYTES + extra + record.captured as usize..).unwrap_or_default();
     }
+    true
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use std::io;
+    use std::ops::ControlFlow;
+
+    use monitor_core::input::Input;
+
     use super::super::fixture::*;
+    use super::super::reader::read;
     use super::*;
 
     /// Time, payload and missing bytes of a segment.
@@ -247,7 +218,7 @@ mod tests {
         (got, tally, result.err().map(|fault| fault.to_string()))
     }
 
-    fn two_packets(form: Form) -> Vec<u8> {
+    fn two_packets(form: Written) -> Vec<u8> {
         let first = ethernet(&[], &ipv4(b"one"));
         let second = ethernet(&[], &ipv6(b"second"));
         capture(form, &[(7, 9, first.len(), &first), (8, 999_999, second.len(), &second)])
@@ -261,8 +232,11 @@ mod tests {
             (NANOS, false, 1),
             (NANOS, true, 1),
             (MODIFIED, false, 1_000),
+            (MODIFIED, true, 1_000),
+            (NAVTEL, false, 1_000),
+            (NAVTEL, true, 1_000),
         ] {
-            let (got, tally, fault) = all(&two_packets(Form { big_endian, magic, link: 1 }));
+            let (got, tally, fault) = all(&two_packets(Written { big_endian, magic, link: 1 }));
             let expected = vec![
                 (7_000_000_000 + 9 * fraction_ns, b"one".to_vec(), 0),
                 (8_000_000_000 + 999_999 * fraction_ns, b"second".to_vec(), 0),
@@ -297,25 +271,20 @@ mod tests {
     #[test]
     fn files_of_another_kind_are_named() {
         for (start, reason) in [
-            (&b"\x0a\x0d\x0d\x0a"[..], "pcapng is not read yet; convert with: editcap -F pcap"),
             (
-                b"\x1f\x8b\x08\x00",
-                "the file is compressed with gzip; decompress it and pipe it in: zcat",
+                &b"GET "[..],
+                "not a pcap or pcapng file (it begins with [47, 45, 54, 20]); record one with \
+                 tcpdump -w",
             ),
-            (b"\x28\xb5\x2f\xfd", "the file is compressed with zstd"),
-            (
-                b"GET ",
-                "not a pcap file (it begins with [47, 45, 54, 20]); record one with tcpdump -w",
-            ),
-            (b"\x7fELF", "not a pcap file"),
+            (b"\x7fELF", "not a pcap or pcapng file"),
         ] {
             let file = [start, &[0; 100]].concat();
             let (got, _, fault) = all(&file);
             assert!(got.is_empty());
             assert!(fault.as_ref().is_some_and(|fault| fault.starts_with(reason)), "{fault:?}");
         }
-        let (_, _, fault) = all(&two_packets(Form { link: 105, ..USUAL }));
-        assert!(fault.is_some_and(|fault| fault.starts_with("link type 105 is not read")));
+        let (_, _, fault) = all(&two_packets(Written { link: 147, ..USUAL }));
+        assert!(fault.is_some_and(|fault| fault.starts_with("link type 147 is not read")));
     }
 
     #[test]
@@ -362,7 +331,7 @@ mod tests {
         let (got, tally, fault) = all(&capture(USUAL, &packets));
         assert_eq!(got, [(1_000_000_000, b"012345".to_vec(), 4)]);
         assert_eq!(fault, None);
-        let Tally { packets, segments, not_tcp, fragments, malformed, bytes: _ } = tally;
+        let Tally { packets, segments, not_tcp, fragments, malformed, .. } = tally;
         assert_eq!((packets, segments, not_tcp, fragments, malformed), (4, 1, 1, 1, 1));
     }
 
@@ -420,7 +389,7 @@ mod tests {
             big_endian: bool,
             damage in prop::collection::vec((0_usize..260, any::<u8>()), 1..8),
         ) {
-            let mut file = two_packets(Form { big_endian, ..USUAL });
+            let mut file = two_packets(Written { big_endian, ..USUAL });
             for (at, value) in damage {
                 if let Some(byte) = file.get_mut(at) {
                     *byte ^= value;

@@ -2,6 +2,7 @@
 
 pub mod jsonl;
 pub mod kafka;
+pub mod table;
 
 use std::ops::ControlFlow;
 

@@ -6,6 +6,7 @@ mod kafka;
 mod lifecycle;
 mod namespace;
 mod plain;
+mod recording;
 mod rig;
 mod servers;
 mod tcpdump;
@@ -19,7 +20,7 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 18] = [
+    let tests: [(&str, Test, &[&str]); 24] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -35,6 +36,12 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("no_rights", lifecycle::no_rights, &["setpriv"]),
         ("two_agents_at_once", lifecycle::two_agents_at_once, &["nginx"]),
         ("replay_of_tcpdump", tcpdump::replay_of_tcpdump, &["nginx", "tcpdump"]),
+        ("recording::same_bytes", recording::replay_gives_the_same_bytes, &["nginx"]),
+        ("recording::losses", recording::losses_are_replayed, &["nginx"]),
+        ("recording::midstream", recording::midstream_and_silence_are_replayed, &["nginx"]),
+        ("recording::rotation", recording::rotated_files_are_one_recording, &["nginx"]),
+        ("recording::record", recording::record_without_decoding, &["nginx"]),
+        ("recording::full_disk", recording::a_full_disk_ends_the_recording_alone, &["nginx"]),
         ("alerts_reach_kafka", kafka::alerts_reach_kafka, &["nginx", "java", "mvn"]),
         ("kafka_goes_and_comes_back", kafka::goes_and_comes_back, &["nginx", "java", "mvn"]),
         ("kafka_is_not_there", kafka::is_not_there, &["nginx"]),

@@ -95,7 +95,12 @@ impl Rig {
 
     /// Ends Keywatch in good order and gives its calls.
     pub(crate) fn stop_agent(&mut self) -> Result<Vec<ApiCall>> {
-        stop_agent(self.agent.take().context("no agent was started")?)
+        stop_agent(self.take_agent()?)
+    }
+
+    /// The attached agent, to be ended by the test.
+    pub(crate) fn take_agent(&mut self) -> Result<Agent> {
+        self.agent.take().context("no agent was started")
     }
 
     /// Ends both and gives what each has seen.
