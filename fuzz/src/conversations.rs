@@ -1,5 +1,5 @@
 //! A connection whose bytes are hostile, after a beginning that makes the Decoder take it for one
-//! protocol. However the bytes are cut into segments, the same must come out.
+//! protocol. However the bytes are cut into segments, the same must come out, unless some were lost.
 
 use monitor_core::input::{Direction, Input};
 use monitor_core::limits::Limits;
@@ -85,8 +85,8 @@ where
             }
         }
         let (output, counters) = wire.close();
-        if counters.flows_evicted > 0 {
-            // When a bound is met depends on the pieces.
+        if counters.flows_evicted > 0 || counters.gaps > 0 {
+            // When a bound is met, and when a loss is noticed, depends on the pieces.
             return;
         }
         match &first {

@@ -478,7 +478,7 @@ impl FlowState {
                 let cx = &mut shell.context(&mut self.ends);
                 conversation.data(direction, time, payload, cx);
                 if conversation.is_over() {
-                    self.streams = Default::default();
+                    self.let_streams_go();
                 }
             }
             Speaks::Unknown(_) => self.sniff(side, time, payload, shell),
@@ -530,8 +530,16 @@ impl FlowState {
         let mut conversation = Conversation::begin(look, &sniff, sides, midstream, time, cx);
         conversation.data(direction, time, payload, cx);
         if conversation.is_over() {
-            self.streams = Default::default();
+            self.let_streams_go();
         }
         self.speaks = Speaks::Known(conversation);
+    }
+
+    /// From here on bytes are only counted, those that wait for others too.
+    fn let_streams_go(&mut self) {
+        let streams: [Stream; 2] = std::mem::take(&mut self.streams);
+        for (bytes, stream) in self.account.bytes.iter_mut().zip(&streams) {
+            *bytes += stream.held_payload_bytes();
+        }
     }
 }

@@ -211,6 +211,11 @@ impl Stream {
         self.asked_for
     }
 
+    /// Payload bytes among that.
+    pub(crate) fn held_payload_bytes(&self) -> u64 {
+        self.held.values().map(|held| held.data.len() as u64).sum()
+    }
+
     /// The kernel side lost bytes of this direction.
     pub(crate) fn lose(&mut self, bytes: u64) {
         self.lost_bytes = self.lost_bytes.saturating_add(bytes);

@@ -40,6 +40,17 @@ fn a_lost_request_leaves_an_unpaired_response() {
 }
 
 #[test]
+fn a_body_that_begins_like_a_response_is_counted_once() {
+    for cut in [1, 3, 40, usize::MAX] {
+        let mut wire = Wire::open(1000, 2000);
+        wire.ask(get("/1"));
+        wire.cut = cut;
+        wire.answer("HTTP/1.0 200 OK\r\n\r\nHTTP/1 ok").close();
+        check(&wire, &[3], &["- > 200 9 incomplete UNPAIRED_RESPONSE"]);
+    }
+}
+
+#[test]
 fn a_lost_response_leaves_an_unanswered_request() {
     let gap = |path| format!("GET {path} 0 > - incomplete GAP");
     check(&three_calls(), &[4], &[&gap("/1"), "GET /2 0 > 200 2", "GET /3 0 > 200 2"]);
@@ -337,4 +348,22 @@ fn requests_behind_a_lost_one_are_not_given_its_answer() {
     let unpaired = "- > 200 2 incomplete UNPAIRED_RESPONSE";
     let (two, three) = ("GET /2 0 > - incomplete", "GET /3 0 > - incomplete");
     check(&wire, &[3], &[two, three, unpaired, unpaired, unpaired]);
+}
+
+#[test]
+fn bytes_that_wait_are_counted_in_a_connection_that_is_not_decoded() {
+    // Like TLS, and then not.
+    let text = "\x16\x03\x01\x00\x10\x00 and what follows";
+    for cut in [1, 7, usize::MAX] {
+        let mut wire = Wire::open(1000, 2000);
+        wire.ask("lost");
+        wire.cut = cut;
+        wire.ask(text).close();
+        wire.packets.remove(3);
+        let mut decoder = decoder(Limits::default());
+        feed(&mut decoder, wire.flow, &wire.packets);
+        let record = decoder.poll_connection().unwrap();
+        assert_eq!(record.bytes_to_server, text.len() as u64, "cut at {cut}");
+        assert_eq!(record.missing_bytes, 4);
+    }
 }

@@ -48,7 +48,8 @@ fn http(call: &Value) -> Option<Record> {
     Some(record)
 }
 
-/// What both ends of an HTTP/2 connection said of themselves: Suricata logs it as stream 0.
+/// What both ends of an HTTP/2 connection said of themselves: Suricata logs it as stream 0, a record
+/// a frame; here it is one.
 fn http2_settings(connection: &Value) -> Option<Record> {
     let http2 = connection.get("http2").filter(|it| it.is_object())?;
     let mut record = begin("http", &connection["flow"]);
@@ -58,26 +59,45 @@ fn http2_settings(connection: &Value) -> Option<Record> {
         let settings = end["settings"].as_array().into_iter().flatten();
         for (at, setting) in settings.enumerate() {
             let name = format!("http.http2.{side}.settings[{at}]");
-            put(&mut record, &format!("{name}.settings_id"), setting_name(&setting["name"]));
-            put(&mut record, &format!("{name}.settings_value"), setting["value"].clone());
+            let id = named(&SETTINGS, &setting[0]).map(|id| format!("SETTINGS{id}"));
+            put(&mut record, &format!("{name}.settings_id"), id.into());
+            put(&mut record, &format!("{name}.settings_value"), setting[1].clone());
         }
-        put(&mut record, &format!("http.http2.{side}.error_code"), upper(&end["goaway"]));
+        let error = named(&ERRORS, &end["goaway"][0]);
+        put(&mut record, &format!("http.http2.{side}.error_code"), error.into());
     }
     Some(record)
 }
 
-/// `max_concurrent_streams` is SETTINGSMAXCONCURRENTSTREAMS.
-fn setting_name(name: &Value) -> Value {
-    let upper = upper(name);
-    upper.as_str().map_or(Value::Null, |name| format!("SETTINGS{name}").into())
-}
+/// Settings by their number, and error codes (RFC 9113, 6.5.2 and 7), as Suricata writes them.
+const SETTINGS: [&str; 7] = [
+    "",
+    "HEADERTABLESIZE",
+    "ENABLEPUSH",
+    "MAXCONCURRENTSTREAMS",
+    "INITIALWINDOWSIZE",
+    "MAXFRAMESIZE",
+    "MAXHEADERLISTSIZE",
+];
+const ERRORS: [&str; 14] = [
+    "NOERROR",
+    "PROTOCOLERROR",
+    "INTERNALERROR",
+    "FLOWCONTROLERROR",
+    "SETTINGSTIMEOUT",
+    "STREAMCLOSED",
+    "FRAMESIZEERROR",
+    "REFUSEDSTREAM",
+    "CANCEL",
+    "COMPRESSIONERROR",
+    "CONNECTERROR",
+    "ENHANCEYOURCALM",
+    "INADEQUATESECURITY",
+    "HTTP11REQUIRED",
+];
 
-/// `no_error` is NOERROR.
-fn upper(name: &Value) -> Value {
-    match name.as_str() {
-        Some(name) => name.replace('_', "").to_uppercase().into(),
-        None => Value::Null,
-    }
+fn named(names: &[&'static str], number: &Value) -> Option<&'static str> {
+    names.get(usize::try_from(number.as_u64()?).ok()?).copied()
 }
 
 /// A TLS handshake.
@@ -86,26 +106,38 @@ fn tls(connection: &Value) -> Option<Record> {
     let certificate = &tls["certificate"];
     let mut record = begin("tls", &connection["flow"]);
     let mut set = |name: &str, value: Value| put(&mut record, &format!("tls.{name}"), value);
-    set("version", tls["version"].clone());
+    set("version", version(tls["version"].as_str()).into());
     set("sni", tls["server_name"].clone());
     set("ja3.hash", tls["ja3"].clone());
     set("ja4", tls["ja4"].clone());
     set("subject", certificate["subject"].clone());
     set("issuerdn", certificate["issuer"].clone());
     set("serial", certificate["serial"].clone());
-    set("fingerprint", certificate["fingerprint"].clone());
-    set("notbefore", certificate["not_before"].clone());
-    set("notafter", certificate["not_after"].clone());
+    set("fingerprint", certificate["sha1"].clone());
+    // Without the mark of UTC.
+    for (name, ours) in [("notbefore", "not_before"), ("notafter", "not_after")] {
+        let time = certificate[ours].as_str().map(|time| time.trim_end_matches('Z').to_owned());
+        set(name, time.into());
+    }
     Some(record)
+}
+
+/// Suricata writes `TLSv1` for 1.0, and a word for what is not known.
+fn version(ours: Option<&str>) -> String {
+    match ours {
+        None => "UNDETERMINED".to_owned(),
+        Some("TLS 1.0") => "TLSv1".to_owned(),
+        Some(version) => version.to_owned(),
+    }
 }
 
 /// Frames of a WebSocket connection, as many as were counted.
 fn websocket(connection: &Value) -> Vec<Record> {
     let summary = &connection["websocket"];
     let mut records = Vec::new();
-    for side in ["client", "server"] {
+    for side in ["sent", "received"] {
         for opcode in ["text", "binary", "continuation", "close", "ping", "pong"] {
-            let frames = summary[side][opcode]["frames"].as_u64().unwrap_or(0);
+            let frames = summary[side][opcode]["count"].as_u64().unwrap_or(0);
             for _ in 0..frames.min(FRAMES_MAX) {
                 let mut record = begin("websocket", &connection["flow"]);
                 put(&mut record, "websocket.opcode", opcode.into());
@@ -190,8 +222,24 @@ mod tests {
     }
 
     #[test]
-    fn names_of_http2_lose_their_underscores() {
-        assert_eq!(setting_name(&json!("max_concurrent_streams")), "SETTINGSMAXCONCURRENTSTREAMS");
-        assert_eq!(upper(&json!("no_error")), "NOERROR");
+    fn settings_and_versions_are_named_as_suricata_does() {
+        let connection = json!({
+            "flow": {"client": "10.0.0.1:5", "server": "10.0.0.2:80"},
+            "http2": {"client": {"settings": [[3, 100], [99, 1]], "goaway": [0]},
+                      "server": {"settings": [], "goaway": []}},
+            "tls": {"version": "TLS 1.0", "server_name": "a",
+                    "certificate": {"not_before": "2017-03-23T00:00:00Z"}},
+            "websocket": {"sent": {"text": {"count": 2, "bytes": 9}}},
+        });
+        let record = http2_settings(&connection).unwrap();
+        let setting = "http.http2.request.settings[0].settings_id";
+        assert_eq!(record[setting], "SETTINGSMAXCONCURRENTSTREAMS");
+        assert_eq!(record["http.http2.request.error_code"], "NOERROR");
+        assert!(!record.contains_key("http.http2.response.error_code"));
+        let record = tls(&connection).unwrap();
+        assert_eq!(record["tls.version"], "TLSv1");
+        assert_eq!(record["tls.notbefore"], "2017-03-23T00:00:00");
+        assert_eq!(version(None), "UNDETERMINED");
+        assert_eq!(websocket(&connection).len(), 2);
     }
 }

@@ -81,18 +81,17 @@ impl Connection {
             self.responses.time = time;
         }
         let same = chunk.iter().zip(&RESPONSE_START[start..]).take_while(|(a, b)| a == b).count();
-        *seen += same;
-        if *seen == RESPONSE_START.len() {
+        if start + same == RESPONSE_START.len() {
             self.finish_answer(cx);
             self.responses.state = State::Head;
             self.responses.head.begin(RESPONSE_START.into());
             return &chunk[same..];
         }
         if same == chunk.len() {
+            *seen += same;
             return &[];
         }
-        // The bytes of this chunk are read as part of it.
-        *seen = start;
+        // What is alike in this chunk is still in it.
         self.end_probe(cx);
         chunk
     }
