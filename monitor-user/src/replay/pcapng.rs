@@ -457,3 +457,6 @@ impl Units {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
