@@ -62,7 +62,7 @@ fn times_count_what_the_interface_says() {
         (Some(12), 0, count / 1_000),
         (Some(28), 0, 0),
         (Some(127), 0, 0),
-        (Some(0x80 | 10), 0, count * 1_000_000_000 >> 10),
+        (Some(0x80 | 10), 0, (count * 1_000_000_000) >> 10),
         (Some(0x80 | 64), 0, 0),
         (Some(0xff), 0, 0),
         (Some(0), 0, count * 1_000_000_000),
