@@ -70,7 +70,7 @@ pub enum Command {
 
     /// Read captured packets and report as if they came now
     ///
-    /// Files are pcap or pcapng, also compressed with gzip, zstd, xz, bzip2 or lz4, whatever their
+    /// Files are pcap or pcapng, also compressed with gzip, zstd, xz or bzip2, whatever their
     /// names say; all are read in the order given as one stream, `-` is stdin. Of a folder every
     /// capture in it is read, by name. Recordings are replayed as they were live, with processes and
     /// losses.

@@ -15,8 +15,6 @@ pub(super) enum Codec {
     Xz,
     /// One stream or many.
     Bzip2,
-    /// One frame or many.
-    Lz4,
 }
 
 /// As many bytes as are needed to tell.
@@ -32,7 +30,6 @@ impl Codec {
             [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Codec::Zstd),
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Codec::Xz),
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some(Codec::Bzip2),
-            [0x04, 0x22, 0x4d, 0x18, ..] => Some(Codec::Lz4),
             _ => None,
         }
     }
@@ -43,7 +40,6 @@ impl Codec {
             Codec::Zstd => "zstd",
             Codec::Xz => "xz",
             Codec::Bzip2 => "bzip2",
-            Codec::Lz4 => "lz4",
         }
     }
 }
@@ -60,7 +56,6 @@ pub(super) fn decompress<'a>(
         Codec::Zstd => Box::new(zstd::Decoder::with_buffer(reader)?),
         Codec::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(reader, true, XZ_KIB_MAX)),
         Codec::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(reader)),
-        Codec::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(reader)),
     };
     Ok(Box::new(Decompressed { codec, stream }))
 }
@@ -103,5 +98,117 @@ impl Read for Decompressed<'_> {
             let cut_off = error.kind() == io::ErrorKind::UnexpectedEof;
             io::Error::other(Damage { codec: self.codec, cut_off, error })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::ops::ControlFlow;
+
+    use proptest::prelude::*;
+
+    use super::super::fixture::*;
+    use super::super::{Tally, read};
+    use super::*;
+
+    fn compress(codec: Codec, bytes: &[u8]) -> Vec<u8> {
+        match codec {
+            Codec::Gzip => {
+                let mut out =
+                    flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                out.write_all(bytes).unwrap();
+                out.finish().unwrap()
+            }
+            Codec::Zstd => zstd::encode_all(bytes, 1).unwrap(),
+            Codec::Xz => {
+                let options = lzma_rust2::XzOptions::with_preset(1);
+                let mut out = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+                out.write_all(bytes).unwrap();
+                out.finish().unwrap()
+            }
+            Codec::Bzip2 => {
+                let mut out = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+                out.write_all(bytes).unwrap();
+                out.finish().unwrap()
+            }
+        }
+    }
+
+    const CODECS: [Codec; 4] = [Codec::Gzip, Codec::Zstd, Codec::Xz, Codec::Bzip2];
+
+    fn a_capture(packets: usize) -> Vec<u8> {
+        let packet = ethernet(&[], &ipv4(b"GET / HTTP/1.1"));
+        capture(USUAL, &vec![(1, 0, packet.len(), packet.as_slice()); packets])
+    }
+
+    /// Segments, and the fault in words.
+    fn all(file: &[u8]) -> (u64, Option<String>) {
+        let mut tally = Tally::default();
+        let result = read(file, &mut tally, &mut |_| ControlFlow::Continue(()));
+        (tally.segments, result.err().map(|fault| fault.to_string()))
+    }
+
+    #[test]
+    fn one_stream_or_several_are_one_capture() {
+        let file = a_capture(3000);
+        let (first, second) = file.split_at(100_001);
+        for codec in CODECS {
+            assert_eq!(all(&compress(codec, &file)), (3000, None), "{codec:?}");
+            let parts = [compress(codec, first), compress(codec, second)].concat();
+            assert_eq!(all(&parts), (3000, None), "{codec:?} in two parts");
+        }
+        // Skippable frames, as parallel writers of zstd leave them.
+        let skippable = [0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 1, 2, 3, 4];
+        let file = [&skippable[..], &compress(Codec::Zstd, &file)].concat();
+        assert_eq!(all(&file), (3000, None));
+    }
+
+    #[test]
+    fn cut_anywhere_what_came_before_is_read_and_the_cut_is_told() {
+        for codec in CODECS {
+            let file = compress(codec, &a_capture(50));
+            let mut last = 0;
+            for length in MAGIC_BYTES..file.len() {
+                let (segments, fault) = all(&file[..length]);
+                assert!(segments >= last, "{codec:?} {length}");
+                last = segments;
+                let fault = fault.unwrap_or_else(|| panic!("{codec:?} {length} of {}", file.len()));
+                let told = format!("the {} stream is cut off", codec.name());
+                assert!(fault.starts_with(&told), "{codec:?} {length}: {fault}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_inside_is_told_with_what_it_is_inside_of() {
+        let whole = a_capture(2);
+        let cut = compress(Codec::Gzip, &whole[..whole.len() - 1]);
+        let (segments, fault) = all(&cut);
+        assert_eq!(segments, 1);
+        let second = 24 + (whole.len() - 24) / 2;
+        let expected =
+            format!("decompressed from gzip: the capture is cut off in packet 2 at byte {second}");
+        assert_eq!(fault, Some(expected));
+        let (_, fault) = all(&compress(Codec::Zstd, &compress(Codec::Gzip, &whole)));
+        let expected = "decompressed from zstd: compressed once more, with gzip; decompress it \
+                        once and pipe it in";
+        assert_eq!(fault.as_deref(), Some(expected));
+    }
+
+    proptest! {
+        #[test]
+        fn no_damage_panics_or_hangs(
+            which in 0..CODECS.len(),
+            damage in prop::collection::vec((0_usize..600, any::<u8>()), 1..8),
+        ) {
+            let mut file = compress(CODECS[which], &a_capture(50));
+            let length = file.len();
+            for (at, value) in damage {
+                file[at % length] ^= value;
+            }
+            // Without a checksum other bytes may come out: any number of packets.
+            all(&file);
+        }
     }
 }

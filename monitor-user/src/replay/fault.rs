@@ -66,6 +66,9 @@ pub enum Fault {
     /// The file is shorter than a file header.
     #[error("the file ends within its header, after {0} bytes")]
     NoHeader(usize),
+    /// Compressed in a way that is not read.
+    #[error("compressed with {0}; decompress it and pipe it in: {1} FILE | keywatch replay -")]
+    OtherCodec(&'static str, &'static str),
     /// Compressed twice.
     #[error("compressed once more, with {0}; decompress it once and pipe it in")]
     CompressedTwice(&'static str),
@@ -135,6 +138,7 @@ impl Fault {
             | Fault::BlockLength { .. }
             | Fault::SectionHeader { .. }
             | Fault::BrokenBlocks { .. }
+            | Fault::OtherCodec(..)
             | Fault::CompressedTwice(_)
             | Fault::LinkType(_)
             | Fault::Read { .. }
@@ -153,6 +157,7 @@ impl Fault {
             | Fault::SectionHeader { .. }
             | Fault::BrokenBlocks { .. }
             | Fault::NoHeader(_)
+            | Fault::OtherCodec(..)
             | Fault::CompressedTwice(_)
             | Fault::NotCapture(_)
             | Fault::LinkType(_)

@@ -102,6 +102,80 @@ pub(super) fn capture(form: Written, packets: &[(u32, u32, usize, &[u8])]) -> Ve
     file
 }
 
+/// A pcapng file, block by block.
+#[derive(Default)]
+pub(super) struct Pcapng {
+    pub(super) big_endian: bool,
+    pub(super) file: Vec<u8>,
+}
+
+impl Pcapng {
+    /// Section header and one Ethernet interface that counts microseconds.
+    pub(super) fn usual(big_endian: bool) -> Pcapng {
+        let mut file = Pcapng { big_endian, file: Vec::new() };
+        file.section(&[]).interface(1, 0, &[]);
+        file
+    }
+
+    pub(super) fn u32(&self, value: u32) -> [u8; 4] {
+        if self.big_endian { value.to_be_bytes() } else { value.to_le_bytes() }
+    }
+
+    pub(super) fn u16(&self, value: u16) -> [u8; 2] {
+        if self.big_endian { value.to_be_bytes() } else { value.to_le_bytes() }
+    }
+
+    /// An option, padded.
+    pub(super) fn option(&self, code: u16, value: &[u8]) -> Vec<u8> {
+        let length = self.u16(u16::try_from(value.len()).unwrap());
+        padded([&self.u16(code), &length, value].concat())
+    }
+
+    pub(super) fn block(&mut self, kind: u32, body: &[u8]) -> &mut Pcapng {
+        let body = padded(body.to_vec());
+        let length = self.u32(u32::try_from(body.len() + 12).unwrap());
+        let kind = self.u32(kind);
+        self.file.extend([&kind, &length, &body[..], &length].concat());
+        self
+    }
+
+    pub(super) fn section(&mut self, options: &[u8]) -> &mut Pcapng {
+        let version = [self.u16(1), self.u16(0)].concat();
+        let body = [&self.u32(0x1a2b_3c4d)[..], &version, &[0xff; 8], options].concat();
+        self.block(0x0a0d_0d0a, &body)
+    }
+
+    pub(super) fn interface(&mut self, link: u16, snap: u32, options: &[u8]) -> &mut Pcapng {
+        let body = [&self.u16(link)[..], &[0, 0], &self.u32(snap), options].concat();
+        self.block(1, &body)
+    }
+
+    /// An enhanced packet.
+    pub(super) fn packet(
+        &mut self,
+        interface: u32,
+        time: u64,
+        original: usize,
+        bytes: &[u8],
+        options: &[u8],
+    ) -> &mut Pcapng {
+        let words = [
+            interface,
+            (time >> 32) as u32,
+            time as u32,
+            u32::try_from(bytes.len()).unwrap(),
+            u32::try_from(original).unwrap(),
+        ];
+        let words = words.map(|word| self.u32(word)).concat();
+        self.block(6, &[words, padded(bytes.to_vec()), options.to_vec()].concat())
+    }
+}
+
+fn padded(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
 fn written(step: PacketBuilderStep<etherparse::IpHeaders>, payload: &[u8]) -> Vec<u8> {
     let mut header = TcpHeader::new(CLIENT.1, SERVER.1, SEQ, 1024);
     header.ack = true;

@@ -68,6 +68,10 @@ impl Fragments {
     ) -> Option<Whole> {
         let Fragment { of, protocol, offset, more, bytes, sent } = *fragment;
         self.expire(time, tally);
+        if self.order.len() > 2 * self.waiting.len() + ORDER_SLACK {
+            let Fragments { order, waiting, .. } = self;
+            order.retain(|(of, number)| is_number(waiting, of, *number));
+        }
         let end = offset + sent;
         // All pieces but the last are whole units, and an empty piece says nothing.
         if end > PACKET_BYTES_MAX || sent == 0 || (more && sent % UNIT != 0) {
@@ -106,10 +110,6 @@ impl Fragments {
         }
         while self.held > HELD_BYTES_MAX && self.drop_first() {
             tally.evicted += 1;
-        }
-        if self.order.len() > 2 * self.waiting.len() + ORDER_SLACK {
-            let Fragments { order, waiting, .. } = self;
-            order.retain(|(of, number)| is_number(waiting, of, *number));
         }
         None
     }
@@ -219,3 +219,6 @@ impl Waiting {
             && self.protocol.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -277,6 +277,10 @@ mod tests {
                  tcpdump -w",
             ),
             (b"\x7fELF", "not a pcap or pcapng file"),
+            (
+                b"\x04\x22\x4d\x18",
+                "compressed with lz4; decompress it and pipe it in: lz4cat FILE | keywatch replay -",
+            ),
         ] {
             let file = [start, &[0; 100]].concat();
             let (got, _, fault) = all(&file);

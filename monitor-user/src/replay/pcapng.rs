@@ -467,3 +467,6 @@ impl Units {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

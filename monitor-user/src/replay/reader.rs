@@ -16,11 +16,15 @@ use super::{pcap, pcapng};
 /// As many of the first bytes of a file as [`may_be_capture`] needs.
 pub(super) const MAGIC_BYTES: u64 = compressed::MAGIC_BYTES as u64;
 
+/// A frame of lz4.
+const LZ4_MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
+
 /// Whether a file that begins so is a capture, or compressed and may hold one.
 pub(super) fn may_be_capture(start: &[u8]) -> bool {
     let Some(magic) = start.first_chunk::<4>() else { return false };
     *magic == pcapng::MAGIC
         || pcap::Form::from_magic(*magic).is_some()
+        || *magic == LZ4_MAGIC
         || Codec::of(start).is_some()
 }
 
@@ -119,6 +123,8 @@ impl Captures {
             && let Some(codec) = Codec::of(window.data())
         {
             Err(Fault::CompressedTwice(codec.name()))
+        } else if magic == LZ4_MAGIC {
+            Err(Fault::OtherCodec("lz4", "lz4cat"))
         } else {
             Err(Fault::NotCapture(magic))
         };

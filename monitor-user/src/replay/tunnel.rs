@@ -345,3 +345,6 @@ fn is_ip(bytes: &[u8]) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;
