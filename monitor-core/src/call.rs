@@ -364,7 +364,7 @@ bitflags! {
         const NOT_UTF8 = 1 << 16;
         /// A first line, fields, a body or another message in a form that lenient servers take and strict ones refuse.
         const LENIENT = 1 << 17;
-        /// A TLS record within the call could not be decrypted.
+        /// A TLS record within the call, or just before it, could not be decrypted.
         const TLS_UNOPENED = 1 << 50;
         /// The request came as TLS early data, which others can send again (RFC 8446, 8).
         const EARLY_DATA = 1 << 51;

@@ -8,4 +8,5 @@ mod model;
 mod random;
 mod switch;
 mod tcp;
+mod tls;
 mod wire;

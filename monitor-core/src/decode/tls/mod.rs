@@ -39,6 +39,8 @@ pub(in crate::decode) struct Connection {
     sides: [Side; 2],
     session: Session,
     early: Early,
+    /// The server asked for another hello.
+    retried: bool,
     /// What is spoken inside, from the first bytes of it on.
     inner: Option<Conversation>,
     summary: Box<Tls>,
@@ -309,7 +311,7 @@ impl Connection {
             Some(_) => self.encrypt(direction, false, cx),
             None => {
                 let before = self.summary.version.is_none() && self.session.client.is_some();
-                if !before || direction == Direction::ToClient {
+                if !before || direction == Direction::ToClient && !self.retried {
                     self.give_up_both(Sealed::NoHandshake);
                 }
             }
@@ -478,6 +480,7 @@ impl Connection {
 
     fn server_hello(&mut self, hello: &ServerHello, cx: &mut Context<'_>) {
         if hello.is_retry() {
+            self.retried = true;
             return self.refuse_early(cx);
         }
         let is_13 = hello.version.is_13();
