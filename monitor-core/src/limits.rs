@@ -36,6 +36,30 @@ pub struct Limits {
     /// Bytes held over all flows for heads, requests in flight and what is out of order; the flow
     /// used longest ago goes first. Twice what 100,000 flows with one request of 1 KiB each need.
     pub held_bytes_max: usize,
+    /// Of HTTP/2.
+    pub http2: Http2Limits,
+}
+
+/// Bounds of one HTTP/2 connection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http2Limits {
+    /// Streams open at once; the oldest goes. Go's net/http2 allows 250, nginx 128, nghttp2 100.
+    pub streams_max: usize,
+    /// Entries of a header table that are held: browsers allow 64 KiB, others the default of 4 KiB.
+    pub table_bytes_max: usize,
+    /// Bytes held of one direction to find where a frame begins: four frames of the usual largest.
+    pub search_bytes_max: usize,
+    /// CONTINUATION frames of one header block: nghttp2's default.
+    pub continuations_max: u32,
+    /// Streams that one side may reset at once: the usual most that are open at once.
+    pub resets_burst: u32,
+    /// Streams that it may reset every second after that: nghttp2's default.
+    pub resets_per_second: u32,
+    /// SETTINGS, PING or empty frames that one side may send at once: nghttp2 gives up a peer whose
+    /// frames make it queue a thousand answers.
+    pub controls_burst: u32,
+    /// The same, every second after that: ten times what probes of the round-trip time need.
+    pub controls_per_second: u32,
 }
 
 impl Default for Limits {
@@ -54,6 +78,22 @@ impl Default for Limits {
             idle_max: Duration::from_secs(300),
             closed_max: Duration::from_secs(60),
             held_bytes_max: 256 << 20,
+            http2: Http2Limits::default(),
+        }
+    }
+}
+
+impl Default for Http2Limits {
+    fn default() -> Http2Limits {
+        Http2Limits {
+            streams_max: 256,
+            table_bytes_max: 64 << 10,
+            search_bytes_max: 64 << 10,
+            continuations_max: 8,
+            resets_burst: 100,
+            resets_per_second: 33,
+            controls_burst: 1000,
+            controls_per_second: 100,
         }
     }
 }

@@ -288,6 +288,7 @@ impl FlowState {
             bytes_to_client: bytes_of(Direction::ToClient),
             missing_bytes: account.missing_bytes,
             flow: Arc::clone(self.ends.flow()),
+            http2: None,
         };
         match spoken {
             Speaks::Known(conversation) => conversation.describe(&mut record),
@@ -358,14 +359,15 @@ impl FlowState {
         let sniff = std::mem::take(sniff);
         let key = self.ends.key();
         let client = self.ends.orient(|| match look {
-            Look::Request => side,
+            Look::Request | Look::Preface => side,
             Look::Response => side.other(),
-            Look::Tls | Look::Other => key.with_higher_port(),
+            Look::Settings if self.from_start => side.other(),
+            Look::Settings | Look::Tls | Look::Other => key.with_higher_port(),
         });
         let fits = match look {
-            Look::Request => client == side,
+            Look::Request | Look::Preface => client == side,
             Look::Response => client != side,
-            Look::Tls | Look::Other => true,
+            Look::Settings | Look::Tls | Look::Other => true,
         };
         if !fits {
             look = Look::Other;

@@ -26,6 +26,10 @@ pub(super) enum Look {
     Request,
     /// An HTTP/1 status line.
     Response,
+    /// The preface of an HTTP/2 client (RFC 9113, 3.4).
+    Preface,
+    /// Settings, which an HTTP/2 server sends first.
+    Settings,
     /// A TLS handshake, or a record from within a TLS connection.
     Tls,
     /// None of these.
@@ -78,8 +82,9 @@ impl Sniff {
 fn look(start: &[u8; START_BYTES]) -> Look {
     match start {
         b"HTTP/1.0" | b"HTTP/1.1" => Look::Response,
-        // The HTTP/2 preface (RFC 9113, 3.4).
-        b"PRI * HT" => Look::Other,
+        b"PRI * HT" => Look::Preface,
+        // A short frame of settings, for the connection (RFC 9113, 4.1 and 6.5).
+        [0, 0, 0..=96, 4, 0, 0, 0, 0] if start[2].is_multiple_of(6) => Look::Settings,
         // Content type and version of a record (RFC 8446, 5.1).
         [0x14..=0x17, 3, 0..=4, ..] => Look::Tls,
         _ => {
@@ -96,7 +101,7 @@ mod tests {
 
     #[test]
     fn first_bytes_tell() {
-        let cases: [(&[u8], Look); 9] = [
+        let cases: [(&[u8], Look); 12] = [
             (b"GET / HTTP/1.1", Look::Request),
             (b"\r\n\r\nOPTIONS *", Look::Request),
             (b"PROPFIND /", Look::Request),
@@ -104,7 +109,10 @@ mod tests {
             (b"\x16\x03\x01\x02\x00\x01\x00\x01", Look::Tls),
             (b"SSH-2.0-x", Look::Other),
             (b"8=FIX.4.4", Look::Other),
-            (b"PRI * HTTP/2.0", Look::Other),
+            (b"PRI * HTTP/2.0", Look::Preface),
+            (b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x80", Look::Settings),
+            (b"\0\0\0\x04\0\0\0\0\0", Look::Settings),
+            (b"\0\0\x11\x04\0\0\0\0\0", Look::Other),
             (b" GET / HTTP", Look::Other),
         ];
         for (bytes, expected) in cases {

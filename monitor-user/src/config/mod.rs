@@ -171,6 +171,7 @@ impl From<&DecoderLimits> for Limits {
             idle_max: set.idle_max,
             closed_max: set.closed_max,
             held_bytes_max: set.held_bytes_max,
+            ..Limits::default()
         }
     }
 }
