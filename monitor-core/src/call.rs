@@ -332,6 +332,24 @@ bitflags! {
         const NOT_UTF8 = 1 << 16;
         /// Header fields or a body in a form that lenient servers take and strict ones refuse.
         const LENIENT = 1 << 17;
+        /// A header field that goes on in the next line, or space before the first one (obs-fold,
+        /// RFC 9112, 2.2 and 5.2): some readers join the lines, others see another field.
+        const OBS_FOLD = 1 << 18;
+        /// A line of a head or of chunk framing that ends in LF without CR (RFC 9112, 2.2).
+        const BARE_LF = 1 << 19;
+        /// CR without LF in a head or in chunk framing: a line end to some readers.
+        const BARE_CR = 1 << 20;
+        /// NUL or another control byte in a head or in chunk framing.
+        const CONTROL_BYTE = 1 << 21;
+        /// A field name with space before its colon, or with bytes that no name has (RFC 9112, 5.1),
+        /// or a line without a colon: some readers drop such a field, others take it.
+        const BAD_FIELD_NAME = 1 << 22;
+        /// No `Host` in an HTTP/1.1 request, more than one, or one that is no host (RFC 9112, 3.2).
+        const BAD_HOST = 1 << 23;
+        /// A version that is not HTTP/1.0 or HTTP/1.1, or none.
+        const BAD_VERSION = 1 << 24;
+        /// A Content-Encoding that does not decode, or expands without measure.
+        const BAD_CONTENT_CODING = 1 << 25;
         /// A header field of which name or value refers to something sent before the capture began,
         /// or lost: what it would have said is missing from the call.
         const UNKNOWN_HEADER = 1 << 30;

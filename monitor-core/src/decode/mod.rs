@@ -1,5 +1,6 @@
 //! The Decoder: captured bytes in, API calls out.
 
+mod content;
 mod context;
 mod conversation;
 mod counters;

@@ -1,6 +1,6 @@
 //! Message forms: each conversation is also cut into pieces of every size, with the same result.
 
-use monitor_core::call::Protocol;
+use monitor_core::call::{Anomalies, Outcome, Protocol};
 use monitor_core::input::Direction;
 
 use crate::wire::{Wire, lines};
@@ -265,4 +265,27 @@ fn fields_of_a_call() {
     assert_eq!(call.time.0, 1_010_000);
     assert_eq!(request.host.as_deref(), Some("a.b:80"));
     assert_eq!((call.flow.client, call.flow.server), (wire.flow.client, wire.flow.server));
+}
+
+#[test]
+fn the_beginning_of_an_error_body_is_decoded() {
+    let coded = |coding: &str, body: &[u8]| {
+        let head = format!(
+            "HTTP/1.1 400 No\r\nContent-Encoding: {coding}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut wire = Wire::open(1, 2);
+        wire.ask("GET /api/v3/order HTTP/1.1\r\nHost: h\r\nX-MBX-APIKEY: k\r\n\r\n");
+        wire.answer([head.as_bytes(), body].concat()).close();
+        let calls = wire.decode();
+        (calls[0].outcome, calls[0].anomalies, calls[0].response.as_ref().map(|it| it.body_bytes))
+    };
+    let text = br#"{"code":-1021}"#;
+    // Both as raw DEFLATE and in a stored block (RFC 1951, 3.2.4).
+    let stored = [&[1, 14, 0, 0xf1, 0xff], &text[..]].concat();
+    let none = Anomalies::empty();
+    assert_eq!(coded("identity", text), (Some(Outcome::Skew), none, Some(14)));
+    assert_eq!(coded("deflate", &stored), (Some(Outcome::Skew), none, Some(19)));
+    let bad = Anomalies::BAD_CONTENT_CODING;
+    assert_eq!(coded("gzip", text), (Some(Outcome::Skew), bad, Some(14)));
 }

@@ -10,6 +10,7 @@ use super::framing::{Coding, Framing};
 use super::head::{Mode, Parse};
 use super::switch::{Agreement, Offer};
 use crate::call::{Anomalies, Protocol, Request};
+use crate::decode::content::ContentCoding;
 use crate::identity::{Identified, Identifier, RequestHead};
 
 /// A request head.
@@ -41,6 +42,8 @@ pub(super) struct Answered {
     pub(super) protocol: Protocol,
     /// Of a 101.
     pub(super) agreement: Option<Box<Agreement>>,
+    /// How an error body is coded; not looked at otherwise.
+    pub(super) coding: ContentCoding,
     pub(super) framing: Framing,
 }
 
@@ -220,7 +223,12 @@ impl Parse for Responses {
             }
         }
         let agreement = (status == 101).then(|| Agreement::read(response.headers));
-        let head = Answered { status, protocol: protocol(version), agreement, framing };
+        let mut coding = ContentCoding::default();
+        if status >= 400 {
+            let coded = |header: &&Header<'_>| header.name.eq_ignore_ascii_case("content-encoding");
+            response.headers.iter().filter(coded).for_each(|header| coding.add(header.value));
+        }
+        let head = Answered { status, protocol: protocol(version), agreement, coding, framing };
         Ok(Status::Complete((head, used)))
     }
 
@@ -229,6 +237,7 @@ impl Parse for Responses {
             status: 0,
             protocol: Protocol::Http11,
             agreement: None,
+            coding: ContentCoding::default(),
             framing: Framing { odd: Anomalies::BAD_HEAD, ..Framing::default() },
         }
     }
@@ -303,6 +312,7 @@ mod tests {
             status,
             protocol: Protocol::Http11,
             agreement: None,
+            coding: ContentCoding::default(),
             framing: Framing { length, ..Framing::default() },
         };
         let body = |body| Content::Body(body);

@@ -16,6 +16,7 @@ use self::message::{Answered, Asked};
 use self::pairing::{Answer, GiveUp, Pairing, Pending};
 use self::resync::Resync;
 use super::Counters;
+use super::content::Prefix;
 use super::context::Context;
 use super::conversation::{Next, Switch};
 use super::early::Early;
@@ -77,9 +78,7 @@ struct Answering {
     /// of it so far are the beginning of another response.
     probe: Option<usize>,
     /// First bytes of an error body.
-    prefix: Vec<u8>,
-    /// Whether more of it may be kept.
-    keeps_prefix: bool,
+    prefix: Option<Box<Prefix>>,
 }
 
 impl<H> Reader<H> {
@@ -188,7 +187,8 @@ impl Connection {
 
     /// Memory held besides the connection itself, bytes.
     pub(in crate::decode) fn held_bytes(&self) -> usize {
-        let prefix = self.answer.as_ref().map_or(0, |answer| answer.prefix.capacity());
+        let prefix = self.answer.as_ref().and_then(|answer| answer.prefix.as_ref());
+        let prefix = prefix.map_or(0, |prefix| size_of::<Prefix>() + prefix.held_bytes());
         self.requests.held_bytes()
             + self.responses.held_bytes()
             + self.pairing.held_bytes()

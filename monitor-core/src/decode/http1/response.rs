@@ -10,6 +10,7 @@ use super::resync::Resync;
 use super::switch::Upgrade;
 use super::{Answering, Connection, Read, State, cut};
 use crate::call::{Anomalies, Outcome, Response};
+use crate::decode::content::Prefix;
 use crate::decode::context::Context;
 use crate::decode::conversation::{Next, Switch, Upgraded};
 use crate::decode::early::Early;
@@ -64,7 +65,7 @@ impl Connection {
         let mut odd = Anomalies::empty();
         let progress = body.advance(chunk, &mut odd);
         if let Some(answering) = &mut self.answer {
-            answering.take(progress.content, cx.limits.body_prefix_bytes);
+            answering.take(progress.content);
             answering.answer.anomalies |= odd;
             answering.answer.complete &= progress.end != End::Broken;
         }
@@ -152,14 +153,15 @@ impl Connection {
         if head.framing.coding == Coding::Other && body == Some(Body::UntilClose) {
             head.framing.odd |= Anomalies::BAD_TRANSFER_ENCODING;
         }
-        self.begin_answer(head);
+        self.begin_answer(head, cx);
         match body {
             Some(body) => self.responses.state = State::Body(body),
             None => self.finish_answer(cx),
         }
     }
 
-    fn begin_answer(&mut self, head: Answered) {
+    fn begin_answer(&mut self, head: Answered, cx: &Context<'_>) {
+        let prefix_bytes_max = cx.limits.body_prefix_bytes;
         let reader = &mut self.responses;
         let anomalies = head.framing.odd | mem::take(&mut reader.notes);
         let paired = match self.pairing.front() {
@@ -183,8 +185,8 @@ impl Connection {
             },
             paired,
             probe: (!paired).then_some(0),
-            prefix: Vec::new(),
-            keeps_prefix: head.status >= 400,
+            prefix: (head.status >= 400)
+                .then(|| Box::new(Prefix::new(head.coding, prefix_bytes_max))),
         });
     }
 
@@ -224,7 +226,7 @@ impl Connection {
     }
 
     fn answer_at_once(&mut self, head: Answered, cx: &mut Context<'_>) {
-        self.begin_answer(head);
+        self.begin_answer(head, cx);
         self.finish_answer(cx);
     }
 
@@ -298,7 +300,9 @@ impl Connection {
                     answering.answer.response.body_bytes += skipped.content;
                     answering.answer.anomalies |= Anomalies::GAP;
                     answering.answer.complete = false;
-                    answering.keeps_prefix = false;
+                    if let Some(prefix) = &mut answering.prefix {
+                        prefix.end();
+                    }
                 }
                 let end = if skipped.beyond > 0 { End::Broken } else { skipped.end };
                 self.response_body_end(end, Anomalies::GAP, cx);
@@ -330,11 +334,17 @@ impl Connection {
     }
 
     fn finish_answer(&mut self, cx: &mut Context<'_>) {
-        let Some(Answering { mut answer, paired, prefix, .. }) = self.answer.take() else { return };
+        let Some(Answering { mut answer, paired, mut prefix, .. }) = self.answer.take() else {
+            return;
+        };
         let style = self.pairing.front().filter(|_| paired).map(|request| request.style());
         let style = style.unwrap_or(Style::Generic);
         if let Some(status) = answer.response.status {
-            answer.outcome = cx.identifier.outcome(style, status, &prefix);
+            let bytes = prefix.as_mut().map(|prefix| prefix.bytes()).unwrap_or_default();
+            answer.outcome = cx.identifier.outcome(style, status, bytes);
+        }
+        if let Some(prefix) = &mut prefix {
+            answer.anomalies |= prefix.anomalies();
         }
         if let Some((request, answer)) = self.pairing.answer(answer, paired) {
             self.emit(request, Some(answer), cx);
@@ -343,41 +353,10 @@ impl Connection {
 }
 
 impl Answering {
-    fn take(&mut self, content: &[u8], prefix_bytes_max: usize) {
+    fn take(&mut self, content: &[u8]) {
         self.answer.response.body_bytes += content.len() as u64;
-        if self.keeps_prefix {
-            let room = prefix_bytes_max.saturating_sub(self.prefix.len()).min(content.len());
-            self.prefix.extend_from_slice(&content[..room]);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::call::Protocol;
-
-    #[test]
-    fn only_the_beginning_of_an_error_body_is_kept() {
-        for (keeps_prefix, expected) in [(true, &b"abcde"[..]), (false, b"")] {
-            let answer = Answer {
-                time: EventTime(0),
-                response: Response { status: Some(400), body_bytes: 0 },
-                protocol: Protocol::Http11,
-                outcome: Outcome::Error,
-                anomalies: Anomalies::empty(),
-                complete: true,
-            };
-            let prefix = Vec::new();
-            let mut answering =
-                Answering { answer, paired: true, probe: None, prefix, keeps_prefix };
-            for content in [&b"abc"[..], b"def", b"g"] {
-                answering.take(content, 5);
-            }
-            assert_eq!(
-                (&answering.prefix[..], answering.answer.response.body_bytes),
-                (expected, 7)
-            );
+        if let Some(prefix) = &mut self.prefix {
+            prefix.take(content);
         }
     }
 }

@@ -201,9 +201,8 @@ impl Connection {
             Event::Frame(head) => self.begin_frame(direction, time, &head, cx),
             Event::Data { stream: id, bytes } => {
                 self.side(direction).data_bytes += bytes.len() as u64;
-                let prefix_bytes_max = cx.limits.body_prefix_bytes;
                 if let Some(stream) = self.known(id, direction, time, cx)
-                    && stream.take(direction, time, bytes, prefix_bytes_max)
+                    && stream.take(direction, time, bytes)
                 {
                     self.streams.measure(id);
                 }
@@ -398,7 +397,7 @@ impl Connection {
         } else {
             let answered = block.fields.response();
             if may_begin && (!stream.is_answered() || answered.status.is_some()) {
-                stream.answer(answered, block.time);
+                stream.answer(answered, block.time, cx.limits.body_prefix_bytes);
             } else {
                 stream.trailers(answered);
             }

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use super::hpack::Field;
 use crate::call::{Anomalies, Request};
 use crate::decode::Counters;
+use crate::decode::content::ContentCoding;
 use crate::identity::{Identified, Identifier, RequestHead};
 use crate::limits::Limits;
 
@@ -50,7 +51,7 @@ pub(super) struct Answered {
     pub(super) status: Option<u16>,
     pub(super) content_length: Option<u64>,
     pub(super) content_type: Option<CompactString>,
-    pub(super) content_encoding: Option<Vec<u8>>,
+    pub(super) coding: ContentCoding,
     pub(super) grpc_status: Option<u32>,
     pub(super) grpc_message: Option<Vec<u8>>,
 }
@@ -220,7 +221,7 @@ impl FieldList {
                     length(value, &mut answered.content_length, &mut odd);
                 }
                 16 if name.eq_ignore_ascii_case(b"content-encoding") => {
-                    answered.content_encoding = Some(value.into());
+                    answered.coding.add(value);
                 }
                 _ => {}
             }

@@ -3,6 +3,7 @@
 use super::fields::{Answered, Asked};
 use super::grpc::{Flavour, Talk};
 use crate::call::{Anomalies, ApiCall, Operation, Outcome, Protocol, Request, Response};
+use crate::decode::content::Prefix;
 use crate::decode::context::Context;
 use crate::decode::conversation::Upgraded;
 use crate::identity::{Identified, Style};
@@ -20,8 +21,8 @@ pub(super) struct Stream {
     /// What the client sent, then what the server sent.
     halves: [Half; 2],
     grpc: Option<Box<Talk>>,
-    /// First bytes of an error body.
-    prefix: Vec<u8>,
+    /// The beginning of an error body.
+    prefix: Option<Box<Prefix>>,
     pub(super) anomalies: Anomalies,
     /// CONNECT: a good answer begins something else.
     tunnel: bool,
@@ -62,7 +63,7 @@ impl Stream {
             answer: None,
             halves: [Half::default(); 2],
             grpc: None,
-            prefix: Vec::new(),
+            prefix: None,
             anomalies: Anomalies::empty(),
             tunnel: false,
             is_typed: false,
@@ -97,7 +98,7 @@ impl Stream {
                 + identified.object_ids.iter().map(|id| id.len() + 24).sum::<usize>()
         });
         let grpc = self.grpc.as_ref().map_or(0, |grpc| grpc.held_bytes());
-        size_of::<Stream>() + asked + grpc + self.prefix.capacity()
+        size_of::<Stream>() + asked + grpc + self.prefix.as_ref().map_or(0, |prefix| size_of::<Prefix>() + prefix.held_bytes())
     }
 
     /// The client's head was seen.
@@ -129,7 +130,7 @@ impl Stream {
     }
 
     /// A head of the server that begins its answer. Interim ones are no answer.
-    pub(super) fn answer(&mut self, answered: Answered, time: EventTime) {
+    pub(super) fn answer(&mut self, answered: Answered, time: EventTime, prefix_bytes_max: usize) {
         if matches!(answered.status, Some(100..=199)) {
             return;
         }
@@ -152,6 +153,8 @@ impl Stream {
             self.time = time;
         }
         self.answer = Some(Answer { time, status: answered.status });
+        self.prefix = (answered.status >= Some(400))
+            .then(|| Box::new(Prefix::new(answered.coding, prefix_bytes_max)));
         let half = &mut self.halves[1];
         half.begun = true;
         if !self.bodiless && answered.status != Some(304) {
@@ -174,13 +177,7 @@ impl Stream {
     }
 
     /// Content; true when more is held than before.
-    pub(super) fn take(
-        &mut self,
-        direction: Direction,
-        time: EventTime,
-        bytes: &[u8],
-        prefix_bytes_max: usize,
-    ) -> bool {
+    pub(super) fn take(&mut self, direction: Direction, time: EventTime, bytes: &[u8]) -> bool {
         self.halves[direction as usize].body_bytes += bytes.len() as u64;
         match direction {
             Direction::ToServer => {
@@ -193,11 +190,10 @@ impl Stream {
                 if let Some(talk) = &mut self.grpc {
                     talk.receive(bytes);
                 }
-                let failed = self.answer.as_ref().is_some_and(|it| it.status >= Some(400));
-                if failed && self.prefix.len() < prefix_bytes_max {
-                    let room = (prefix_bytes_max - self.prefix.len()).min(bytes.len());
-                    self.prefix.extend_from_slice(&bytes[..room]);
-                    return true;
+                if let Some(prefix) = &mut self.prefix {
+                    let before = prefix.held_bytes();
+                    prefix.take(bytes);
+                    return prefix.held_bytes() != before;
                 }
             }
         }
@@ -214,8 +210,10 @@ impl Stream {
                 Direction::ToClient => talk.miss_received(bytes),
             }
         }
-        if direction == Direction::ToServer {
-            self.last = time;
+        match (direction, &mut self.prefix) {
+            (Direction::ToServer, _) => self.last = time,
+            (Direction::ToClient, Some(prefix)) => prefix.end(),
+            (Direction::ToClient, None) => {}
         }
     }
 
@@ -275,11 +273,17 @@ impl Stream {
             (Some(talk), status) => {
                 talk.outcome(cx.identifier, style, status, whole(&response_half))
             }
-            (None, Some(status)) => Some(cx.identifier.outcome(style, status, &self.prefix)),
+            (None, Some(status)) => {
+                let text = self.prefix.as_mut().map(|prefix| prefix.bytes()).unwrap_or_default();
+                Some(cx.identifier.outcome(style, status, text))
+            }
             (None, None) => None,
         };
         let response =
             status.map(|status| Response { status, body_bytes: response_half.body_bytes });
+        if let Some(prefix) = &mut self.prefix {
+            self.anomalies |= prefix.anomalies();
+        }
         let outcome: Option<Outcome> = outcome.filter(|_| response.is_some());
         let (request, identified) = self.asked.unzip();
         let (key, op, symbol, object_ids) = match identified {
