@@ -1,6 +1,8 @@
 //! The Decoder from the outside: conversations as segments in, calls out.
 
+mod frames;
 mod hostile;
+mod http2;
 mod loss;
 mod messages;
 mod model;

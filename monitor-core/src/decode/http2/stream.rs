@@ -98,7 +98,10 @@ impl Stream {
                 + identified.object_ids.iter().map(|id| id.len() + 24).sum::<usize>()
         });
         let grpc = self.grpc.as_ref().map_or(0, |grpc| grpc.held_bytes());
-        size_of::<Stream>() + asked + grpc + self.prefix.as_ref().map_or(0, |prefix| size_of::<Prefix>() + prefix.held_bytes())
+        size_of::<Stream>()
+            + asked
+            + grpc
+            + self.prefix.as_ref().map_or(0, |prefix| size_of::<Prefix>() + prefix.held_bytes())
     }
 
     /// The client's head was seen.
