@@ -340,3 +340,100 @@ fn a_lost_header_block_leaves_unknown_headers_and_no_wrong_ones() {
         ]
     );
 }
+
+/// Whether some call, or the connection, names an oddity.
+fn names(talk: &mut Talk, what: Anomalies) -> bool {
+    talk.wire.close();
+    let mut decoder = decoder(Limits::default());
+    let calls = feed(&mut decoder, talk.wire.flow, &talk.wire.packets);
+    let record = decoder.poll_connection().unwrap().http2.unwrap();
+    record.anomalies.contains(what) || calls.iter().any(|call| call.anomalies.contains(what))
+}
+
+#[test]
+fn abuse_is_named_and_less_of_the_same_is_not() {
+    let resets = |talk: &mut Talk, count: u32| {
+        for stream in (0..count).map(|at| at * 2 + 1) {
+            talk.get(stream, "/");
+            talk.wire.ask(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+        }
+    };
+    let repeat = |talk: &mut Talk, bytes: Vec<u8>, count: u32| {
+        let bytes = bytes.repeat(count as usize);
+        talk.wire.ask(bytes);
+    };
+    let continuations = |talk: &mut Talk, count: u32| {
+        talk.wire.ask(frame(HEADERS, END_STREAM, 1, &[0x82, 0x84]));
+        for _ in 0..count {
+            talk.wire.ask(frame(CONTINUATION, 0, 1, &[0x86]));
+        }
+        talk.wire.ask(frame(CONTINUATION, END_HEADERS, 1, b""));
+    };
+    let streams = |talk: &mut Talk, count: u32| {
+        for at in 0..count {
+            talk.get(at * 2 + 1, "/");
+        }
+    };
+    let bomb = |talk: &mut Talk, count: u32| {
+        let mut block = vec![0x82, 0x84, 0x40, 1, b'x', 0x7f, 0xc0, 0x0c];
+        block.extend([b'y'; 1727]);
+        block.extend(vec![0xbe; count as usize]);
+        talk.wire.ask(frame(HEADERS, END_STREAM | END_HEADERS, 1, &block));
+    };
+    type Abuse<'a> = (&'a dyn Fn(&mut Talk, u32), u32, u32, Anomalies);
+    let cases: [Abuse<'_>; 7] = [
+        (&resets, 100, 101, Anomalies::RAPID_RESET),
+        (&|talk, n| repeat(talk, settings(&[(3, 1)]), n), 999, 1001, Anomalies::SETTINGS_FLOOD),
+        (&|talk, n| repeat(talk, frame(PING, 0, 0, &[0; 8]), n), 1000, 1001, Anomalies::PING_FLOOD),
+        (&|talk, n| repeat(talk, frame(DATA, 0, 1, b""), n), 1000, 1001, Anomalies::EMPTY_FRAMES),
+        (&continuations, 7, 8, Anomalies::CONTINUATION_FLOOD),
+        (&streams, 256, 257, Anomalies::TOO_MANY_STREAMS),
+        (&bomb, 1, 5000, Anomalies::HEAD_TOO_LARGE),
+    ];
+    for (abuse, few, many, what) in cases {
+        for (count, expected) in [(few, false), (many, true)] {
+            let mut talk = Talk::new();
+            talk.wire.wait(1000);
+            abuse(&mut talk, count);
+            assert_eq!(names(&mut talk, what), expected, "{count} of {what:?}");
+        }
+    }
+}
+
+#[test]
+fn a_frame_larger_than_agreed_is_named_and_read() {
+    let mut talk = Talk::new();
+    talk.get(1, "/1").ok(1, &[0; 16_385]).get(3, "/3").ok(3, b"3");
+    let expected = ["GET /1 0 > 200 16385 FRAME_TOO_LARGE", "GET /3 0 > 200 1"];
+    assert_eq!(talk.lines(), expected);
+}
+
+#[test]
+fn a_connection_that_began_unseen() {
+    let mut talk = Talk::new();
+    talk.get(1, "/1").ok(1, b"1").get(3, "/3").ok(3, b"33");
+    let begin = talk.wire.packets.len();
+    talk.get(5, "/5").ok(5, b"555").get(7, "/").ok(7, b"7777");
+    let fields = [(":method", "GET"), (":path", "/"), (":authority", "new.example")];
+    let head = talk.client.headers(9, true, &fields);
+    talk.wire.ask(head);
+    let head = talk.client.headers(11, true, &fields);
+    talk.wire.ask(head);
+    talk.ok(9, b"9").ok(11, b"11");
+    talk.wire.close();
+    talk.wire.packets.drain(..begin);
+    let calls = talk.wire.decode();
+    assert_eq!(
+        lines(&calls),
+        [
+            "GET  0 > 200 3 incomplete UNKNOWN_HEADER",
+            "GET / 0 > 200 4 incomplete UNKNOWN_HEADER",
+            "GET / 0 > 200 1 incomplete UNKNOWN_HEADER",
+            "GET / 0 > 200 2 incomplete UNKNOWN_HEADER"
+        ]
+    );
+    let json = serde_json::to_value(&calls[0]).unwrap();
+    assert!(json["request"]["path"].is_null() && json["request"]["host"].is_null());
+    let again: ApiCall = serde_json::from_value(json).unwrap();
+    assert_eq!(again, calls[0]);
+}

@@ -3,6 +3,7 @@
 mod frames;
 mod hostile;
 mod http2;
+mod http2_random;
 mod loss;
 mod messages;
 mod model;
