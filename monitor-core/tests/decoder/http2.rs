@@ -236,7 +236,7 @@ fn grpc(talk: &mut Talk, stream: u32, content_type: &str) {
 }
 
 fn grpc_line(call: &ApiCall) -> String {
-    let grpc = call.grpc.as_ref().unwrap();
+    let grpc = call.grpc.as_ref().expect("a gRPC call");
     let (sent, received) = (grpc.sent, grpc.received);
     format!(
         "{} {} {:?} {}/{} {}/{} {:?}",
@@ -346,7 +346,8 @@ fn names(talk: &mut Talk, what: Anomalies) -> bool {
     talk.wire.close();
     let mut decoder = decoder(Limits::default());
     let calls = feed(&mut decoder, talk.wire.flow, &talk.wire.packets);
-    let record = decoder.poll_connection().unwrap().http2.unwrap();
+    let record = decoder.poll_connection().and_then(|record| record.http2);
+    let record = record.expect("an HTTP/2 connection");
     record.anomalies.contains(what) || calls.iter().any(|call| call.anomalies.contains(what))
 }
 

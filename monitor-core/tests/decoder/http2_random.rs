@@ -85,11 +85,11 @@ fn decode(wire: &Wire, packets: &[Packet]) -> Vec<ApiCall> {
 /// empty or `None`.
 fn assert_never_wrong(calls: &[ApiCall], truth: &[ApiCall]) {
     let by_stream: BTreeMap<u32, &ApiCall> =
-        truth.iter().map(|call| (call.stream_id.unwrap(), call)).collect();
+        truth.iter().map(|call| (call.stream_id.unwrap_or(0), call)).collect();
     for call in calls {
-        let truth = by_stream[&call.stream_id.unwrap()];
+        let truth = by_stream[&call.stream_id.unwrap_or(0)];
         if let Some(request) = &call.request {
-            let whole = truth.request.as_ref().unwrap();
+            let whole = truth.request.as_ref().expect("a request");
             for (seen, said) in [
                 (&request.method, &whole.method),
                 (&request.path, &whole.path),
