@@ -61,7 +61,11 @@ impl Midstream {
             return Verdict::Http1(http1, switch);
         }
         match found {
-            Some(found) => Verdict::Http2(self.decide(Some((direction, found)), cx)),
+            Some(found) => {
+                let mut connection = self.decide(Some((direction, found)), cx);
+                connection.data(direction, time, &chunk[first..], cx);
+                Verdict::Http2(connection)
+            }
             None => Verdict::Open,
         }
     }

@@ -209,7 +209,9 @@ impl Reader {
                 }
                 State::Resync(_) if chunk.is_empty() => return None,
                 State::Resync(resync) => {
-                    let found = resync.search(time, std::mem::take(chunk))?;
+                    let bytes = std::mem::take(chunk);
+                    let found = resync.search(time, bytes)?;
+                    *chunk = &bytes[found.used..];
                     tools.counters.skipped_bytes += found.skipped_bytes;
                     self.state = State::Head;
                     return Some(Event::Found(found));

@@ -57,7 +57,7 @@ struct Chain {
 
 /// The beginning of a frame.
 pub(super) struct Found {
-    /// Bytes from there on.
+    /// Bytes from there to where it was sure.
     pub(super) pieces: Vec<(EventTime, Vec<u8>)>,
     /// Bytes passed over.
     pub(super) skipped_bytes: u64,
@@ -238,12 +238,13 @@ impl Resync {
 
     fn found(&mut self, start: u64, used: usize) -> Found {
         let held = std::mem::take(&mut self.held);
-        let end = self.base + held.len() as u64;
+        // What comes after the place that decided is read as it comes.
+        let end = self.seen;
         let mut pieces = Vec::new();
         let mut times = self.times.iter().peekable();
         while let Some((from, time)) = times.next() {
             let to = times.peek().map_or(end, |(next, _)| *next);
-            let (from, to) = ((*from).max(start), to.max(start));
+            let (from, to) = ((*from).clamp(start, end), to.clamp(start, end));
             let place = |at: u64| at.saturating_sub(self.base) as usize;
             if let Some(bytes) = held.get(place(from)..place(to)).filter(|it| !it.is_empty()) {
                 pieces.push((*time, bytes.to_vec()));
