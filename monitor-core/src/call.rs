@@ -182,13 +182,16 @@ impl fmt::Display for Protocol {
 /// The client's half.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Request {
-    /// HTTP method.
+    /// HTTP method; empty, and null in JSON, when it was not seen ([`Anomalies::UNKNOWN_HEADER`]).
+    #[serde(with = "unseen")]
     pub method: CompactString,
     /// `Host` header, or the authority of an absolute target.
     pub host: Option<CompactString>,
-    /// Request target with credentials replaced.
+    /// Request target with credentials replaced; empty, and null in JSON, when it was not seen.
+    #[serde(with = "unseen")]
     pub target: CompactString,
-    /// Path part of the target.
+    /// Path part of the target; empty, and null in JSON, when it was not seen or there is none.
+    #[serde(with = "unseen")]
     pub path: CompactString,
     /// `User-Agent` header.
     pub user_agent: Option<CompactString>,
@@ -386,6 +389,31 @@ bitflags! {
         const BAD_VERSION = 1 << 24;
         /// A Content-Encoding that does not decode, or expands without measure.
         const BAD_CONTENT_CODING = 1 << 25;
+        /// A header field of which name or value refers to something sent before the capture began,
+        /// or lost: what it would have said is missing from the call.
+        const UNKNOWN_HEADER = 1 << 30;
+        /// An HTTP/2 frame of a wrong size or in a wrong place.
+        const BAD_FRAME = 1 << 31;
+        /// An HTTP/2 header block that could not be read to its end.
+        const BAD_HEADER_BLOCK = 1 << 32;
+        /// The stream was reset.
+        const STREAM_RESET = 1 << 33;
+        /// The server answered unasked (RFC 9113, 8.4).
+        const PUSHED = 1 << 34;
+        /// Streams were reset faster than honest peers do (CVE-2023-44487).
+        const RAPID_RESET = 1 << 35;
+        /// A header block in more CONTINUATION frames than the limit (VU#421644).
+        const CONTINUATION_FLOOD = 1 << 36;
+        /// SETTINGS frames faster than honest peers send them (CVE-2019-9515).
+        const SETTINGS_FLOOD = 1 << 37;
+        /// PING frames faster than honest peers send them (CVE-2019-9512).
+        const PING_FLOOD = 1 << 38;
+        /// Empty frames faster than honest peers send them (CVE-2019-9518).
+        const EMPTY_FRAMES = 1 << 39;
+        /// More streams open at once than the limit.
+        const TOO_MANY_STREAMS = 1 << 40;
+        /// An HTTP/2 frame larger than its receiver takes.
+        const FRAME_TOO_LARGE = 1 << 41;
     }
 }
 
@@ -403,6 +431,28 @@ impl<'de> Deserialize<'de> for Anomalies {
                 .map(|one| all | one)
                 .ok_or_else(|| de::Error::custom(format_args!("no anomaly is named `{name}`")))
         })
+    }
+}
+
+/// Text that is empty when it was not seen, and null in JSON.
+mod unseen {
+    use compact_str::CompactString;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        text: &CompactString,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match text.as_str() {
+            "" => serializer.serialize_none(),
+            text => serializer.serialize_some(text),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<CompactString, D::Error> {
+        Option::<CompactString>::deserialize(deserializer).map(Option::unwrap_or_default)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-use crate::call::{Flow, Protocol};
+use crate::call::{Anomalies, Flow, Protocol};
 use crate::time::EventTime;
 
 fn is_zero(count: &u64) -> bool {
@@ -37,6 +37,9 @@ pub struct Connection {
     /// What TLS said in the clear, and what else was read of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Box<Tls>>,
+    /// What its HTTP/2 amounted to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http2: Option<Box<Http2>>,
 }
 
 /// A TLS connection. What was not seen is `None`.
@@ -119,4 +122,34 @@ pub struct Certificate {
     pub sha1: CompactString,
     /// SHA-256 of it.
     pub sha256: CompactString,
+}
+
+/// An HTTP/2 connection.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Http2 {
+    /// What the client sent.
+    pub client: Http2Side,
+    /// What the server sent.
+    pub server: Http2Side,
+    /// What was odd, calls aside.
+    pub anomalies: Anomalies,
+}
+
+/// What one side of an HTTP/2 connection sent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Http2Side {
+    /// Settings by id, as they stood last; at most 16.
+    pub settings: Vec<(u16, u32)>,
+    /// Frames.
+    pub frames: u64,
+    /// Streams begun.
+    pub streams: u64,
+    /// Streams reset.
+    pub resets: u64,
+    /// PING frames, answers aside.
+    pub pings: u64,
+    /// Content bytes, padding aside.
+    pub data_bytes: u64,
+    /// Error codes of GOAWAY frames; at most the first four.
+    pub goaway: Vec<u32>,
 }

@@ -47,6 +47,30 @@ pub struct Limits {
     pub tls_trials_max: u32,
     /// Early data that waits for the server to take it: four times OpenSSL's default of 16 KiB.
     pub tls_early_bytes_max: usize,
+    /// Of HTTP/2.
+    pub http2: Http2Limits,
+}
+
+/// Bounds of one HTTP/2 connection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http2Limits {
+    /// Streams open at once; the oldest goes. Go's net/http2 allows 250, nginx 128, nghttp2 100.
+    pub streams_max: usize,
+    /// Entries of a header table that are held: browsers allow 64 KiB, others the default of 4 KiB.
+    pub table_bytes_max: usize,
+    /// Bytes held of one direction to find where a frame begins: four frames of the usual largest.
+    pub search_bytes_max: usize,
+    /// CONTINUATION frames of one header block: nghttp2's default.
+    pub continuations_max: u32,
+    /// Streams that one side may reset at once: the usual most that are open at once.
+    pub resets_burst: u32,
+    /// Streams that it may reset every second after that: nghttp2's default.
+    pub resets_per_second: u32,
+    /// SETTINGS, PING or empty frames that one side may send at once: nghttp2 gives up a peer whose
+    /// frames make it queue a thousand answers.
+    pub controls_burst: u32,
+    /// The same, every second after that: ten times what probes of the round-trip time need.
+    pub controls_per_second: u32,
 }
 
 impl Default for Limits {
@@ -70,6 +94,22 @@ impl Default for Limits {
             tls_waiting_records_max: 64,
             tls_trials_max: 4096,
             tls_early_bytes_max: 64 << 10,
+            http2: Http2Limits::default(),
+        }
+    }
+}
+
+impl Default for Http2Limits {
+    fn default() -> Http2Limits {
+        Http2Limits {
+            streams_max: 256,
+            table_bytes_max: 64 << 10,
+            search_bytes_max: 64 << 10,
+            continuations_max: 8,
+            resets_burst: 100,
+            resets_per_second: 33,
+            controls_burst: 1000,
+            controls_per_second: 100,
         }
     }
 }

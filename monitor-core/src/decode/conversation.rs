@@ -5,6 +5,7 @@ use compact_str::CompactString;
 use super::context::Context;
 use super::early::Early;
 use super::http1;
+use super::http2::{self, Midstream, Verdict};
 use super::sniff::{Look, Sniff};
 use super::tls;
 use crate::call::{Anomalies, Protocol, Request};
@@ -18,6 +19,9 @@ pub(super) enum Conversation {
     Http1(Box<http1::Connection>),
     /// With what is spoken inside.
     Tls(Box<tls::Connection>),
+    Http2(Box<http2::Connection>),
+    /// One of the two, from somewhere in the middle.
+    Midstream(Box<Midstream>),
     /// Not known yet, between a client and a server that are: inside a tunnel.
     Unknown(Sniff),
     /// Nothing that is decoded.
@@ -79,9 +83,13 @@ impl Conversation {
             Look::Request | Look::Response => {
                 Conversation::Http1(Box::new(http1::Connection::new(midstream)))
             }
+            Look::Preface | Look::Settings => {
+                cx.counters.http2_connections += 1;
+                Conversation::Http2(Box::new(http2::Connection::new(midstream, cx.limits)))
+            }
             // In the middle of a connection anything may be a body.
             Look::Other if midstream => {
-                Conversation::Http1(Box::new(http1::Connection::new(midstream)))
+                Conversation::Midstream(Box::new(Midstream::new(cx.limits)))
             }
             Look::Tls(_) => {
                 cx.counters.tls_flows += 1;
@@ -120,7 +128,12 @@ impl Conversation {
                 cx.ends.tunnels += 1;
                 Conversation::Unknown(Sniff::default())
             }
-            Next::WebSocket(_) | Next::Http2(_) => Conversation::Other,
+            Next::Http2(upgraded) => {
+                cx.counters.http2_connections += 1;
+                let connection = http2::Connection::upgraded(*upgraded, cx.limits);
+                Conversation::Http2(Box::new(connection))
+            }
+            Next::WebSocket(_) => Conversation::Other,
         }
     }
 
@@ -137,6 +150,23 @@ impl Conversation {
             Conversation::Tls(connection) => {
                 connection.data(direction, time, chunk, cx);
                 None
+            }
+            Conversation::Http2(connection) => {
+                connection.data(direction, time, chunk, cx);
+                None
+            }
+            Conversation::Midstream(midstream) => {
+                match midstream.data(direction, time, chunk, cx) {
+                    Verdict::Open => None,
+                    Verdict::Http1(connection, switch) => {
+                        *self = Conversation::Http1(connection);
+                        switch
+                    }
+                    Verdict::Http2(connection) => {
+                        *self = Conversation::Http2(connection);
+                        None
+                    }
+                }
             }
             Conversation::Unknown(sniff) => {
                 let side = direction as usize;
@@ -171,6 +201,8 @@ impl Conversation {
         match self {
             Conversation::Http1(connection) => connection.gap(direction, time, bytes, cx),
             Conversation::Tls(connection) => connection.gap(direction, time, bytes, cx),
+            Conversation::Http2(connection) => connection.gap(direction, time, bytes, cx),
+            Conversation::Midstream(midstream) => midstream.gap(direction, time, bytes, cx),
             Conversation::Unknown(sniff) => sniff.gap(direction as usize, bytes),
             Conversation::Other => {}
         }
@@ -180,6 +212,8 @@ impl Conversation {
     pub(super) fn note(&mut self, direction: Direction, what: Anomalies) {
         match self {
             Conversation::Http1(connection) => connection.note(direction, what),
+            Conversation::Http2(connection) => connection.note(direction, what),
+            Conversation::Midstream(midstream) => midstream.note(direction, what),
             Conversation::Tls(connection) => connection.note(direction, what),
             Conversation::Unknown(sniff) => sniff.note(direction as usize, what),
             Conversation::Other => {}
@@ -198,7 +232,8 @@ impl Conversation {
         match self {
             Conversation::Http1(connection) => connection.end(direction, cx),
             Conversation::Tls(connection) => connection.end(direction, cx),
-            Conversation::Unknown(_) | Conversation::Other => {}
+            Conversation::Http2(connection) => connection.end(direction, cx),
+            Conversation::Midstream(_) | Conversation::Unknown(_) | Conversation::Other => {}
         }
     }
 
@@ -207,6 +242,13 @@ impl Conversation {
         match self {
             Conversation::Http1(connection) => connection.abort(why, cx),
             Conversation::Tls(connection) => connection.abort(why, cx),
+            Conversation::Http2(connection) => connection.abort(why, cx),
+            Conversation::Midstream(midstream) => {
+                if let Some(mut connection) = midstream.abort(why, cx) {
+                    connection.abort(why, cx);
+                    *self = Conversation::Http2(connection);
+                }
+            }
             Conversation::Unknown(_) | Conversation::Other => {}
         }
     }
@@ -214,7 +256,10 @@ impl Conversation {
     /// Nothing more can be learnt from its bytes.
     pub(super) fn is_over(&self) -> bool {
         match self {
-            Conversation::Http1(_) | Conversation::Unknown(_) => false,
+            Conversation::Http1(_)
+            | Conversation::Http2(_)
+            | Conversation::Midstream(_)
+            | Conversation::Unknown(_) => false,
             Conversation::Tls(connection) => connection.is_over(),
             Conversation::Other => true,
         }
@@ -225,7 +270,11 @@ impl Conversation {
         match self {
             Conversation::Http1(_) => record.protocol = Some(Protocol::Http11),
             Conversation::Tls(connection) => connection.describe(record),
-            Conversation::Unknown(_) | Conversation::Other => {}
+            Conversation::Http2(connection) => {
+                record.protocol = Some(Protocol::Http2);
+                record.http2 = Some(connection.summary());
+            }
+            Conversation::Midstream(_) | Conversation::Unknown(_) | Conversation::Other => {}
         }
     }
 
@@ -236,6 +285,10 @@ impl Conversation {
                 size_of::<http1::Connection>() + connection.held_bytes()
             }
             Conversation::Tls(connection) => size_of::<tls::Connection>() + connection.held_bytes(),
+            Conversation::Http2(connection) => {
+                size_of::<http2::Connection>() + connection.held_bytes()
+            }
+            Conversation::Midstream(midstream) => size_of::<Midstream>() + midstream.held_bytes(),
             Conversation::Unknown(_) | Conversation::Other => 0,
         }
     }

@@ -114,4 +114,24 @@ counters! {
     tls_messages_too_large,
     /// Bytes of early data that the server did not take, or more than the limit.
     tls_early_bytes_dropped,
+    /// Connections that speak HTTP/2.
+    http2_connections,
+    /// HTTP/2 frames.
+    http2_frames,
+    /// HTTP/2 frames of a wrong size or in a wrong place.
+    http2_frames_bad,
+    /// HTTP/2 frames larger than the receiver takes.
+    http2_frames_too_large,
+    /// HTTP/2 header blocks that could not be read to their end.
+    http2_blocks_bad,
+    /// HTTP/2 header fields of which name or value refers to what was not seen.
+    http2_fields_unknown,
+    /// Entries of HTTP/2 header tables that were not held because the table is too large.
+    http2_entries_dropped,
+    /// HTTP/2 streams given up because too many were open.
+    http2_streams_evicted,
+    /// HTTP/2 frames beyond the rates at which honest peers send them.
+    http2_floods,
+    /// HTTP/2 frames of streams that are over.
+    http2_frames_late,
 }

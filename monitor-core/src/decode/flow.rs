@@ -441,6 +441,7 @@ impl FlowState {
             missing_bytes: account.missing_bytes,
             flow: Arc::clone(self.ends.flow()),
             tls: None,
+            http2: None,
         };
         match spoken {
             Speaks::Known(conversation) => conversation.describe(&mut record),
@@ -511,14 +512,15 @@ impl FlowState {
         let sniff = std::mem::take(sniff);
         let key = self.ends.key();
         let client = self.ends.orient(|| match look {
-            Look::Request | Look::Tls(Some(Direction::ToServer)) => side,
+            Look::Request | Look::Preface | Look::Tls(Some(Direction::ToServer)) => side,
             Look::Response | Look::Tls(Some(Direction::ToClient)) => side.other(),
-            Look::Tls(None) | Look::Other => key.with_higher_port(),
+            Look::Settings if self.from_start => side.other(),
+            Look::Settings | Look::Tls(None) | Look::Other => key.with_higher_port(),
         });
         let fits = match look {
-            Look::Request => client == side,
+            Look::Request | Look::Preface => client == side,
             Look::Response => client != side,
-            Look::Tls(_) | Look::Other => true,
+            Look::Settings | Look::Tls(_) | Look::Other => true,
         };
         if !fits {
             look = Look::Other;

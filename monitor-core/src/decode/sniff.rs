@@ -29,6 +29,10 @@ pub(super) enum Look {
     Request,
     /// An HTTP/1 status line.
     Response,
+    /// The preface of an HTTP/2 client (RFC 9113, 3.4).
+    Preface,
+    /// Settings, which an HTTP/2 server sends first.
+    Settings,
     /// A TLS handshake, or a record from within a TLS connection; which way a hello goes.
     Tls(Option<Direction>),
     /// None of these.
@@ -95,8 +99,9 @@ impl Sniff {
 fn look(start: &[u8; START_BYTES]) -> Look {
     match start {
         b"HTTP/1.0" | b"HTTP/1.1" => Look::Response,
-        // The HTTP/2 preface (RFC 9113, 3.4).
-        b"PRI * HT" => Look::Other,
+        b"PRI * HT" => Look::Preface,
+        // A short frame of settings, for the connection (RFC 9113, 4.1 and 6.5).
+        [0, 0, 0..=96, 4, 0, 0, 0, 0] if start[2].is_multiple_of(6) => Look::Settings,
         // Content type and version of a record (RFC 8446, 5.1).
         [0x16, 3, 0..=4, _, _, 1, ..] => Look::Tls(Some(Direction::ToServer)),
         [0x16, 3, 0..=4, _, _, 2, ..] => Look::Tls(Some(Direction::ToClient)),
@@ -129,7 +134,7 @@ mod tests {
 
     #[test]
     fn first_bytes_tell() {
-        let cases: [(&[u8], Look); 17] = [
+        let cases: [(&[u8], Look); 20] = [
             (b"GET /\r\n", Look::Request),
             (b"GET / HTTP/1.1", Look::Request),
             (b"\r\n\r\nOPTIONS *", Look::Request),
@@ -141,7 +146,10 @@ mod tests {
             (b"\x80\x2e\x01\x03\x01\x00\x15\x00", Look::Tls(Some(Direction::ToServer))),
             (b"SSH-2.0-x", Look::Other),
             (b"8=FIX.4.4", Look::Other),
-            (b"PRI * HTTP/2.0", Look::Other),
+            (b"PRI * HTTP/2.0", Look::Preface),
+            (b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x80", Look::Settings),
+            (b"\0\0\0\x04\0\0\0\0\0", Look::Settings),
+            (b"\0\0\x11\x04\0\0\0\0\0", Look::Other),
             (b" GET / HTTP", Look::Request),
             (b"get / HTTP/1.1", Look::Request),
             (b"get key\r\n", Look::Other),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use monitor_core::call::ApiCall;
 use monitor_core::decode::Counters;
 use monitor_core::input::{Direction, Input, Open, TcpFlags};
-use monitor_core::limits::Limits;
+use monitor_core::limits::{Http2Limits, Limits};
 use monitor_core::time::EventTime;
 use proptest::prelude::*;
 
@@ -28,6 +28,15 @@ fn limits() -> Limits {
         idle_max: Duration::from_millis(5),
         closed_max: Duration::from_millis(1),
         held_bytes_max: 30_000,
+        http2: Http2Limits {
+            streams_max: 3,
+            table_bytes_max: 200,
+            search_bytes_max: 400,
+            continuations_max: 2,
+            resets_burst: 2,
+            controls_burst: 4,
+            ..Http2Limits::default()
+        },
         ..Limits::default()
     }
 }

@@ -1,7 +1,10 @@
 //! The Decoder from the outside: conversations as segments in, calls out.
 
 mod faults;
+mod frames;
 mod hostile;
+mod http2;
+mod http2_random;
 mod loss;
 mod messages;
 mod model;

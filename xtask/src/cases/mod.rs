@@ -5,6 +5,7 @@ mod attacks;
 pub mod capture;
 pub mod conversation;
 mod http;
+mod http2;
 mod tcp;
 
 use std::fs;
@@ -70,7 +71,7 @@ impl Case {
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    [http::all(), tcp::all(), attacks::all()].into_iter().flatten().collect()
+    [http::all(), http2::all(), tcp::all(), attacks::all()].into_iter().flatten().collect()
 }
 
 /// `cargo xtask make-cases`: writes every `input.pcap`.

@@ -221,6 +221,12 @@ impl Connection {
             + prefix
     }
 
+    /// No message is known in either direction.
+    pub(in crate::decode) fn is_searching(&self) -> bool {
+        matches!(self.requests.state, State::Resync(_))
+            && matches!(self.responses.state, State::Resync(_))
+    }
+
     /// Adds to the message under way in this direction, or to the next.
     pub(in crate::decode) fn note(&mut self, direction: Direction, what: Anomalies) {
         match direction {

@@ -127,7 +127,8 @@ impl Head {
         matches!(self.kind, Kind::Headers | Kind::PushPromise | Kind::Continuation)
     }
 
-    fn is_padded(&self) -> bool {
+    /// Padding stands behind its content.
+    pub fn is_padded(&self) -> bool {
         matches!(self.kind, Kind::Data | Kind::Headers | Kind::PushPromise)
             && self.flags & PADDED != 0
     }

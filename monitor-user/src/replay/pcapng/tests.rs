@@ -240,9 +240,10 @@ fn comments_of_own_recordings_are_recalled() {
         &file.file[..],
         &mut tally,
         &mut |recorded| {
+            let Some(comment) = recorded.comment else { return Recalled::Packet };
             let payload = recorded.segment.map(|segment| segment.payload.to_vec());
-            seen.push((recorded.time.0, recorded.comment.to_owned(), payload));
-            Some(Input::Tick(recorded.time))
+            seen.push((recorded.time.0, comment.to_owned(), payload));
+            Recalled::Input(Input::Tick(recorded.time))
         },
         &mut |input| {
             if let Input::Segment(segment) = input {

@@ -102,6 +102,11 @@ impl Decoder {
         self.allowed = self.allowed.map(|allowed| allowed.max(table_bytes));
     }
 
+    /// Entries of the table that were not held because it is too large, since this was last asked.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.table.dropped)
+    }
+
     /// Memory held, bytes.
     pub fn held_bytes(&self) -> usize {
         self.table.held_bytes()

@@ -97,6 +97,8 @@ pub(super) struct Table {
     continues: bool,
     /// Entries are held up to this size, whatever the encoder's bound.
     held_max: usize,
+    /// Entries that were not held because of that.
+    pub(super) dropped: u64,
 }
 
 struct Entry {
@@ -116,7 +118,14 @@ impl Entry {
 impl Table {
     /// Empty, with the encoder's bound.
     pub(super) fn new(bound: u32, held_max: usize) -> Table {
-        Table { entries: VecDeque::new(), size: 0, bound: Some(bound), continues: false, held_max }
+        Table {
+            entries: VecDeque::new(),
+            size: 0,
+            bound: Some(bound),
+            continues: false,
+            held_max,
+            dropped: 0,
+        }
     }
 
     /// Nothing is known any more.
@@ -127,7 +136,7 @@ impl Table {
 
     /// Memory held, bytes.
     pub(super) fn held_bytes(&self) -> usize {
-        let strings: usize = self.entries.iter().map(|entry| entry.bytes.len()).sum();
+        let strings = self.size - self.entries.len() * ENTRY_BYTES;
         strings + self.entries.capacity() * size_of::<Entry>()
     }
 
@@ -186,6 +195,7 @@ impl Table {
         while self.size > self.held_max {
             self.drop_oldest();
             self.continues = true;
+            self.dropped += 1;
         }
         if self.entries.is_empty() {
             self.entries = VecDeque::new();
