@@ -329,6 +329,22 @@ bitflags! {
         const NOT_UTF8 = 1 << 16;
         /// Header fields or a body in a form that lenient servers take and strict ones refuse.
         const LENIENT = 1 << 17;
+        /// A WebSocket client's frame without a mask, or a server's with one (RFC 6455, 5.1).
+        const BAD_MASKING = 1 << 42;
+        /// A WebSocket frame with reserved bits or opcode, or a control frame too long or in parts.
+        const BAD_FRAME = 1 << 43;
+        /// Parts of WebSocket messages out of order (RFC 6455, 5.4).
+        const BAD_FRAGMENT = 1 << 44;
+        /// A WebSocket length in more bytes than it needs (RFC 6455, 5.2).
+        const LENGTH_NOT_MINIMAL = 1 << 45;
+        /// A compressed WebSocket message refers to what was not seen or not kept.
+        const CONTENT_UNKNOWN = 1 << 46;
+        /// A compressed WebSocket message that does not inflate.
+        const BAD_DEFLATE = 1 << 47;
+        /// A compressed WebSocket message that inflates to more than the limit.
+        const DEFLATE_BOMB = 1 << 48;
+        /// A WebSocket close frame with a bad code or reason, or bytes after it (RFC 6455, 7.4).
+        const BAD_CLOSE = 1 << 49;
     }
 }
 

@@ -36,6 +36,19 @@ pub struct Limits {
     /// Bytes held over all flows for heads, requests in flight and what is out of order; the flow
     /// used longest ago goes first. Twice what 100,000 flows with one request of 1 KiB each need.
     pub held_bytes_max: usize,
+    /// First bytes of a WebSocket message that are kept and looked at: what a message is and which it
+    /// answers stands in the first hundred, 4 KiB are a batch of orders.
+    pub message_prefix_bytes: usize,
+    /// What a compressed WebSocket message may inflate to: servers in common use refuse messages
+    /// beyond 1 MiB, clients beyond 16 MiB.
+    pub message_inflated_bytes_max: u64,
+    /// WebSocket messages that wait for their reply on one connection: exchanges allow 5 to 100 orders
+    /// a second and answer within one.
+    pub replies_awaited_max: usize,
+    /// How long a reply is waited for: client libraries give up after 5 to 30 s.
+    pub reply_wait_max: Duration,
+    /// Channels of one WebSocket connection that are counted by name: a screen of them.
+    pub channels_max: usize,
 }
 
 impl Default for Limits {
@@ -54,6 +67,11 @@ impl Default for Limits {
             idle_max: Duration::from_secs(300),
             closed_max: Duration::from_secs(60),
             held_bytes_max: 256 << 20,
+            message_prefix_bytes: 4 << 10,
+            message_inflated_bytes_max: 16 << 20,
+            replies_awaited_max: 256,
+            reply_wait_max: Duration::from_secs(30),
+            channels_max: 64,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Counters;
+use super::websocket::Bench;
 use crate::call::{Anomalies, ApiCall, Flow};
 use crate::connection::Connection;
 use crate::flows::identity::Ends;
@@ -15,6 +16,7 @@ pub(super) struct Shell<'a> {
     pub(super) limits: &'a Limits,
     pub(super) identifier: &'a Identifier,
     pub(super) counters: &'a mut Counters,
+    pub(super) bench: &'a mut Bench,
     /// Where finished calls go.
     pub(super) calls: &'a mut VecDeque<ApiCall>,
     /// Where connections go that are over.
@@ -26,6 +28,7 @@ pub(super) struct Context<'a> {
     pub(super) limits: &'a Limits,
     pub(super) identifier: &'a Identifier,
     pub(super) counters: &'a mut Counters,
+    pub(super) bench: &'a mut Bench,
     calls: &'a mut VecDeque<ApiCall>,
     pub(super) ends: &'a mut Ends,
 }
@@ -36,6 +39,7 @@ impl Shell<'_> {
             limits: self.limits,
             identifier: self.identifier,
             counters: self.counters,
+            bench: self.bench,
             calls: self.calls,
             ends,
         }

@@ -6,6 +6,7 @@ use super::context::Context;
 use super::early::Early;
 use super::http1;
 use super::sniff::{Look, Sniff};
+use super::websocket;
 use crate::call::{Anomalies, Protocol, Request};
 use crate::connection::Connection;
 use crate::identity::Identified;
@@ -15,6 +16,9 @@ use crate::time::EventTime;
 /// A protocol that is spoken, with its state.
 pub(super) enum Conversation {
     Http1(Box<http1::Connection>),
+    WebSocket(Box<websocket::Connection>),
+    /// The middle of a connection: of HTTP/1, unless the other is found first.
+    Doubtful(Box<http1::Connection>, Box<websocket::Suspicion>),
     /// Not known yet, between a client and a server that are: inside a tunnel.
     Unknown(Sniff),
     /// Nothing that is decoded.
@@ -77,9 +81,10 @@ impl Conversation {
                 Conversation::Http1(Box::new(http1::Connection::new(midstream)))
             }
             // In the middle of a connection anything may be a body.
-            Look::Other if midstream => {
-                Conversation::Http1(Box::new(http1::Connection::new(midstream)))
-            }
+            Look::Other if midstream => Conversation::Doubtful(
+                Box::new(http1::Connection::new(midstream)),
+                Box::default(),
+            ),
             Look::Tls => {
                 cx.counters.tls_flows += 1;
                 cx.ends.secure(None, None);
@@ -116,7 +121,10 @@ impl Conversation {
                 cx.ends.tunnels += 1;
                 Conversation::Unknown(Sniff::default())
             }
-            Next::WebSocket(_) | Next::Http2(_) => Conversation::Other,
+            Next::WebSocket(upgraded) => {
+                Conversation::WebSocket(Box::new(websocket::Connection::new(*upgraded, cx)))
+            }
+            Next::Http2(_) => Conversation::Other,
         }
     }
 
@@ -130,6 +138,27 @@ impl Conversation {
     ) {
         let switch = match self {
             Conversation::Http1(connection) => connection.data(direction, time, chunk, cx),
+            Conversation::WebSocket(connection) => {
+                connection.data(direction, time, chunk, cx);
+                None
+            }
+            Conversation::Doubtful(connection, suspicion) => {
+                let mut rest = chunk;
+                if suspicion.read(direction, time, &mut rest) {
+                    let suspicion = std::mem::take(&mut **suspicion);
+                    let mut found = websocket::Connection::midstream(suspicion, cx);
+                    found.data(direction, time, rest, cx);
+                    *self = Conversation::WebSocket(Box::new(found));
+                    return;
+                }
+                let switch = connection.data(direction, time, chunk, cx);
+                if !connection.is_searching() || suspicion.is_vain() {
+                    let connection =
+                        std::mem::replace(&mut **connection, http1::Connection::new(true));
+                    *self = Conversation::Http1(Box::new(connection));
+                }
+                switch
+            }
             Conversation::Unknown(sniff) => {
                 let side = direction as usize;
                 let Some(look) = sniff.look(side, time, chunk) else { return };
@@ -162,6 +191,11 @@ impl Conversation {
     ) {
         match self {
             Conversation::Http1(connection) => connection.gap(direction, time, bytes, cx),
+            Conversation::WebSocket(connection) => connection.gap(direction, time, bytes, cx),
+            Conversation::Doubtful(connection, suspicion) => {
+                suspicion.gap(direction);
+                connection.gap(direction, time, bytes, cx);
+            }
             Conversation::Unknown(sniff) => sniff.gap(direction as usize, bytes),
             Conversation::Other => {}
         }
@@ -170,7 +204,10 @@ impl Conversation {
     /// Adds to the message under way in a direction, or to the next.
     pub(super) fn note(&mut self, direction: Direction, what: Anomalies) {
         match self {
-            Conversation::Http1(connection) => connection.note(direction, what),
+            Conversation::Http1(connection) | Conversation::Doubtful(connection, _) => {
+                connection.note(direction, what);
+            }
+            Conversation::WebSocket(connection) => connection.note(direction, what),
             Conversation::Unknown(_) | Conversation::Other => {}
         }
     }
@@ -178,15 +215,20 @@ impl Conversation {
     /// The sender of a direction has ended it in good order.
     pub(super) fn end(&mut self, direction: Direction, cx: &mut Context<'_>) {
         match self {
-            Conversation::Http1(connection) => connection.end(direction, cx),
-            Conversation::Unknown(_) | Conversation::Other => {}
+            Conversation::Http1(connection) | Conversation::Doubtful(connection, _) => {
+                connection.end(direction, cx);
+            }
+            Conversation::WebSocket(_) | Conversation::Unknown(_) | Conversation::Other => {}
         }
     }
 
     /// Nothing follows in either direction: gives out what is left.
     pub(super) fn abort(&mut self, why: Anomalies, cx: &mut Context<'_>) {
         match self {
-            Conversation::Http1(connection) => connection.abort(why, cx),
+            Conversation::Http1(connection) | Conversation::Doubtful(connection, _) => {
+                connection.abort(why, cx);
+            }
+            Conversation::WebSocket(connection) => connection.abort(why, cx),
             Conversation::Unknown(_) | Conversation::Other => {}
         }
     }
@@ -194,7 +236,10 @@ impl Conversation {
     /// Nothing more can be learnt from its bytes.
     pub(super) fn is_over(&self) -> bool {
         match self {
-            Conversation::Http1(_) | Conversation::Unknown(_) => false,
+            Conversation::Http1(_)
+            | Conversation::WebSocket(_)
+            | Conversation::Doubtful(..)
+            | Conversation::Unknown(_) => false,
             Conversation::Other => true,
         }
     }
@@ -202,8 +247,25 @@ impl Conversation {
     /// Says in the connection's record what was spoken.
     pub(super) fn describe(&self, record: &mut Connection) {
         match self {
-            Conversation::Http1(_) => record.protocol = Some(Protocol::Http11),
+            Conversation::Http1(_) | Conversation::Doubtful(..) => {
+                record.protocol = Some(Protocol::Http11);
+            }
+            Conversation::WebSocket(connection) => {
+                record.protocol = Some(Protocol::WebSocket);
+                record.websocket = Some(Box::new(connection.summary()));
+            }
             Conversation::Unknown(_) | Conversation::Other => {}
+        }
+    }
+
+    /// Drops something that can be done without, to make room; false when there is nothing.
+    pub(super) fn shed(&mut self) -> bool {
+        match self {
+            Conversation::WebSocket(connection) => connection.shed(),
+            Conversation::Http1(_)
+            | Conversation::Doubtful(..)
+            | Conversation::Unknown(_)
+            | Conversation::Other => false,
         }
     }
 
@@ -212,6 +274,12 @@ impl Conversation {
         match self {
             Conversation::Http1(connection) => {
                 size_of::<http1::Connection>() + connection.held_bytes()
+            }
+            Conversation::WebSocket(connection) => {
+                size_of::<websocket::Connection>() + connection.held_bytes()
+            }
+            Conversation::Doubtful(connection, suspicion) => {
+                size_of::<http1::Connection>() + connection.held_bytes() + suspicion.held_bytes()
             }
             Conversation::Unknown(_) | Conversation::Other => 0,
         }

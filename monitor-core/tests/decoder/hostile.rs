@@ -28,6 +28,11 @@ fn limits() -> Limits {
         idle_max: Duration::from_millis(5),
         closed_max: Duration::from_millis(1),
         held_bytes_max: 30_000,
+        message_prefix_bytes: 64,
+        message_inflated_bytes_max: 1 << 10,
+        replies_awaited_max: 3,
+        channels_max: 3,
+        ..Limits::default()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The Decoder from the outside: conversations as segments in, calls out.
 
+mod frames;
 mod hostile;
 mod loss;
 mod messages;
@@ -7,4 +8,5 @@ mod model;
 mod random;
 mod switch;
 mod tcp;
+mod websocket;
 mod wire;

@@ -195,6 +195,13 @@ impl Connection {
             + prefix
     }
 
+    /// No message has been found yet, in neither direction.
+    pub(in crate::decode) fn is_searching(&self) -> bool {
+        [&self.requests.state, &self.responses.state]
+            .iter()
+            .all(|state| matches!(state, State::Resync(_)))
+    }
+
     /// Adds to the message under way in this direction, or to the next.
     pub(in crate::decode) fn note(&mut self, direction: Direction, what: Anomalies) {
         match direction {
