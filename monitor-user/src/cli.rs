@@ -52,6 +52,22 @@ pub enum Command {
   keywatch run --config keywatch.toml --history last-week.jsonl")]
     Run(RunArgs),
 
+    /// Write the live traffic of this host to a file, for a later replay
+    ///
+    /// Captures as `keywatch run` does and needs the same rights. The file is pcapng, for Wireshark
+    /// as well; a replay of it gives the calls and alerts that the live run would have given. It
+    /// holds traffic as it is, with every credential in it, and is made readable for its owner alone
+    /// (mode 0600). A file that is there already is never overwritten.
+    ///
+    /// With --rotate-size or --rotate-time, files are numbered: traffic.000001.pcapng and so on,
+    /// after those which are there. Each can be replayed alone, and all of them in order as one.
+    #[command(after_help = "Examples:
+  keywatch record --port 8080 --out traffic.pcapng
+  keywatch record --port 8080 --out traffic.pcapng.zst --rotate-size 100MB --keep 20
+  keywatch record --port 8080 --out - | wireshark -k -i -
+  keywatch replay traffic.*.pcapng.zst")]
+    Record(RecordArgs),
+
     /// Read captured packets and report as if they came now
     ///
     /// Files are classic pcap, read in the order given as one stream; `-` is stdin. Output files
@@ -136,6 +152,25 @@ pub struct RunArgs {
     #[command(flatten)]
     pub common: CommonArgs,
 
+    /// Shared with `record`.
+    #[command(flatten)]
+    pub live: LiveArgs,
+
+    /// Record the traffic, too: pcapng with every credential in it, mode 0600
+    ///
+    /// As `keywatch record` does. A replay of it with the same config and secret gives the same
+    /// calls, connections and alerts, byte by byte.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub record: Option<PathBuf>,
+
+    /// How to record.
+    #[command(flatten)]
+    pub recording: RecordingArgs,
+}
+
+/// What `run` and `record` have in common.
+#[derive(Debug, Default, Args)]
+pub struct LiveArgs {
     /// cgroup v2 directory to watch [default: the root of the hierarchy]
     #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath)]
     pub cgroup: Option<PathBuf>,
@@ -147,6 +182,49 @@ pub struct RunArgs {
     /// Stop after this long, such as 90, 90s or 15m
     #[arg(long, value_name = "SECONDS", value_parser = duration)]
     pub duration: Option<Duration>,
+}
+
+/// How a recording is written.
+#[derive(Debug, Default, Args)]
+#[group(id = "recording_args", multiple = true)]
+pub struct RecordingArgs {
+    /// Begin another file of the recording after so many bytes, such as 100MB or 1GiB
+    ///
+    /// Counted before compression.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub rotate_size: Option<u64>,
+
+    /// Begin another file of the recording after so long, such as 10m or 1h
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub rotate_time: Option<Duration>,
+
+    /// Keep the newest N files of the recording and delete older ones
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub keep: Option<u64>,
+
+    /// Compress the recording; also when its name ends in .zst
+    #[arg(long)]
+    pub zstd: bool,
+}
+
+/// Arguments of `record`.
+#[derive(Debug, Default, Args)]
+pub struct RecordArgs {
+    /// Where to (`-`: stdout)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub out: PathBuf,
+
+    /// Server port to watch; repeatable; replaces the config's ports
+    #[arg(long = "port", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub ports: Vec<u16>,
+
+    /// How to record.
+    #[command(flatten)]
+    pub recording: RecordingArgs,
+
+    /// Shared with `run`.
+    #[command(flatten)]
+    pub live: LiveArgs,
 }
 
 /// Arguments of `replay`.
@@ -209,6 +287,28 @@ fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| error.to_string())
 }
 
+/// Bytes: a whole number and a unit, of a thousand or of 1024.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit.trim_start() {
+        "" | "B" => Some(1),
+        "kB" | "KB" => Some(1_000),
+        "MB" => Some(1_000_000),
+        "GB" => Some(1_000_000_000),
+        "KiB" => Some(1 << 10),
+        "MiB" => Some(1 << 20),
+        "GiB" => Some(1 << 30),
+        _ => None,
+    };
+    let number: Option<u64> = number.parse().ok();
+    number
+        .zip(unit)
+        .and_then(|(number, unit)| number.checked_mul(unit))
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| "write a whole number and B, kB, MB, GB, KiB, MiB or GiB".into())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -225,5 +325,16 @@ mod tests {
         assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("15m"), Ok(Duration::from_secs(900)));
         assert!(duration("soon").is_err());
+    }
+
+    #[test]
+    fn sizes_have_units_of_both_kinds() {
+        for (text, bytes) in [("7", 7), ("100MB", 100_000_000), ("1GiB", 1 << 30), ("2 KiB", 2048)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "MB", "0", "0MB", "1.5MB", "-1", "1TB", "99999999999GiB"] {
+            assert!(size(text).is_err(), "{text}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::driver::Driver;
 use crate::fault::{Misuse, tell, write_stderr};
 use crate::sinks::kafka::{Kafka, WhenFull};
 use crate::sinks::{OnFailure, Sinks, jsonl};
-use crate::{doctor, history, replay, run, secret};
+use crate::{doctor, history, record, replay, run, secret};
 
 /// Does what the command line says.
 pub(crate) fn dispatch(cli: Cli) -> Result<()> {
@@ -32,6 +32,11 @@ pub(crate) fn dispatch(cli: Cli) -> Result<()> {
             let config = load_config(&cli)?;
             start_log(&cli, &config);
             run::run(args, &config, cli.quiet)
+        }
+        Command::Record(args) => {
+            let config = load_config(&cli)?;
+            start_log(&cli, &config);
+            record::command::record(args, &config, cli.quiet)
         }
         Command::Replay(args) => {
             let config = load_config(&cli)?;

@@ -8,6 +8,10 @@ use monitor_core::engine::{Engine, Impairment};
 use monitor_core::input::Input;
 use monitor_core::time::EventTime;
 
+use crate::capture::Health;
+use crate::fault::tell;
+use crate::live::{self, Listener};
+use crate::record::Recorder;
 use crate::sinks::{Sink, Sinks};
 use crate::summary::Summary;
 
@@ -17,6 +21,12 @@ pub struct Driver {
     engine: Engine,
     sinks: Sinks,
     summary: Summary,
+    /// Writes down what comes in, before it is decoded.
+    recorder: Option<Recorder>,
+    /// True once the recorder has failed.
+    recording_failed: bool,
+    /// Event time of the last input that has one.
+    last: EventTime,
     /// Event time at which the Engine hears next that time has passed.
     timeout: EventTime,
 }
@@ -24,7 +34,31 @@ pub struct Driver {
 impl Driver {
     /// `engine` may have learnt before.
     pub fn new(decoder: Decoder, engine: Engine, sinks: Sinks) -> Driver {
-        Driver { decoder, engine, sinks, summary: Summary::default(), timeout: EventTime(0) }
+        Driver {
+            decoder,
+            engine,
+            sinks,
+            summary: Summary::default(),
+            recorder: None,
+            recording_failed: false,
+            last: EventTime(0),
+            timeout: EventTime(0),
+        }
+    }
+
+    /// Writes down what comes in from now on.
+    pub(crate) fn record(&mut self, recorder: Recorder) {
+        self.recorder = Some(recorder);
+    }
+
+    /// Checks that what is written can be gone on with when rights have been given up.
+    pub(crate) fn check_rights(&self) -> anyhow::Result<()> {
+        self.recorder.as_ref().map_or(Ok(()), Recorder::check_rights)
+    }
+
+    /// Ports that are known to belong to servers, besides those known before.
+    pub(crate) fn add_server_ports(&mut self, ports: &[u16]) {
+        self.decoder.add_server_ports(ports);
     }
 
     /// Adds a place for records; it gets those that come from now on.
@@ -35,27 +69,36 @@ impl Driver {
     /// Takes one input and writes what comes of it. Breaks when nobody reads the output any more.
     pub fn handle(&mut self, input: Input<'_>) -> ControlFlow<()> {
         let time = time_of(&input);
+        self.tape(|recorder| recorder.input(&input));
         self.decoder.handle_input(input);
         self.pump();
         if let Some(now) = time {
+            self.last = now;
             self.advance(now);
         }
         self.sinks.flow()
     }
 
-    /// Time has passed, with or without traffic. Writes out what waits in buffers.
+    /// The wall clock says `now`: an input where nothing else told the time for long. Writes out
+    /// what waits in buffers.
     pub fn tick(&mut self, now: EventTime) -> ControlFlow<()> {
-        let flow = self.handle(Input::Tick(now));
+        if live::is_silent(self.last, now) {
+            // That nobody reads any more is known below as well.
+            let _ = self.handle(Input::Tick(now));
+        }
+        self.tape(Recorder::flush);
         self.sinks.flush();
-        flow
+        self.sinks.flow()
     }
 
     /// Capture is impaired.
     pub fn impairment(&mut self, now: EventTime, what: &Impairment) {
+        self.tape(|recorder| recorder.impairment(now, what));
         match what {
             Impairment::Lost { bytes, events } => {
-                self.summary.lost_bytes += bytes;
-                self.summary.lost_events += events;
+                let Summary { lost_bytes, lost_events, .. } = &mut self.summary;
+                *lost_bytes = lost_bytes.saturating_add(*bytes);
+                *lost_events = lost_events.saturating_add(*events);
             }
             Impairment::Detached { program: _ } => {}
         }
@@ -70,7 +113,8 @@ impl Driver {
         self.pump();
         self.engine.finish();
         self.alerts();
-        self.sinks.finish()
+        self.tape(Recorder::finish);
+        self.sinks.finish() && !self.recording_failed
     }
 
     /// What happened so far.
@@ -82,6 +126,16 @@ impl Driver {
     /// What the Decoder did and where it met a bound.
     pub fn counters(&self) -> &Counters {
         self.decoder.counters()
+    }
+
+    /// A recording that fails ends; everything else goes on.
+    fn tape(&mut self, work: impl FnOnce(&mut Recorder) -> anyhow::Result<()>) {
+        let Some(recorder) = &mut self.recorder else { return };
+        if let Err(error) = work(recorder) {
+            tell(&format!("output failed: {error:#}: the recording ends; all else goes on"));
+            self.recorder = None;
+            self.recording_failed = true;
+        }
     }
 
     fn pump(&mut self) {
@@ -115,6 +169,24 @@ impl Driver {
             self.engine.handle_timeout(second);
             self.alerts();
         }
+    }
+}
+
+impl Listener for Driver {
+    fn handle(&mut self, input: Input<'_>) -> ControlFlow<()> {
+        Driver::handle(self, input)
+    }
+
+    fn tick(&mut self, now: EventTime) -> ControlFlow<()> {
+        Driver::tick(self, now)
+    }
+
+    fn impairment(&mut self, now: EventTime, what: &Impairment) {
+        Driver::impairment(self, now, what);
+    }
+
+    fn health(&mut self, health: Health) {
+        self.summary.capture = Some(health);
     }
 }
 

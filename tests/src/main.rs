@@ -2,13 +2,14 @@
 //!
 //! Live tests need root, network namespaces and nginx. Where those are missing they are left out and
 //! named; with `KEYWATCH_REQUIRE_LIVE=1` they fail instead.
-#![expect(clippy::print_stdout, reason = "names what is left out, and scores, beside the results")]
+#![expect(clippy::print_stdout, reason = "names what is left out beside the results")]
 
 mod cases;
 mod cli;
-mod corpus;
+mod fuzz;
 mod live;
 mod replay;
+mod seeds;
 
 use std::process::ExitCode;
 
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(2);
     let mut trials = cases::trials();
     trials.extend(cli::trials());
-    trials.extend(corpus::trials());
+    trials.extend(fuzz::trials());
     trials.extend(live::trials());
     libtest_mimic::run(&arguments, trials).exit_code()
 }

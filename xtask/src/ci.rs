@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use crate::build::cargo;
 use crate::setup::{self, Purpose};
 use crate::suite::{self, Tally};
-use crate::{ebpf, passive};
+use crate::{conformance, ebpf, passive};
 
 /// Runs every step, whatever the ones before gave; one line a step, and the tally last: each step
 /// counts as one check, each test as another.
@@ -49,6 +49,7 @@ pub fn run() -> Result<ExitCode> {
         Ok(PASSED)
     });
     step("tests", &|| suite::run_all(None, true));
+    step("conformance", &conformance::check);
     println!();
     for line in steps {
         println!("{line}");

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::setup::Purpose;
-use xtask::{bench, cases, ci, demo, ebpf, exchange, kafka, passive, setup, suite};
+use xtask::{
+    bench, cases, ci, conformance, demo, ebpf, exchange, fuzz, kafka, passive, setup, suite,
+};
 
 /// What `setup` brings when it is not told.
 const USUAL: [Purpose; 4] = [Purpose::Build, Purpose::Ebpf, Purpose::Live, Purpose::Kafka];
@@ -43,9 +45,14 @@ enum Task {
     Test(suite::Options),
     /// Format, lints, docs, kernel build, checks, then every test.
     Ci,
+    /// Score Keywatch on captures and cases that other projects published.
+    Conformance(conformance::Options),
     /// Measure speed, loss and memory.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Feed hostile bytes to every reader of bytes.
+    #[command(subcommand)]
+    Fuzz(fuzz::Fuzz),
     /// A real single-node Apache Kafka on loopback.
     #[command(subcommand)]
     Kafka(Kafka),
@@ -98,6 +105,8 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Demo(options) => demo::run(&options)?,
         Task::Test(options) => return suite::run(&options),
         Task::Ci => return ci::run(),
+        Task::Conformance(options) => return conformance::run(&options),
+        Task::Fuzz(what) => return fuzz::run(&what),
         Task::Bench(bench) => bench::run(&bench)?,
         Task::Kafka(Kafka::Start { port }) => kafka::start(port)?,
         Task::Kafka(Kafka::Stop) => kafka::stop()?,

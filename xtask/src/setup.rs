@@ -20,6 +20,8 @@ pub enum Purpose {
     Kafka,
     /// Load generators and their peers.
     Bench,
+    /// Other readers of captures, to compare with.
+    Conformance,
 }
 
 /// A command, and the Debian package that brings it.
@@ -29,7 +31,7 @@ struct Tool {
     package: &'static str,
 }
 
-const TOOLS: [Tool; 13] = [
+const TOOLS: [Tool; 16] = [
     Tool { purpose: Purpose::Build, command: "cc", package: "gcc" },
     Tool { purpose: Purpose::Build, command: "c++", package: "g++" },
     Tool { purpose: Purpose::Build, command: "make", package: "make" },
@@ -43,6 +45,9 @@ const TOOLS: [Tool; 13] = [
     Tool { purpose: Purpose::Bench, command: "wrk", package: "wrk" },
     Tool { purpose: Purpose::Bench, command: "h2load", package: "nghttp2-client" },
     Tool { purpose: Purpose::Bench, command: "bpftool", package: "bpftool" },
+    Tool { purpose: Purpose::Bench, command: "suricata", package: "suricata" },
+    Tool { purpose: Purpose::Bench, command: "tshark", package: "tshark" },
+    Tool { purpose: Purpose::Conformance, command: "tshark", package: "tshark" },
 ];
 
 /// Version of bpf-linker, and the LLVM that it is built with. The linker must be at least as new as

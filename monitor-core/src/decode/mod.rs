@@ -7,6 +7,7 @@ mod early;
 mod flow;
 mod handshake;
 mod http1;
+pub mod http2;
 mod sniff;
 mod websocket;
 
@@ -78,6 +79,15 @@ impl Decoder {
             self.table = Table::new(seed);
         }
         self
+    }
+
+    /// Ports that belong to servers, besides those known before; for flows that begin later.
+    pub fn add_server_ports(&mut self, ports: &[u16]) {
+        let mut all = std::mem::take(&mut self.server_ports).into_vec();
+        all.extend_from_slice(ports);
+        all.sort_unstable();
+        all.dedup();
+        self.server_ports = all.into();
     }
 
     /// Takes one input, in order of capture.
@@ -191,7 +201,7 @@ impl Decoder {
     }
 
     fn lost(&mut self, time: EventTime, flow: &FlowKey, direction: Direction, bytes: u64) {
-        self.counters.lost_bytes += bytes;
+        self.counters.lost_bytes = self.counters.lost_bytes.saturating_add(bytes);
         self.pass(time);
         let (key, client) = PairKey::of(flow);
         let Some(slot) = self.table.find(&key) else { return };

@@ -12,12 +12,14 @@ use serde::Deserialize;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use super::known::Known;
 use super::percent;
 use crate::call::{Key, KeyId};
 
 /// Names the use of the secret, so that no other use of it can give the same hash.
 const DOMAIN: &[u8] = b"keywatch key id v1\0";
 const DOMAIN_SUBJECT: &[u8] = b"keywatch token subject v1\0";
+const DOMAIN_KNOWN: &[u8] = b"keywatch known credentials v1\0";
 
 /// Credentials hashed in one request. Honest requests carry one or two; each costs a hash.
 const CREDENTIALS_MAX: u8 = 4;
@@ -25,10 +27,24 @@ const CREDENTIALS_MAX: u8 = 4;
 /// Bytes of a token's payload that are read for its subject; real ones are below 2 KiB.
 const PAYLOAD_BYTES_MAX: usize = 4096;
 
+/// What stands where a credential was found, and so how an id is made of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Form {
+    /// The key.
+    Plain,
+    /// The key, percent-encoded.
+    Encoded,
+    /// A bearer token.
+    Bearer,
+    /// User and password in base64.
+    Basic,
+}
+
 /// Keyed hash with the key and the domain already taken in: a clone away from use.
 pub(super) struct Hasher {
     key: Hmac<Sha256>,
     subject: Hmac<Sha256>,
+    known: Known,
 }
 
 impl Hasher {
@@ -38,9 +54,20 @@ impl Hasher {
         block[..32].copy_from_slice(secret);
         let keyed = Hmac::<Sha256>::new((&*block).into());
         Hasher {
+            known: Known::new(&finish(keyed.clone().chain_update(DOMAIN_KNOWN)).0.to_be_bytes()),
             key: keyed.clone().chain_update(DOMAIN),
             subject: keyed.chain_update(DOMAIN_SUBJECT),
         }
+    }
+
+    /// The id of a credential; `None` when there is none in it.
+    fn id(&self, form: Form, credential: &[u8]) -> Option<KeyId> {
+        self.known.id(form, credential, || match form {
+            Form::Plain => Some(self.hash(credential)),
+            Form::Encoded => Some(self.hash_encoded(credential)),
+            Form::Bearer => subject_of(credential, self).or_else(|| Some(self.hash(credential))),
+            Form::Basic => user_of(credential, self),
+        })
     }
 
     fn hash(&self, credential: &[u8]) -> KeyId {
@@ -132,11 +159,12 @@ impl<'h> Keyring<'h> {
 
     /// A key in a parameter, still percent-encoded. `None` when there are too many to hash.
     pub(super) fn add_parameter(&mut self, value: &[u8]) -> Option<KeyId> {
-        self.counted().then(|| {
-            let id = self.hasher.hash_encoded(value);
-            self.insert(Place::Query, id);
-            id
-        })
+        if !self.counted() {
+            return None;
+        }
+        let id = self.hasher.id(Form::Encoded, value)?;
+        self.insert(Place::Query, id);
+        Some(id)
     }
 
     pub(super) fn is_binance(&self) -> bool {
@@ -153,8 +181,11 @@ impl<'h> Keyring<'h> {
 
     fn add(&mut self, place: Place, value: &[u8]) {
         let value = value.trim_ascii();
-        if !value.is_empty() && self.counted() {
-            self.insert(place, self.hasher.hash(value));
+        if !value.is_empty()
+            && self.counted()
+            && let Some(id) = self.hasher.id(Form::Plain, value)
+        {
+            self.insert(place, id);
         }
     }
 
@@ -165,14 +196,15 @@ impl<'h> Keyring<'h> {
         if credential.is_empty() || !self.counted() {
             return;
         }
-        if scheme.eq_ignore_ascii_case(b"bearer") {
-            let id =
-                subject_of(credential, self.hasher).unwrap_or_else(|| self.hasher.hash(credential));
-            self.insert(Place::Bearer, id);
-        } else if scheme.eq_ignore_ascii_case(b"basic")
-            && let Some(id) = user_of(credential, self.hasher)
-        {
-            self.insert(Place::Basic, id);
+        let (place, form) = if scheme.eq_ignore_ascii_case(b"bearer") {
+            (Place::Bearer, Form::Bearer)
+        } else if scheme.eq_ignore_ascii_case(b"basic") {
+            (Place::Basic, Form::Basic)
+        } else {
+            return;
+        };
+        if let Some(id) = self.hasher.id(form, credential) {
+            self.insert(place, id);
         }
     }
 

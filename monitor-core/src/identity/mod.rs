@@ -1,6 +1,7 @@
 //! Who asks for what: credentials become keyed hashes here and go no further.
 
 mod credential;
+mod known;
 mod operation;
 mod outcome;
 mod parameter;

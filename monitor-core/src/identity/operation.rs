@@ -123,6 +123,9 @@ impl Words {
 fn scan(path: &[u8]) -> u32 {
     let mut found = remote_call(path);
     for at in 0..path.len() {
+        if !begins_word(path[at], path.get(at + 1).copied().unwrap_or_default()) {
+            continue;
+        }
         let rest = &path[at..];
         let begins = at == 0 || !path[at - 1].is_ascii_alphanumeric();
         found |= match path[at] | 0x20 {
@@ -196,6 +199,24 @@ fn scan(path: &[u8]) -> u32 {
         };
     }
     found
+}
+
+/// The first two letters of every word above, as a bit set for each first letter: a word that is
+/// added there begins here too.
+const STARTS: [u32; 32] = {
+    let pairs = b"apadalaububacoclcagehiipinlilomeoroaoppoqureststsusisetrtowiwhhi";
+    let mut starts = [0; 32];
+    let mut at = 0;
+    while at < pairs.len() {
+        starts[(pairs[at] & 31) as usize] |= 1 << (pairs[at + 1] & 31);
+        at += 2;
+    }
+    starts
+};
+
+/// Whether two bytes may begin one of the words; some others pass too.
+fn begins_word(first: u8, second: u8) -> bool {
+    STARTS[usize::from(first & 31)] & (1 << (second & 31)) != 0
 }
 
 /// What follows `private/`, when something does.

@@ -21,6 +21,20 @@ pub(super) enum Parameter {
 /// is taken for a secret's: nothing is lost with it.
 const NAME_BYTES_MAX: usize = 40;
 
+/// What counts of a byte of a name: letters in lower case, digits and `%`; 0 of others.
+const COMPARED: [u8; 256] = {
+    let mut compared = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let value = byte as u8;
+        if value.is_ascii_alphanumeric() || value == b'%' {
+            compared[byte] = value.to_ascii_lowercase();
+        }
+        byte += 1;
+    }
+    compared
+};
+
 impl Parameter {
     /// From a name as it stands in a target. Percent-encoding, case and punctuation make no
     /// difference: `api_key`, `apiKey`, `api-key` and `api%4bey` are one name.
@@ -28,15 +42,15 @@ impl Parameter {
         let mut name = [0; NAME_BYTES_MAX];
         let mut len = 0;
         for (_, byte) in percent::decoded(raw_name) {
-            match byte {
-                b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
-                    let Some(place) = name.get_mut(len) else { return Parameter::Secret };
-                    *place = byte.to_ascii_lowercase();
-                    len += 1;
-                }
+            match COMPARED[usize::from(byte)] {
+                0 => {}
                 // Encoded twice: no server should read it, and nobody misses its value.
                 b'%' => return Parameter::Secret,
-                _ => {}
+                byte => {
+                    let Some(place) = name.get_mut(len) else { return Parameter::Secret };
+                    *place = byte;
+                    len += 1;
+                }
             }
         }
         Parameter::of_plain(&name[..len])
@@ -57,8 +71,15 @@ impl Parameter {
             | b"sid" | b"cookie" | b"cookies" | b"pwd" | b"pass" | b"codeverifier"
             | b"credentials" | b"credential" | b"mnemonic" | b"seed" | b"listenkey" | b"nonce"
             | b"state" | b"verificationcode" | b"authcode" => Parameter::Secret,
-            _ if SECRET_ENDS.iter().any(|end| name.ends_with(end)) => Parameter::Secret,
-            _ => Parameter::Plain,
+            _ => match name.last() {
+                // Most names end in another letter.
+                Some(b'n' | b't' | b'd' | b'e' | b'y')
+                    if SECRET_ENDS.iter().any(|end| name.ends_with(end)) =>
+                {
+                    Parameter::Secret
+                }
+                Some(_) | None => Parameter::Plain,
+            },
         }
     }
 }
@@ -88,6 +109,13 @@ const SECRET_ENDS: &[&[u8]] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_secret_end_is_looked_for() {
+        for end in SECRET_ENDS {
+            assert_eq!(Parameter::of_plain(&[b"x", *end].concat()), Parameter::Secret);
+        }
+    }
 
     #[test]
     fn one_name_in_many_spellings() {

@@ -2,6 +2,7 @@
 
 /// The byte that stands at `at`, decoded, and how many raw bytes it takes. A `%` that begins no
 /// valid triplet stands for itself. `at` must lie within `raw`.
+#[inline]
 pub(super) fn decode_at(raw: &[u8], at: usize) -> (u8, usize) {
     let byte = raw[at];
     if byte == b'%'

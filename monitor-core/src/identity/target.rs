@@ -62,7 +62,7 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
         let mut scan = Scan {
             raw: head.target,
             keyring,
-            out: CompactString::default(),
+            out: CompactString::with_capacity(head.target.len().min(TARGET_BYTES_MAX)),
             cut: false,
             taken: 0,
             in_query: false,
@@ -92,6 +92,9 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
     /// The scheme and authority of an absolute target (RFC 9112, 3.2.2) without its user part;
     /// gives the place where the path begins.
     fn take_authority(&mut self, connect: bool) -> usize {
+        if !connect && self.raw.starts_with('/') {
+            return 0;
+        }
         let before_query = self.raw.find(['?', '#']).unwrap_or(self.raw.len());
         let start = match self.raw[..before_query].find("://") {
             Some(colon) if !self.raw[..colon].contains('/') => colon + 3,

@@ -102,7 +102,7 @@ pub struct Identity {
     pub secret_file: Option<PathBuf>,
 }
 
-/// `[limits]`: see [`Limits`] for where the numbers come from.
+/// `[limits]`: those of [`Limits`] that a host may want otherwise; it says where they come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DecoderLimits {
@@ -171,6 +171,8 @@ impl From<&DecoderLimits> for Limits {
             idle_max: set.idle_max,
             closed_max: set.closed_max,
             held_bytes_max: set.held_bytes_max,
+            // The others follow from protocols, not from hosts.
+            ..Limits::default()
         }
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod command;
 mod fixture;
 mod packet;
 mod pcap;
+pub(crate) mod recording;
 
 pub use packet::Link;
 pub use pcap::{Fault, Tally, read};

@@ -38,7 +38,7 @@ impl Link {
 
 /// Why a packet gave no segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Skipped {
+pub(crate) enum Skipped {
     /// Not IP, or IP that carries something else than TCP.
     NotTcp,
     /// A piece of a fragmented IP packet.

@@ -1,0 +1,4 @@
+//! Small encoders of what clients and servers send, for benches and fuzz seeds.
+
+pub mod http2;
+pub mod websocket;
