@@ -81,10 +81,9 @@ impl Conversation {
                 Conversation::Http1(Box::new(http1::Connection::new(midstream)))
             }
             // In the middle of a connection anything may be a body.
-            Look::Other if midstream => Conversation::Doubtful(
-                Box::new(http1::Connection::new(midstream)),
-                Box::default(),
-            ),
+            Look::Other if midstream => {
+                Conversation::Doubtful(Box::new(http1::Connection::new(midstream)), Box::default())
+            }
             Look::Tls => {
                 cx.counters.tls_flows += 1;
                 cx.ends.secure(None, None);

@@ -142,3 +142,9 @@ pub(crate) fn compressed(direction: Direction, opcode: u8, payload: Vec<u8>) -> 
     frame.first |= 0x40;
     frame.bytes()
 }
+
+/// A source of noise that repeats itself.
+pub(crate) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut dice = crate::model::Dice(seed);
+    (0..bytes).map(|_| dice.roll(256) as u8).collect()
+}

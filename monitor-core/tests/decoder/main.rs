@@ -9,4 +9,5 @@ mod random;
 mod switch;
 mod tcp;
 mod websocket;
+mod websocket_random;
 mod wire;

@@ -6,6 +6,7 @@ pub mod capture;
 pub mod conversation;
 mod http;
 mod tcp;
+mod websocket;
 
 use std::fs;
 use std::path::PathBuf;
@@ -70,7 +71,7 @@ impl Case {
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    [http::all(), tcp::all(), attacks::all()].into_iter().flatten().collect()
+    [http::all(), tcp::all(), websocket::all(), attacks::all()].into_iter().flatten().collect()
 }
 
 /// `cargo xtask make-cases`: writes every `input.pcap`.

@@ -278,7 +278,8 @@ impl Connection {
             said.each_channel(|name| self.channels.subscribe(name, cx.limits.channels_max));
         }
         let has_key = self.handshake.as_ref().is_some_and(|it| it.key.is_some());
-        let (asked, waits) = call::asked(message, &each, has_key, cx.identifier);
+        let (mut asked, waits) = call::asked(message, &each, has_key, cx.identifier);
+        asked.missed = self.readers[Direction::ToClient as usize].doubt();
         if !waits {
             return self.give_up(asked, cx);
         }

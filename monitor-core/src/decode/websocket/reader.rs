@@ -144,6 +144,15 @@ impl Reader {
         }
     }
 
+    /// Why the next message may not be seen.
+    pub(super) fn doubt(&self) -> Anomalies {
+        match (&self.state, self.rules) {
+            (State::Search(_), Rules::Unseen) => Anomalies::MIDSTREAM,
+            (State::Search(_), Rules::Known | Rules::Other) => Anomalies::GAP,
+            (State::Head | State::Payload(_) | State::Closed, _) => Anomalies::empty(),
+        }
+    }
+
     /// Gives up its window; true when there was one.
     pub(super) fn shed(&mut self) -> bool {
         let Some(inflate) = self.inflate.as_mut().filter(|it| it.held_bytes() > 0) else {
