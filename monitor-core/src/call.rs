@@ -367,10 +367,6 @@ bitflags! {
         const NOT_UTF8 = 1 << 16;
         /// A first line, fields, a body or another message in a form that lenient servers take and strict ones refuse.
         const LENIENT = 1 << 17;
-        /// A TLS record within the call, or just before it, could not be decrypted.
-        const TLS_UNOPENED = 1 << 50;
-        /// The request came as TLS early data, which others can send again (RFC 8446, 8).
-        const EARLY_DATA = 1 << 51;
         /// A header field that goes on in the next line, or space before the first one (obs-fold,
         /// RFC 9112, 2.2 and 5.2): some readers join the lines, others see another field.
         const OBS_FOLD = 1 << 18;
@@ -392,7 +388,8 @@ bitflags! {
         /// A header field of which name or value refers to something sent before the capture began,
         /// or lost: what it would have said is missing from the call.
         const UNKNOWN_HEADER = 1 << 30;
-        /// An HTTP/2 frame of a wrong size or in a wrong place.
+        /// An HTTP/2 frame of a wrong size or in a wrong place; a WebSocket frame with reserved bits or
+        /// opcode, or a control frame too long or in parts.
         const BAD_FRAME = 1 << 31;
         /// An HTTP/2 header block that could not be read to its end.
         const BAD_HEADER_BLOCK = 1 << 32;
@@ -414,6 +411,24 @@ bitflags! {
         const TOO_MANY_STREAMS = 1 << 40;
         /// An HTTP/2 frame larger than its receiver takes.
         const FRAME_TOO_LARGE = 1 << 41;
+        /// A WebSocket client's frame without a mask, or a server's with one (RFC 6455, 5.1).
+        const BAD_MASKING = 1 << 42;
+        /// Parts of WebSocket messages out of order (RFC 6455, 5.4).
+        const BAD_FRAGMENT = 1 << 44;
+        /// A WebSocket length in more bytes than it needs (RFC 6455, 5.2).
+        const LENGTH_NOT_MINIMAL = 1 << 45;
+        /// A compressed WebSocket message refers to what was not seen or not kept.
+        const CONTENT_UNKNOWN = 1 << 46;
+        /// A compressed WebSocket message that does not inflate.
+        const BAD_DEFLATE = 1 << 47;
+        /// A compressed WebSocket message that inflates to more than the limit.
+        const DEFLATE_BOMB = 1 << 48;
+        /// A WebSocket close frame with a bad code or reason, or bytes after it (RFC 6455, 7.4).
+        const BAD_CLOSE = 1 << 49;
+        /// A TLS record within the call, or just before it, could not be decrypted.
+        const TLS_UNOPENED = 1 << 50;
+        /// The request came as TLS early data, which others can send again (RFC 8446, 8).
+        const EARLY_DATA = 1 << 51;
     }
 }
 

@@ -40,6 +40,9 @@ pub struct Connection {
     /// What its HTTP/2 amounted to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http2: Option<Box<Http2>>,
+    /// What was spoken of WebSocket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub websocket: Option<Box<WebSocket>>,
 }
 
 /// A TLS connection. What was not seen is `None`.
@@ -152,4 +155,128 @@ pub struct Http2Side {
     pub data_bytes: u64,
     /// Error codes of GOAWAY frames; at most the first four.
     pub goaway: Vec<u32>,
+}
+
+/// What a WebSocket connection amounted to (RFC 6455). No content of messages.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WebSocket {
+    /// From the client.
+    pub sent: Traffic,
+    /// From the server.
+    pub received: Traffic,
+    /// permessage-deflate as agreed; `None` when it was not, or that was not seen.
+    pub deflate: Option<Deflate>,
+    /// The first close frame.
+    pub close: Option<Close>,
+    /// Channels that were subscribed to or pushed, in order of appearance.
+    pub channels: Vec<Channel>,
+    /// Pushes on channels for which there was no room in the list.
+    pub channels_beyond: u64,
+    /// Replies to no message that was seen or still waited for one.
+    pub replies_unpaired: u64,
+    /// What was odd, in messages and between them.
+    pub anomalies: Anomalies,
+}
+
+/// One direction of a WebSocket connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Frames of every kind.
+    pub frames: u64,
+    /// Messages of text, whole or cut.
+    pub text_messages: u64,
+    /// Messages of bytes.
+    pub binary_messages: u64,
+    /// Payload of messages, after inflating where that was possible.
+    pub payload_bytes: u64,
+    /// First frames of text messages.
+    pub text: Frames,
+    /// First frames of binary messages.
+    pub binary: Frames,
+    /// Frames that go on with a message.
+    pub continuation: Frames,
+    /// Close frames.
+    pub close: Frames,
+    /// Pings.
+    pub ping: Frames,
+    /// Pongs.
+    pub pong: Frames,
+    /// Frames whose opcode means nothing.
+    pub reserved: Frames,
+    /// Messages that were compressed.
+    pub compressed_messages: u64,
+    /// Payload bytes of them on the wire.
+    pub compressed_bytes: u64,
+    /// Payload bytes of them after inflating, as far as they could be.
+    pub inflated_bytes: u64,
+    /// Messages whose content could not be read.
+    pub unreadable_messages: u64,
+    /// Bytes that belong to no frame that could be told.
+    pub undecoded_bytes: u64,
+    /// Bytes after the close frame.
+    pub bytes_after_close: u64,
+}
+
+/// Frames of one opcode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frames {
+    /// How many.
+    pub count: u64,
+    /// Payload bytes, as their heads say.
+    pub bytes: u64,
+}
+
+impl Frames {
+    /// One more.
+    pub(crate) fn add(&mut self, bytes: u64) {
+        self.count += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
+/// permessage-deflate (RFC 7692, 7.1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deflate {
+    /// Each message of the client stands for itself.
+    pub client_no_context_takeover: bool,
+    /// Each message of the server stands for itself.
+    pub server_no_context_takeover: bool,
+    /// Base-2 logarithm of the client's window.
+    pub client_max_window_bits: u8,
+    /// The same of the server's.
+    pub server_max_window_bits: u8,
+}
+
+/// How a WebSocket connection was closed (RFC 6455, 7.1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Close {
+    /// Who sent the first close frame.
+    pub by: Peer,
+    /// Its status code; `None` when it has none.
+    pub code: Option<u16>,
+    /// Its reason, where that is short plain text; what looks like a secret in it is replaced.
+    pub reason: Option<CompactString>,
+}
+
+/// One end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Peer {
+    /// Who connected.
+    Client,
+    /// Who listened.
+    Server,
+}
+
+/// What a server pushes under one name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Channel {
+    /// As client or server name it; `[redacted]` for names that look like secrets.
+    pub name: CompactString,
+    /// Times that the client subscribed to it.
+    pub subscriptions: u64,
+    /// Messages pushed.
+    pub pushes: u64,
+    /// Payload bytes in them.
+    pub bytes: u64,
 }

@@ -47,6 +47,19 @@ pub struct Limits {
     pub tls_trials_max: u32,
     /// Early data that waits for the server to take it: four times OpenSSL's default of 16 KiB.
     pub tls_early_bytes_max: usize,
+    /// First bytes of a WebSocket message that are kept and looked at: what a message is and which it
+    /// answers stands in the first hundred, 4 KiB are a batch of orders.
+    pub message_prefix_bytes: usize,
+    /// What a compressed WebSocket message may inflate to: servers in common use refuse messages
+    /// beyond 1 MiB, clients beyond 16 MiB.
+    pub message_inflated_bytes_max: u64,
+    /// WebSocket messages that wait for their reply on one connection: exchanges allow 5 to 100 orders
+    /// a second and answer within one.
+    pub replies_awaited_max: usize,
+    /// How long a reply is waited for: client libraries give up after 5 to 30 s.
+    pub reply_wait_max: Duration,
+    /// Channels of one WebSocket connection that are counted by name: a screen of them.
+    pub channels_max: usize,
     /// Of HTTP/2.
     pub http2: Http2Limits,
 }
@@ -94,6 +107,11 @@ impl Default for Limits {
             tls_waiting_records_max: 64,
             tls_trials_max: 4096,
             tls_early_bytes_max: 64 << 10,
+            message_prefix_bytes: 4 << 10,
+            message_inflated_bytes_max: 16 << 20,
+            replies_awaited_max: 256,
+            reply_wait_max: Duration::from_secs(30),
+            channels_max: 64,
             http2: Http2Limits::default(),
         }
     }

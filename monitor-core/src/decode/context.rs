@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Counters;
 use super::tap::{Tap, Tapped};
 use super::tls::Secrets;
+use super::websocket::Bench;
 use crate::call::{Anomalies, ApiCall, Flow};
 use crate::connection::Connection;
 use crate::flows::identity::Ends;
@@ -20,6 +21,7 @@ pub(super) struct Shell<'a> {
     pub(super) identifier: &'a Identifier,
     pub(super) secrets: &'a Secrets,
     pub(super) counters: &'a mut Counters,
+    pub(super) bench: &'a mut Bench,
     /// Where finished calls go.
     pub(super) calls: &'a mut VecDeque<ApiCall>,
     /// Where connections go that are over.
@@ -35,6 +37,7 @@ pub(super) struct Context<'a> {
     pub(super) identifier: &'a Identifier,
     pub(super) secrets: &'a Secrets,
     pub(super) counters: &'a mut Counters,
+    pub(super) bench: &'a mut Bench,
     calls: &'a mut VecDeque<ApiCall>,
     tap: &'a mut Option<Tap>,
     pub(super) ends: &'a mut Ends,
@@ -47,6 +50,7 @@ impl Shell<'_> {
             identifier: self.identifier,
             secrets: self.secrets,
             counters: self.counters,
+            bench: self.bench,
             calls: self.calls,
             tap: self.tap,
             ends,

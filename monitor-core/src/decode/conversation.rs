@@ -8,6 +8,7 @@ use super::http1;
 use super::http2::{self, Midstream, Verdict};
 use super::sniff::{Look, Sniff};
 use super::tls;
+use super::websocket;
 use crate::call::{Anomalies, Protocol, Request};
 use crate::connection::Connection;
 use crate::identity::Identified;
@@ -20,8 +21,9 @@ pub(super) enum Conversation {
     /// With what is spoken inside.
     Tls(Box<tls::Connection>),
     Http2(Box<http2::Connection>),
-    /// One of the two, from somewhere in the middle.
-    Midstream(Box<Midstream>),
+    WebSocket(Box<websocket::Connection>),
+    /// From somewhere in the middle: whichever of the three shows itself first.
+    Midstream(Box<Midstream>, Box<websocket::Suspicion>),
     /// Not known yet, between a client and a server that are: inside a tunnel.
     Unknown(Sniff),
     /// Nothing that is decoded.
@@ -29,7 +31,6 @@ pub(super) enum Conversation {
 }
 
 /// What is spoken after an upgrade.
-#[expect(dead_code, reason = "for the protocols that take over")]
 pub(super) enum Next {
     /// Anything: a tunnel.
     Unknown,
@@ -40,7 +41,6 @@ pub(super) enum Next {
 }
 
 /// The request that changed the protocol.
-#[expect(dead_code, reason = "for the protocols that take over")]
 pub(super) struct Upgraded {
     pub(super) request: Request,
     pub(super) identified: Identified,
@@ -89,7 +89,7 @@ impl Conversation {
             }
             // In the middle of a connection anything may be a body.
             Look::Other if midstream => {
-                Conversation::Midstream(Box::new(Midstream::new(cx.limits)))
+                Conversation::Midstream(Box::new(Midstream::new(cx.limits)), Box::default())
             }
             Look::Tls(_) => {
                 cx.counters.tls_flows += 1;
@@ -133,7 +133,9 @@ impl Conversation {
                 let connection = http2::Connection::upgraded(*upgraded, cx.limits);
                 Conversation::Http2(Box::new(connection))
             }
-            Next::WebSocket(_) => Conversation::Other,
+            Next::WebSocket(upgraded) => {
+                Conversation::WebSocket(Box::new(websocket::Connection::new(*upgraded, cx)))
+            }
         }
     }
 
@@ -147,6 +149,10 @@ impl Conversation {
     ) {
         let switch = match self {
             Conversation::Http1(connection) => connection.data(direction, time, chunk, cx),
+            Conversation::WebSocket(connection) => {
+                connection.data(direction, time, chunk, cx);
+                None
+            }
             Conversation::Tls(connection) => {
                 connection.data(direction, time, chunk, cx);
                 None
@@ -155,7 +161,15 @@ impl Conversation {
                 connection.data(direction, time, chunk, cx);
                 None
             }
-            Conversation::Midstream(midstream) => {
+            Conversation::Midstream(midstream, suspicion) => {
+                let mut rest = chunk;
+                if !suspicion.is_vain() && suspicion.read(direction, time, &mut rest) {
+                    let suspicion = std::mem::take(&mut **suspicion);
+                    let mut found = websocket::Connection::midstream(suspicion, cx);
+                    found.data(direction, time, rest, cx);
+                    *self = Conversation::WebSocket(Box::new(found));
+                    return;
+                }
                 match midstream.data(direction, time, chunk, cx) {
                     Verdict::Open => None,
                     Verdict::Http1(connection, switch) => {
@@ -202,7 +216,11 @@ impl Conversation {
             Conversation::Http1(connection) => connection.gap(direction, time, bytes, cx),
             Conversation::Tls(connection) => connection.gap(direction, time, bytes, cx),
             Conversation::Http2(connection) => connection.gap(direction, time, bytes, cx),
-            Conversation::Midstream(midstream) => midstream.gap(direction, time, bytes, cx),
+            Conversation::Midstream(midstream, suspicion) => {
+                suspicion.gap(direction);
+                midstream.gap(direction, time, bytes, cx);
+            }
+            Conversation::WebSocket(connection) => connection.gap(direction, time, bytes, cx),
             Conversation::Unknown(sniff) => sniff.gap(direction as usize, bytes),
             Conversation::Other => {}
         }
@@ -211,9 +229,10 @@ impl Conversation {
     /// Adds to the message under way in a direction, or to the next.
     pub(super) fn note(&mut self, direction: Direction, what: Anomalies) {
         match self {
+            Conversation::WebSocket(connection) => connection.note(direction, what),
             Conversation::Http1(connection) => connection.note(direction, what),
             Conversation::Http2(connection) => connection.note(direction, what),
-            Conversation::Midstream(midstream) => midstream.note(direction, what),
+            Conversation::Midstream(midstream, _) => midstream.note(direction, what),
             Conversation::Tls(connection) => connection.note(direction, what),
             Conversation::Unknown(sniff) => sniff.note(direction as usize, what),
             Conversation::Other => {}
@@ -233,17 +252,21 @@ impl Conversation {
             Conversation::Http1(connection) => connection.end(direction, cx),
             Conversation::Tls(connection) => connection.end(direction, cx),
             Conversation::Http2(connection) => connection.end(direction, cx),
-            Conversation::Midstream(_) | Conversation::Unknown(_) | Conversation::Other => {}
+            Conversation::WebSocket(_)
+            | Conversation::Midstream(..)
+            | Conversation::Unknown(_)
+            | Conversation::Other => {}
         }
     }
 
     /// Nothing follows in either direction: gives out what is left.
     pub(super) fn abort(&mut self, why: Anomalies, cx: &mut Context<'_>) {
         match self {
+            Conversation::WebSocket(connection) => connection.abort(why, cx),
             Conversation::Http1(connection) => connection.abort(why, cx),
             Conversation::Tls(connection) => connection.abort(why, cx),
             Conversation::Http2(connection) => connection.abort(why, cx),
-            Conversation::Midstream(midstream) => {
+            Conversation::Midstream(midstream, _) => {
                 if let Some(mut connection) = midstream.abort(why, cx) {
                     connection.abort(why, cx);
                     *self = Conversation::Http2(connection);
@@ -258,7 +281,8 @@ impl Conversation {
         match self {
             Conversation::Http1(_)
             | Conversation::Http2(_)
-            | Conversation::Midstream(_)
+            | Conversation::WebSocket(_)
+            | Conversation::Midstream(..)
             | Conversation::Unknown(_) => false,
             Conversation::Tls(connection) => connection.is_over(),
             Conversation::Other => true,
@@ -274,7 +298,24 @@ impl Conversation {
                 record.protocol = Some(Protocol::Http2);
                 record.http2 = Some(connection.summary());
             }
-            Conversation::Midstream(_) | Conversation::Unknown(_) | Conversation::Other => {}
+            Conversation::WebSocket(connection) => {
+                record.protocol = Some(Protocol::WebSocket);
+                record.websocket = Some(Box::new(connection.summary()));
+            }
+            Conversation::Midstream(..) | Conversation::Unknown(_) | Conversation::Other => {}
+        }
+    }
+
+    /// Drops something that can be done without, to make room; false when there is nothing.
+    pub(super) fn shed(&mut self) -> bool {
+        match self {
+            Conversation::WebSocket(connection) => connection.shed(),
+            Conversation::Tls(connection) => connection.shed(),
+            Conversation::Http1(_)
+            | Conversation::Http2(_)
+            | Conversation::Midstream(..)
+            | Conversation::Unknown(_)
+            | Conversation::Other => false,
         }
     }
 
@@ -288,7 +329,12 @@ impl Conversation {
             Conversation::Http2(connection) => {
                 size_of::<http2::Connection>() + connection.held_bytes()
             }
-            Conversation::Midstream(midstream) => size_of::<Midstream>() + midstream.held_bytes(),
+            Conversation::WebSocket(connection) => {
+                size_of::<websocket::Connection>() + connection.held_bytes()
+            }
+            Conversation::Midstream(midstream, suspicion) => {
+                size_of::<Midstream>() + midstream.held_bytes() + suspicion.held_bytes()
+            }
             Conversation::Unknown(_) | Conversation::Other => 0,
         }
     }

@@ -134,4 +134,22 @@ counters! {
     http2_floods,
     /// HTTP/2 frames of streams that are over.
     http2_frames_late,
+    /// Flows that speak WebSocket.
+    websocket_flows,
+    /// WebSocket messages, both directions.
+    websocket_messages,
+    /// WebSocket messages whose content could not be read.
+    websocket_unreadable,
+    /// WebSocket messages among them that inflate to more than the limit.
+    websocket_bombs,
+    /// Bytes of WebSocket connections that belong to no frame that could be told.
+    websocket_undecoded_bytes,
+    /// WebSocket messages given out unanswered because too many waited for a reply.
+    replies_overflows,
+    /// WebSocket messages given out unanswered because the time was over.
+    replies_timeouts,
+    /// Pushes on channels for which there was no room.
+    channels_overflows,
+    /// Windows of compressed connections that were dropped because too much was held.
+    windows_dropped,
 }

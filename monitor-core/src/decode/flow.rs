@@ -161,6 +161,14 @@ impl FlowState {
             .any(|side| self.streams[side.index()].finished() && !self.seen[side.other().index()])
     }
 
+    /// Drops something that can be done without, to make room; false when there is nothing.
+    pub(super) fn shed(&mut self) -> bool {
+        match &mut self.speaks {
+            Speaks::Unknown(_) => false,
+            Speaks::Known(conversation) => conversation.shed(),
+        }
+    }
+
     /// Takes a segment that belongs to the flow.
     pub(super) fn segment(&mut self, side: Side, segment: &Segment<'_>, shell: &mut Shell<'_>) {
         let Segment { time, flags, mut payload, mut missing, .. } = *segment;
@@ -439,6 +447,7 @@ impl FlowState {
             bytes_to_server: bytes_of(Direction::ToServer),
             bytes_to_client: bytes_of(Direction::ToClient),
             missing_bytes: account.missing_bytes,
+            websocket: None,
             flow: Arc::clone(self.ends.flow()),
             tls: None,
             http2: None,

@@ -12,6 +12,7 @@ pub mod http2;
 mod sniff;
 mod tap;
 mod tls;
+mod websocket;
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -39,6 +40,7 @@ pub struct Decoder {
     secrets: Secrets,
     server_ports: Box<[u16]>,
     counters: Counters,
+    bench: websocket::Bench,
     calls: VecDeque<ApiCall>,
     connections: VecDeque<Connection>,
     tap: Option<Tap>,
@@ -81,6 +83,7 @@ impl Decoder {
             secrets: Secrets::default(),
             server_ports: server_ports.into(),
             counters: Counters::default(),
+            bench: websocket::Bench::default(),
             calls: VecDeque::new(),
             connections: VecDeque::new(),
             tap: None,
@@ -352,6 +355,7 @@ impl Decoder {
             identifier: &self.identifier,
             secrets: &self.secrets,
             counters: &mut self.counters,
+            bench: &mut self.bench,
             calls: &mut self.calls,
             connections: &mut self.connections,
             tap: &mut self.tap,
@@ -381,6 +385,19 @@ impl Decoder {
         self.table.touch(slot, self.now, standing);
     }
 
+    /// Makes room without giving up the flow; false when it holds nothing that it can do without.
+    fn shed(&mut self, slot: Slot) -> bool {
+        let Some(tracked) = self.table.at(slot) else { return false };
+        let before = tracked.held_bytes;
+        if !tracked.flow.shed() {
+            return false;
+        }
+        tracked.held_bytes = tracked.flow.held_bytes();
+        self.held_bytes = self.held_bytes - before + tracked.held_bytes;
+        self.counters.windows_dropped += 1;
+        true
+    }
+
     /// Gives up holes, then flows, until what is held is within its bounds.
     fn keep_bounds(&mut self) {
         while self.reorder_bytes > self.limits.reorder_bytes_max {
@@ -391,6 +408,9 @@ impl Decoder {
         }
         while self.held_bytes > self.limits.held_bytes_max {
             let Some((slot, _)) = self.table.oldest(Standing::Kept) else { break };
+            if self.shed(slot) {
+                continue;
+            }
             self.counters.flows_evicted += 1;
             self.counters.flows_evicted_for_memory += 1;
             self.remove(slot, Anomalies::EVICTED);

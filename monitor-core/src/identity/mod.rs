@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::call::{Anomalies, Key, Operation, Outcome};
 use credential::{Hasher, Keyring};
+use parameter::Parameter;
 use target::Scan;
 
 /// The HMAC-SHA-256 secret under which credentials are hashed. Never printed; wiped when dropped.
@@ -87,6 +88,17 @@ pub enum Style {
     Binance,
 }
 
+/// What a member of a message holds, as far as records show it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Named {
+    /// The traded instrument.
+    Symbol,
+    /// The id of an object.
+    Object,
+    /// Anything else.
+    Other,
+}
+
 /// Finds credentials, hashes them, classifies calls.
 ///
 /// Where a request carries more than one credential, the first of these counts: `X-MBX-APIKEY`,
@@ -125,6 +137,37 @@ impl Identifier {
             anomalies,
             style,
         }
+    }
+
+    /// What a message asks for by name: `order.place`, `private/withdraw`. `positional`: of a style
+    /// that shortens names, `on` for a new order.
+    pub(crate) fn message_operation(
+        &self,
+        name: &[u8],
+        positional: bool,
+        has_key: bool,
+    ) -> Operation {
+        operation::classify_message(name, positional, has_key)
+    }
+
+    /// What a member of this name holds.
+    pub(crate) fn names(name: &[u8]) -> Named {
+        match Parameter::of(name) {
+            Parameter::Symbol => Named::Symbol,
+            Parameter::Object => Named::Object,
+            Parameter::Key | Parameter::Secret | Parameter::Plain => Named::Other,
+        }
+    }
+
+    /// How a message ended to which the reply begins with `body`. `failed`: the reply says so.
+    pub(crate) fn reply_outcome(
+        &self,
+        style: Style,
+        status: Option<u16>,
+        failed: bool,
+        body: &[u8],
+    ) -> Outcome {
+        outcome::read_reply(style, status, failed, body)
     }
 
     /// How a call ended. `body` is the beginning of the response body, kept only when status is 400

@@ -52,6 +52,27 @@ pub(super) fn classify(method: &str, raw_path: &[u8], has_key: bool) -> Operatio
     }
 }
 
+/// The operation of a message by the name of what it asks for. Names say themselves whether they
+/// read; the last part says it: `allOrders`, `private/get_positions`, `order.status`.
+pub(super) fn classify_message(name: &[u8], positional: bool, has_key: bool) -> Operation {
+    let name: &[u8] = match name {
+        b"on" | b"ou" | b"ox_multi" if positional => b"order",
+        b"oc" | b"oc_multi" if positional => b"cancel",
+        name => name,
+    };
+    let last = name.rsplit(|byte| b"/.:".contains(byte)).next().unwrap_or_default();
+    let reads = ["get", "list", "query", "fetch", "all", "open", "my", "subscribe", "unsubscribe"]
+        .iter()
+        .any(|verb| match begins_with(last, verb) {
+            // A word ends there: `allocate` is none of these.
+            Some(rest) => rest.first().is_none_or(|next| !next.is_ascii_lowercase()),
+            None => false,
+        });
+    let mut path: SmallVec<[u8; 64]> = SmallVec::from_slice(b"/");
+    path.extend_from_slice(name);
+    classify(if reads { "GET" } else { "POST" }, &path, has_key)
+}
+
 /// Whether a path is one of Binance's: its replies carry Binance's codes, key or none.
 pub(super) fn is_binance(raw_path: &[u8]) -> bool {
     ["/api/v3/", "/sapi/", "/fapi/", "/dapi/", "/eapi/", "/papi/"]
@@ -257,6 +278,42 @@ mod tests {
         check("POST", "/sapi/v1/sub-account/virtualSubAccount", Operation::Subaccount);
         check("POST", "/sapi/v2/sub-account/subAccountApi/ipRestriction", Operation::KeyManagement);
         check("POST", "/api/v3/userDataStream", Operation::Read);
+    }
+
+    #[test]
+    fn messages() {
+        let check = |name: &str, positional, expect| {
+            let seen = classify_message(name.as_bytes(), positional, true);
+            assert_eq!(seen, expect, "{name}");
+        };
+        check("order.place", false, Operation::Trade);
+        check("order.cancelReplace", false, Operation::Cancel);
+        check("order.status", false, Operation::Read);
+        check("openOrders.status", false, Operation::Read);
+        check("openOrders.cancelAll", false, Operation::Cancel);
+        check("allOrders", false, Operation::Read);
+        check("orderList.place.oco", false, Operation::Trade);
+        check("session.logon", false, Operation::Auth);
+        check("private/buy", false, Operation::Trade);
+        check("private/get_open_orders_by_currency", false, Operation::Read);
+        check("private/withdraw", false, Operation::Withdraw);
+        check("public/auth", false, Operation::Auth);
+        check("get_orders", false, Operation::Read);
+        check("order", false, Operation::Trade);
+        check("batch-orders", false, Operation::Trade);
+        check("amend-order", false, Operation::Trade);
+        check("cancel-order", false, Operation::Cancel);
+        check("order.create", false, Operation::Trade);
+        check("add_order", false, Operation::Trade);
+        check("spot.order_place", false, Operation::Trade);
+        check("login", false, Operation::Auth);
+        check("auth", false, Operation::Auth);
+        check("SUBSCRIBE", false, Operation::Read);
+        check("allocateOrder", false, Operation::Trade);
+        check("on", true, Operation::Trade);
+        check("oc_multi", true, Operation::Cancel);
+        check("on", false, Operation::Read);
+        check("", false, Operation::Read);
     }
 
     #[test]

@@ -21,6 +21,38 @@ pub(super) fn read(style: Style, status: u16, body: &[u8]) -> Outcome {
     by_code.unwrap_or_else(|| generic(status, body))
 }
 
+/// How a message ended, from its reply. A status says it as in HTTP; where it says no more than that
+/// it failed, or there is none, codes and words do.
+pub(super) fn read_reply(style: Style, status: Option<u16>, failed: bool, body: &[u8]) -> Outcome {
+    let by_status = status.map_or(Outcome::Ok, |status| read(style, status, body));
+    if by_status != Outcome::Error && (by_status != Outcome::Ok || !failed) {
+        return by_status;
+    }
+    let body = &body[..body.len().min(BODY_BYTES_MAX)];
+    binance(body).unwrap_or_else(|| by_words(body))
+}
+
+fn by_words(body: &[u8]) -> Outcome {
+    let has = |words: &[&str]| words.iter().any(|word| contains(body, word));
+    if has(&["signature", "invalid sign"]) {
+        Outcome::BadSignature
+    } else if has(&["nonce"]) {
+        Outcome::ReplayedNonce
+    } else if has(&["timestamp", "recvwindow", "recv_window"]) {
+        Outcome::Skew
+    } else if has(&["too many", "rate limit", "rate_limit", "ratelimit", "too_many"]) {
+        Outcome::Throttled
+    } else if mentions_mfa(body) {
+        Outcome::MfaRequired
+    } else if has(&["api key", "api-key", "apikey", "api_key", "credential", "unauthorized"]) {
+        Outcome::BadKey
+    } else if has(&["permission", "forbidden", "not allowed"]) {
+        Outcome::PermissionDenied
+    } else {
+        Outcome::Error
+    }
+}
+
 fn generic(status: u16, body: &[u8]) -> Outcome {
     match status {
         401 if contains(body, "signature") => Outcome::BadSignature,
@@ -138,6 +170,35 @@ mod tests {
         check(429, "", Outcome::Throttled);
         check(400, r#"{"code":999999999999}"#, Outcome::Error);
         check(400, r#""code"#, Outcome::Error);
+    }
+
+    #[test]
+    fn replies() {
+        let check = |status, failed, body: &str, expect| {
+            let seen = read_reply(Style::Generic, status, failed, body.as_bytes());
+            assert_eq!(seen, expect, "{body}");
+        };
+        check(None, false, r#"{"id":1,"result":"signature"}"#, Outcome::Ok);
+        check(Some(200), false, "", Outcome::Ok);
+        check(Some(429), true, "", Outcome::Throttled);
+        check(Some(400), true, r#"{"status":400,"error":{"code":-1021}}"#, Outcome::Skew);
+        check(Some(400), true, r#"{"status":400,"error":{}}"#, Outcome::Error);
+        check(Some(200), true, r#"{"status":200,"error":"nonce"}"#, Outcome::ReplayedNonce);
+        check(None, true, r#"{"id":1,"error":{"code":-1022,"msg":"x"}}"#, Outcome::BadSignature);
+        check(None, true, r#"{"event":"error","msg":"Invalid sign"}"#, Outcome::BadSignature);
+        check(
+            None,
+            true,
+            r#"{"error":{"code":10028,"message":"too_many_requests"}}"#,
+            Outcome::Throttled,
+        );
+        check(
+            None,
+            true,
+            r#"{"error":{"code":13004,"message":"invalid_credentials"}}"#,
+            Outcome::BadKey,
+        );
+        check(None, true, r#"{"success":false,"ret_msg":"error:request expired"}"#, Outcome::Error);
     }
 
     #[test]

@@ -37,6 +37,10 @@ fn limits() -> Limits {
             controls_burst: 4,
             ..Http2Limits::default()
         },
+        message_prefix_bytes: 64,
+        message_inflated_bytes_max: 1 << 10,
+        replies_awaited_max: 3,
+        channels_max: 3,
         ..Limits::default()
     }
 }
@@ -91,6 +95,13 @@ fn any_packet() -> impl Strategy<Value = Packet> {
         b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket, h2c\r\n\r\n",
         b"CONNECT h:1 HTTP/1.1\r\n\r\n",
         b"x: y\r\n",
+        b"Sec-WebSocket-Extensions: permessage-deflate\r\n",
+        b"\x81\x05Hello",
+        b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58",
+        b"\xc1\x07\xf2\x48\xcd\xc9\xc9\x07\x00",
+        b"\x01\x03{\"i\x89\x00\x80\x05d\":1}",
+        b"\x81\x7f\0\0\0\0\x7f\xff\xff\xff",
+        b"\x88\x02\x03\xe8",
         b"\0",
     ]);
     let payload = prop_oneof![

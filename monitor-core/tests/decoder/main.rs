@@ -12,4 +12,7 @@ mod random;
 mod switch;
 mod tcp;
 mod tls;
+mod websocket;
+mod websocket_frames;
+mod websocket_random;
 mod wire;

@@ -7,6 +7,7 @@ pub mod conversation;
 mod http;
 mod http2;
 mod tcp;
+mod websocket;
 
 use std::fs;
 use std::path::PathBuf;
@@ -71,7 +72,8 @@ impl Case {
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    [http::all(), http2::all(), tcp::all(), attacks::all()].into_iter().flatten().collect()
+    let all = [http::all(), http2::all(), tcp::all(), websocket::all(), attacks::all()];
+    all.into_iter().flatten().collect()
 }
 
 /// `cargo xtask make-cases`: writes every `input.pcap`.

@@ -219,6 +219,11 @@ impl Connection {
         }
     }
 
+    /// Drops what the conversation inside can do without.
+    pub(in crate::decode) fn shed(&mut self) -> bool {
+        self.inner.as_mut().is_some_and(|inner| inner.shed())
+    }
+
     /// Memory held besides the connection itself, bytes.
     pub(in crate::decode) fn held_bytes(&self) -> usize {
         let side = |side: &Side| {

@@ -1,0 +1,147 @@
+//! Names that may be shown, and those that may not: a listen key is a channel's name too.
+
+use compact_str::CompactString;
+
+use super::json::unescape;
+
+/// Stands for a name that looks like a secret.
+pub(super) const REDACTED: &str = "[redacted]";
+
+/// Bytes of a name. The longest in use name an instrument, an interval and a depth: 50.
+const NAME_BYTES_MAX: usize = 64;
+
+/// Letters and digits in a row of which a name is made; keys and tokens are longer than any word.
+const WORD_BYTES_MAX: usize = 32;
+
+/// From here on a word must look like one.
+const RANDOM_BYTES_MIN: usize = 16;
+
+/// A name as it stands in JSON, if it is short and plain and looks like no secret.
+pub(super) fn plain(raw: &[u8]) -> Option<CompactString> {
+    let decoded;
+    let name = if raw.contains(&b'\\') {
+        decoded = unescape(raw);
+        &decoded[..]
+    } else {
+        raw
+    };
+    let shows = !name.is_empty()
+        && name.len() <= NAME_BYTES_MAX
+        && name
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-/:@!#~+*()|,^".contains(byte))
+        && !looks_secret(name);
+    if shows { CompactString::from_utf8(name).ok() } else { None }
+}
+
+/// Words of a text, those replaced that look like secrets; `None` for what is no short plain text.
+pub(super) fn plain_words(text: &str) -> Option<CompactString> {
+    let mut out = CompactString::default();
+    for word in text.split(' ') {
+        if word.contains(|it: char| it.is_control()) {
+            return None;
+        }
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        out.push_str(if looks_secret(word.as_bytes()) { REDACTED } else { word });
+    }
+    (!out.is_empty()).then_some(out)
+}
+
+/// Keys, tokens, signatures and UUIDs: long runs of letters and digits in no order.
+fn looks_secret(name: &[u8]) -> bool {
+    let hyphens = |byte: &u8| !byte.is_ascii_alphanumeric() && *byte != b'-' && *byte != b'_';
+    name.split(|byte| !byte.is_ascii_alphanumeric()).any(is_random)
+        || name.split(hyphens).any(is_long_hex)
+}
+
+fn is_random(word: &[u8]) -> bool {
+    if word.len() < RANDOM_BYTES_MIN {
+        return false;
+    }
+    if word.len() > WORD_BYTES_MAX {
+        return true;
+    }
+    let class = |byte: &u8| match byte {
+        b'0'..=b'9' => 0,
+        b'a'..=b'z' => 1,
+        _ => 2,
+    };
+    let (mut down, mut changes) = (0, 0);
+    for pair in word.windows(2) {
+        match (class(&pair[0]), class(&pair[1])) {
+            (a, b) if a == b => {}
+            // `camelCase`: a capital begins a word.
+            (1, 2) | (2, 1) => down += 1,
+            _ => changes += 1,
+        }
+    }
+    let digits = word.iter().filter(|byte| byte.is_ascii_digit()).count();
+    // A symbol has a number before or behind its letters, a contract one between them.
+    changes > 3 || digits == word.len() || digits > 8 || down > word.len() / 3
+}
+
+/// Hexadecimal digits, in groups or not, too many for a number.
+fn is_long_hex(word: &[u8]) -> bool {
+    let digits = word.iter().filter(|byte| **byte != b'-' && **byte != b'_');
+    let hex = digits.clone().all(u8::is_ascii_hexdigit);
+    hex && digits.clone().count() >= RANDOM_BYTES_MIN && digits.clone().any(u8::is_ascii_digit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_of_exchanges_are_shown() {
+        for name in [
+            "btcusdt@depth20@100ms",
+            "!miniTicker@arr",
+            "orderbook.50.BTCUSDT",
+            "book.BTC-PERPETUAL.raw",
+            "ticker.BTC-29DEC23-42000-C.100ms",
+            "/contractMarket/tickerV2:XBTUSDM",
+            "spot.order_book_update",
+            "balance-and-position",
+            "trades:1m:tBTCUSD",
+            "market.btcusdt.kline.1min",
+            "1000000MOGUSDT",
+            "ORDER_TRADE_UPDATE",
+            "outboundAccountPosition",
+            "userTrades.option.any",
+            "kline_60.ETH_USDT_230630",
+            "private/get_positions",
+            "deribit_price_index.btc_usd",
+        ] {
+            assert_eq!(plain(name.as_bytes()).as_deref(), Some(name));
+        }
+        assert_eq!(plain(br"public\/auth").as_deref(), Some("public/auth"));
+    }
+
+    #[test]
+    fn secrets_are_not() {
+        for name in [
+            "pqia91ma19a5s61cv6a81va65sdf19v8a65a1a5s61cv6a81va65sdf19v8a65a1",
+            "vmPUZE6mv9SD5VNHk4HlWFsOr6aKE2zv",
+            "7c5a9b2e41d0f3866b1f",
+            "f81d4fae-7dec-11d0-a765-00a0c91e6bf6",
+            "0x52908400098527886E0F7030069857D2E4169EE7",
+            "user.4f1e9c2ab37d4c0e8a11",
+            "kLmNoPqRsTuVwXyZaBcDeF",
+            "1234567890123456",
+            "two words",
+            "",
+        ] {
+            assert_eq!(plain(name.as_bytes()), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn reasons_keep_their_words() {
+        let text = "listen key vmPUZE6mv9SD5VNHk4HlWFsOr6aKE2zv is not known";
+        assert_eq!(plain_words(text).as_deref(), Some("listen key [redacted] is not known"));
+        assert_eq!(plain_words("a\nb"), None);
+        assert_eq!(plain_words(""), None);
+    }
+}
