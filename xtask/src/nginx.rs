@@ -23,6 +23,21 @@ pub enum Role {
     Block(String),
 }
 
+/// Where it listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Listen {
+    /// Address and port.
+    pub at: SocketAddr,
+    /// Whether it speaks HTTP/2 there, and nothing else.
+    pub http2: bool,
+}
+
+impl From<SocketAddr> for Listen {
+    fn from(at: SocketAddr) -> Listen {
+        Listen { at, http2: false }
+    }
+}
+
 /// A running nginx; ended when dropped.
 pub struct Nginx {
     child: Proc,
@@ -49,7 +64,7 @@ pub struct Logged {
 impl Nginx {
     /// Starts it on `listen`, in `dir`, inside a network namespace if one is named.
     pub fn start(
-        listen: &[SocketAddr],
+        listen: &[Listen],
         role: &Role,
         dir: &Path,
         namespace: Option<&str>,
@@ -73,7 +88,7 @@ impl Nginx {
             Some(_) => process::wait_until("nginx starts", START_WAIT, || {
                 Ok(dir.join("nginx.pid").metadata().is_ok_and(|file| file.len() > 0))
             })?,
-            None => child.wait_for_listener(listen[0], START_WAIT)?,
+            None => child.wait_for_listener(listen[0].at, START_WAIT)?,
         }
         Ok(Nginx { child, dir: dir.to_owned() })
     }
@@ -117,9 +132,14 @@ fn parse(line: &str) -> Option<Logged> {
     })
 }
 
-fn config_text(listen: &[SocketAddr], role: &Role, dir: &Path) -> String {
-    let listen: String =
-        listen.iter().map(|at| format!("    listen {at} backlog=4096;\n")).collect();
+fn config_text(listen: &[Listen], role: &Role, dir: &Path) -> String {
+    let listen: String = listen
+        .iter()
+        .map(|Listen { at, http2 }| {
+            let http2 = if *http2 { "http2 " } else { "" };
+            format!("    listen {at} {http2}backlog=4096;\n")
+        })
+        .collect();
     let (upstream, block) = match role {
         Role::Proxy(to) => (
             format!("  upstream exchange {{ server {to}; keepalive 64; }}\n"),

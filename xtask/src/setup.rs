@@ -43,7 +43,7 @@ const TOOLS: [Tool; 16] = [
     Tool { purpose: Purpose::Kafka, command: "mvn", package: "maven" },
     Tool { purpose: Purpose::Kafka, command: "kcat", package: "kcat" },
     Tool { purpose: Purpose::Bench, command: "wrk", package: "wrk" },
-    Tool { purpose: Purpose::Bench, command: "h2load", package: "nghttp2-client" },
+    Tool { purpose: Purpose::Live, command: "h2load", package: "nghttp2-client" },
     Tool { purpose: Purpose::Bench, command: "bpftool", package: "bpftool" },
     Tool { purpose: Purpose::Bench, command: "suricata", package: "suricata" },
     Tool { purpose: Purpose::Bench, command: "tshark", package: "tshark" },

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod compare;
+mod http2;
 mod kafka;
 mod lifecycle;
 mod namespace;
@@ -20,13 +21,15 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 24] = [
+    let tests: [(&str, Test, &[&str]); 26] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
         ("ipv6", plain::ipv6, &["nginx"]),
         ("parallel_connections", plain::parallel_connections, &["nginx"]),
         ("two_ports", plain::two_ports, &["nginx"]),
+        ("http2_calls", http2::http2_calls, &["nginx", "h2load"]),
+        ("http1_on_an_http2_port", http2::http1_on_an_http2_port, &["nginx"]),
         ("large_download_by_sendfile", bodies::large_download_by_sendfile, &["nginx"]),
         ("large_upload", bodies::large_upload, &["nginx"]),
         ("writev_server", servers::writev_server, &[]),

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use monitor_core::call::ApiCall;
 use tempfile::TempDir;
 use xtask::agent::{self, Agent, Setup};
-use xtask::nginx::{Logged, Nginx, Role};
+use xtask::nginx::{Listen, Logged, Nginx, Role};
 use xtask::process;
 
 use super::namespace::Namespace;
@@ -38,6 +38,8 @@ pub(crate) struct Rig {
     pub(crate) server_v6: SocketAddr,
     /// Second port, served in the same way, not watched unless the test says so.
     pub(crate) other: SocketAddr,
+    /// Third port, where HTTP/2 is spoken.
+    pub(crate) http2: SocketAddr,
     dir: TempDir,
 }
 
@@ -56,14 +58,15 @@ impl Rig {
         let at = |ip: IpAddr| -> Result<SocketAddr> {
             Ok(SocketAddr::new(ip, process::free_server_port()?))
         };
-        let (server, other) = (at(namespace.v4)?, at(namespace.v4)?);
+        let [server, other, http2] = [at(namespace.v4)?, at(namespace.v4)?, at(namespace.v4)?];
         let server_v6 = SocketAddr::new(namespace.v6, server.port());
         let html = dir.path().join("html/files");
         fs::create_dir_all(&html)?;
         let role = Role::Block(BLOCK.to_owned());
-        let listen = [server, server_v6, other];
+        let mut listen = [server, server_v6, other, http2].map(Listen::from);
+        listen[3].http2 = true;
         let nginx = Nginx::start(&listen, &role, dir.path(), Some(&namespace.name))?;
-        Ok(Rig { agent: None, nginx, namespace, server, server_v6, other, dir })
+        Ok(Rig { agent: None, nginx, namespace, server, server_v6, other, http2, dir })
     }
 
     /// Attaches Keywatch to the server's port.

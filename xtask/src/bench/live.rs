@@ -161,7 +161,7 @@ impl Bench {
         let log = if log { "" } else { "access_log off;" };
         let block =
             format!("    {log} location / {{ return 200 '{{\"price\":\"97250.10\"}}'; }}\n");
-        Ok((server, Nginx::start(&[server], &Role::Block(block), &dir, None)?))
+        Ok((server, Nginx::start(&[server.into()], &Role::Block(block), &dir, None)?))
     }
 
     fn agent(&self, name: &str, server: SocketAddr) -> Result<Agent> {

@@ -295,7 +295,7 @@ fn start_nginx(upstream: SocketAddr, dir: &Path) -> Result<Option<(SocketAddr, N
         return Ok(None);
     }
     let address = loopback(process::free_server_port()?);
-    let nginx = Nginx::start(&[address], &Role::Proxy(upstream), dir, None)?;
+    let nginx = Nginx::start(&[address.into()], &Role::Proxy(upstream), dir, None)?;
     println!("nginx on {address} in front of it.");
     Ok(Some((address, nginx)))
 }
