@@ -153,9 +153,9 @@ impl Stream {
     }
 
     /// A handshake says where the stream begins: what was taken for its start before, and brought no
-    /// bytes, was none.
+    /// bytes, was none; unless the receiver has said that it waits there.
     pub(crate) fn restart(&mut self, seq: u32) {
-        if self.is_fresh() {
+        if self.is_fresh() && !self.asked_for {
             *self = Stream { started: true, next_seq: seq, ..Stream::default() };
         }
     }

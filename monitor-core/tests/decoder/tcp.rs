@@ -213,6 +213,22 @@ fn the_last_answer_to_a_syn_counts() {
 }
 
 #[test]
+fn an_answer_to_a_syn_that_the_client_has_passed_by_counts_no_more() {
+    let mut wire = Wire::open(1000, 59_247);
+    wire.ask(GET).answer(OK).close();
+    let reply = wire.packets[1].clone();
+    let late = Packet { seq: 2_859_879_429, ..reply };
+    // Behind the client's ACK, and behind its request.
+    for at in [3, 4] {
+        let mut with = wire.clone();
+        with.packets.insert(at, late.clone());
+        let (calls, counters) = with.run();
+        assert_eq!(lines(&calls), ["GET /a 0 > 200 2"], "{at}");
+        assert_eq!((counters.gaps, counters.segments_absurd), (0, 1), "{at}");
+    }
+}
+
+#[test]
 fn both_ends_may_open_at_once() {
     for (who, later) in
         [(Direction::ToServer, false), (Direction::ToServer, true), (Direction::ToClient, true)]

@@ -54,7 +54,11 @@ struct Agreement {
 
 /// The target as Zeek logs it: percent-encoding of what can be shown is taken off.
 fn seen_row(call: &Value) -> Option<Row> {
-    let row = Row::of(call)?;
+    let mut row = Row::of(call)?;
+    if row.target == "-" && !call["request"].is_null() {
+        // The request was seen, and has no target.
+        row.target.clear();
+    }
     Some(Row { target: decoded(&row.target), ..row })
 }
 
