@@ -185,7 +185,7 @@ fn udp<'a>(bytes: &'a [u8], tunnels: &mut Tunnels) -> Result<Next<'a>, Skipped> 
         None => content,
     };
     let carried = in_udp(target, content, tunnels).or_else(|| in_udp(source, content, tunnels));
-    carried.ok_or(Skipped::NotTcp)
+    carried.or_else(|| between_teredo_peers(content, tunnels)).ok_or(Skipped::NotTcp)
 }
 
 /// A tunnel over UDP (IANA's port numbers), if the bytes can be one.
@@ -282,6 +282,22 @@ fn teredo(mut bytes: &[u8]) -> Option<Next<'_>> {
         bytes = bytes.get(8..)?;
     }
     (is_ip(bytes) && bytes[0] >> 4 == 6).then_some((Layer::Ip, bytes))
+}
+
+/// Past their server, Teredo clients and relays talk over ports of their own (RFC 4380, 5.2): IPv6 of
+/// the datagram's length, with one of their addresses.
+fn between_teredo_peers<'a>(bytes: &'a [u8], tunnels: &mut Tunnels) -> Option<Next<'a>> {
+    const HEADER_BYTES: usize = 40;
+    const PREFIX: [u8; 4] = [0x20, 0x01, 0, 0];
+    let header = bytes.first_chunk::<HEADER_BYTES>().filter(|header| header[0] >> 4 == 6)?;
+    let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let theirs = header[8..].starts_with(&PREFIX) || header[24..].starts_with(&PREFIX);
+    // Captured bytes may be fewer, never more.
+    if !theirs || length == 0 || bytes.len() > HEADER_BYTES + length {
+        return None;
+    }
+    tunnels.teredo += 1;
+    Some((Layer::Ip, bytes))
 }
 
 /// draft-massar-v6ops-ayiya: forwarded packets only.

@@ -42,6 +42,8 @@ fn join(parts: &[&[u8]]) -> Vec<u8> {
 fn tunnels() -> Vec<(&'static str, Vec<u8>, Tunnels)> {
     let (v4, v6) = (ipv4(b"GET"), ipv6(b"GET"));
     let frame = ethernet(&[0x8100], &v4);
+    let mut of_teredo = v6.clone();
+    of_teredo[8..12].copy_from_slice(&[0x20, 1, 0, 0]);
     let none = Tunnels::default;
     let gtp_length = |extra: usize| (v4.len() + extra).to_be_bytes()[6..].to_vec();
     let mpls_label = [0, 0x10, 0x01, 64];
@@ -79,6 +81,7 @@ fn tunnels() -> Vec<(&'static str, Vec<u8>, Tunnels)> {
             &gtp,
         ),
         udp("teredo", 3544, &[&v6], &Tunnels { teredo: 1, ..none() }),
+        udp("teredo between peers", 32_900, &[&of_teredo], &Tunnels { teredo: 1, ..none() }),
         udp(
             "teredo with everything",
             3544,
