@@ -54,7 +54,7 @@ pub fn score(dir: &Path) -> Result<Score> {
                 match block.compare() {
                     None => score.agreed += 1,
                     Some(why) => {
-                        score.disagreed.push(format!("{kind}/{stem}: {}: {why}", block.title));
+                        score.disagreed.push(format!("{kind}/{stem} - {}: {why}", block.title));
                     }
                 }
             }
