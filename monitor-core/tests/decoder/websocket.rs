@@ -356,6 +356,29 @@ fn messages_without_a_reply_are_given_out_alone() {
 }
 
 #[test]
+fn bytes_are_named_by_json_alone() {
+    check(
+        |wire| {
+            wire.ask(frame(ToServer, BINARY, "Z")).ask(frame(ToServer, BINARY, "ping"));
+            wire.answer(frame(ToClient, BINARY, "pong"));
+            wire.ask(frame(ToServer, BINARY, b"[\"Z\",\xff]"));
+            wire.ask(frame(ToServer, BINARY, r#"{"id":1,"method":"a"}"#));
+            wire.answer(frame(ToClient, BINARY, r#"{"id":1,"result":1}"#));
+        },
+        "",
+        |seen| {
+            let expected = [
+                "BINARY /ws 1 > - incomplete",
+                "BINARY /ws 4 > - incomplete",
+                "BINARY /ws 7 > - incomplete",
+                "a /ws 21 > 0 19",
+            ];
+            assert_eq!(seen.lines(), expected);
+        },
+    );
+}
+
+#[test]
 fn a_reply_is_waited_for_only_so_long_and_only_by_so_many() {
     let mut wire = upgraded("");
     wire.ask(ask(r#"{"id":1,"method":"a"}"#)).wait(40_000_000);

@@ -131,6 +131,10 @@ impl Deflater {
                 break;
             }
         }
+        if packed.is_empty() {
+            // Nothing since the last flush: an empty stored block says so (RFC 7692, 7.2.3.6).
+            return vec![0];
+        }
         packed.truncate(packed.len() - 4);
         packed
     }

@@ -77,10 +77,6 @@ impl Inflate {
             let status = inflater.decompress(input, output, FlushDecompress::Sync);
             let read = (inflater.total_in() - read) as usize;
             let written = (inflater.total_out() - written) as usize;
-            let Ok(status) = status else {
-                self.lose();
-                return Err(Broken::Data);
-            };
             input = input.get(read..).unwrap_or_default();
             let plain = output.get(..written).unwrap_or_default();
             self.window.push(plain);
@@ -88,6 +84,11 @@ impl Inflate {
                 self.lose();
                 return Err(Broken::Enough);
             }
+            // What came out before the fault counts: it may have been enough already.
+            let Ok(status) = status else {
+                self.lose();
+                return Err(Broken::Data);
+            };
             match status {
                 Status::StreamEnd => {
                     self.restarts += 1;
@@ -221,6 +222,30 @@ mod tests {
         assert_eq!(message(&mut alone, &hello, 7).unwrap(), b"Hello");
         assert_eq!(message(&mut alone, &again, 7), Err(Broken::Data));
         assert_eq!(message(&mut alone, &hello, 7).unwrap(), b"Hello");
+    }
+
+    /// What came out before a fault is judged first, in however many pieces it came.
+    #[test]
+    fn enough_before_a_fault_is_enough() {
+        let mut packed = Vec::with_capacity(1000);
+        let mut deflate = Compress::new(Compression::best(), false);
+        deflate.compress_vec(&[b'a'; 5000], &mut packed, FlushCompress::Sync).unwrap();
+        // A block of the reserved kind.
+        packed.extend([0x07; 4]);
+        for (enough, expected) in [(4999, Broken::Enough), (5000, Broken::Data)] {
+            for step in [1, 1000] {
+                let (mut inflate, mut output, mut came) =
+                    (Inflate::new(true, 1 << 15), Vec::new(), 0);
+                assert!(inflate.begin(&mut Vec::new()));
+                let read = packed.chunks(step).try_for_each(|piece| {
+                    inflate.read(piece, &mut output, |plain| {
+                        came += plain.len();
+                        came <= enough
+                    })
+                });
+                assert_eq!(read, Err(expected), "in pieces of {step}");
+            }
+        }
     }
 
     /// Messages whose window turns many times, at every size that zlib makes.

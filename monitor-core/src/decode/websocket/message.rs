@@ -73,6 +73,14 @@ impl Message {
         self.readable && self.grows && self.prefix.len() as u64 == self.plain_bytes
     }
 
+    /// What may say something of the message. A word of bytes is no word: bytes speak JSON or nothing.
+    pub(super) fn words(&self) -> &[u8] {
+        let speaks = self.text
+            || matches!(self.prefix.trim_ascii_start().first(), Some(b'{' | b'['))
+                && self.is_utf8();
+        if speaks { &self.prefix } else { &[] }
+    }
+
     /// More payload; `frame` is the mask and which byte of the frame comes first.
     pub(super) fn take(
         &mut self,

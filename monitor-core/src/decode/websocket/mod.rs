@@ -273,7 +273,7 @@ impl Connection {
 
     /// A message of the client.
     fn asked(&mut self, message: &Message, cx: &mut Context<'_>) {
-        let each = Said::each(&message.prefix);
+        let each = Said::each(message.words());
         for said in each.iter().filter(|said| call::subscribes(said)) {
             said.each_channel(|name| self.channels.subscribe(name, cx.limits.channels_max));
         }
@@ -298,10 +298,10 @@ impl Connection {
             return self.waiting.doubt(message.anomalies | Anomalies::CONTENT_UNKNOWN);
         }
         let awaited = self.waiting.len() > 0;
-        let said = Said::read(&message.prefix, !awaited);
+        let said = Said::read(message.words(), !awaited);
         if awaited && (said.id().is_some() || said.name().is_some() || said.positional) {
             let each = if said.positional {
-                Said::each(&message.prefix)
+                Said::each(message.words())
             } else {
                 SmallVec::from_elem(said, 1)
             };
