@@ -25,6 +25,11 @@ impl Row {
             status: text(&call["response"]["status"]),
         })
     }
+
+    /// Nothing of it was seen.
+    pub(super) fn is_blank(&self) -> bool {
+        [&self.method, &self.target, &self.status].into_iter().all(|column| column == "-")
+    }
 }
 
 /// A value as a column: `-` where there is none.

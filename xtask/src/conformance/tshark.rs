@@ -74,17 +74,28 @@ impl Reading {
         let mut exchanges: BTreeMap<(u64, Option<u64>), Exchange> = BTreeMap::new();
         let (mut tcp, mut stream) = (0, None);
         let mut method = None;
+        // In HTTP/2 it may come before the method.
+        let mut path = None;
         for (name, value) in fields {
             match name {
                 "tcp.stream" => (tcp, stream) = (value.parse().unwrap_or(0), None),
                 // The protocol's own line, before its fields.
                 "http" => stream = None,
-                "http2.streamid" => stream = value.parse().ok(),
-                "http.request.method" | "http2.headers.method" => method = Some(value),
+                "http2.streamid" => (stream, method, path) = (value.parse().ok(), None, None),
+                "http.request.method" => method = Some(value),
+                "http2.headers.method" => match path.take() {
+                    Some(path) => {
+                        let exchange = exchanges.entry((tcp, stream)).or_default();
+                        exchange.requests.push((value, path));
+                    }
+                    None => method = Some(value),
+                },
                 "http.request.uri" | "http2.headers.path" => {
                     let exchange = exchanges.entry((tcp, stream)).or_default();
-                    if let Some(method) = method.take() {
-                        exchange.requests.push((method, value));
+                    match method.take() {
+                        Some(method) => exchange.requests.push((method, value)),
+                        None if stream.is_some() => path = Some(value),
+                        None => {}
                     }
                 }
                 "http2.headers.authority" if method.as_deref() == Some("CONNECT") => {
@@ -163,8 +174,8 @@ mod tests {
             r#"<field name="http2.headers.method" show="POST"/>"#,
             r#"<field name="http2.headers.path" show="/b"/>"#,
             r#"<field name="http2.streamid" show="1"/>"#,
-            r#"<field name="http2.headers.method" show="GET"/>"#,
             r#"<field name="http2.headers.path" show="/a"/>"#,
+            r#"<field name="http2.headers.method" show="GET"/>"#,
             r#"<field name="http2.streamid" show="3"/>"#,
             r#"<field name="http2.headers.status" show="201"/>"#,
         ]);
