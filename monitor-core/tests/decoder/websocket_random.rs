@@ -219,7 +219,8 @@ proptest! {
                 prop_assert_eq!((request.body_bytes, response), (*asked, *told));
             } else {
                 prop_assert!(lost);
-                prop_assert!(call.anomalies.intersects(
+                // That the last bytes of a direction are missing cannot be told: no reply came.
+                prop_assert!(call.response.is_none() || call.anomalies.intersects(
                     Anomalies::GAP | Anomalies::TRUNCATED | Anomalies::CONTENT_UNKNOWN
                 ), "{:?}", call);
             }
