@@ -63,11 +63,14 @@ const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 /// When something is missing that only root can install (with the command to run), or when an
 /// installation fails.
 pub fn ensure_for(purposes: &[Purpose]) -> anyhow::Result<()> {
-    let missing: Vec<&str> = TOOLS
+    let mut missing: Vec<&str> = TOOLS
         .iter()
         .filter(|tool| purposes.contains(&tool.purpose) && find(tool.command).is_none())
         .map(|tool| tool.package)
         .collect();
+    if purposes.contains(&Purpose::Live) && python_with("websockets").is_none() {
+        missing.push("python3-websockets");
+    }
     install_packages(&missing)?;
     if purposes.contains(&Purpose::Ebpf) {
         ebpf_toolchain()?;
@@ -225,6 +228,14 @@ pub fn find(command: &str) -> Option<PathBuf> {
         .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
         .map(|folder| folder.join(command))
         .find(|file| file.is_file())
+}
+
+/// A Python that has a module: the user's own, or the one of the Debian packages.
+pub fn python_with(module: &str) -> Option<PathBuf> {
+    let own = find("python3").into_iter();
+    own.chain([PathBuf::from("/usr/bin/python3")]).find(|python| {
+        output(Command::new(python).args(["-c", &format!("import {module}")])).is_some()
+    })
 }
 
 fn output(command: &mut Command) -> Option<String> {

@@ -11,6 +11,7 @@ mod recording;
 mod rig;
 mod servers;
 mod tcpdump;
+mod websocket;
 
 use libtest_mimic::Trial;
 use xtask::setup;
@@ -21,7 +22,7 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 26] = [
+    let tests: [(&str, Test, &[&str]); 27] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -39,6 +40,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("no_rights", lifecycle::no_rights, &["setpriv"]),
         ("two_agents_at_once", lifecycle::two_agents_at_once, &["nginx"]),
         ("replay_of_tcpdump", tcpdump::replay_of_tcpdump, &["nginx", "tcpdump"]),
+        ("websocket_calls_and_counts", websocket::calls_and_counts, &["python3"]),
         ("recording::same_bytes", recording::replay_gives_the_same_bytes, &["nginx"]),
         ("recording::losses", recording::losses_are_replayed, &["nginx"]),
         ("recording::midstream", recording::midstream_and_silence_are_replayed, &["nginx"]),
@@ -76,6 +78,9 @@ fn missing(name: &str, programs: &[&str]) -> Option<String> {
         if disabled.is_ok_and(|value| value.trim() != "0") {
             return Some("io_uring is disabled (kernel.io_uring_disabled)".to_owned());
         }
+    }
+    if name.ends_with("websocket_calls_and_counts") && setup::python_with("websockets").is_none() {
+        return Some("no Python module websockets (mend: cargo xtask setup)".to_owned());
     }
     let absent = ["ip"].iter().chain(programs).find(|program| setup::find(program).is_none());
     absent.map(|program| format!("no {program} (mend: cargo xtask setup)"))
