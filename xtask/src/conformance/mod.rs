@@ -11,6 +11,7 @@ mod http2_frames;
 mod known;
 mod llhttp;
 mod ndpi;
+mod pcapng;
 mod replayed;
 mod row;
 mod suricata;
@@ -43,6 +44,7 @@ const SETS: &[(&str, Scorer)] = &[
     ("llhttp", llhttp::score),
     ("hpack", hpack::score),
     ("http2-frames", http2_frames::score),
+    ("pcapng", pcapng::score),
 ];
 
 /// Folders that hold attack payloads to detect, not captures to decode.

@@ -27,6 +27,8 @@ pub(super) struct Replayed {
     pub(super) calls: Vec<Value>,
     /// Connection records.
     pub(super) connections: Vec<Value>,
+    /// The summary; null when it came to none.
+    pub(super) summary: Value,
     /// Exit code; `None` when a signal ended it, or it was not over in time.
     pub(super) exit: Option<i32>,
     /// What it said: log, faults.
@@ -68,7 +70,7 @@ pub(super) fn replay(capture: &Path, keylog: Option<&Path>) -> Result<Replayed> 
     writeln!(out, "{secret}")?;
     let mut command = Command::new(keywatch()?);
     command.arg("replay").arg("--config").arg(file("keywatch.toml"));
-    command.arg("--secret-file").arg(file("secret")).args(["--summary", "off"]);
+    command.arg("--secret-file").arg(file("secret")).args(["--summary", "json"]);
     command.arg("--calls").arg(file("calls")).arg("--connections").arg(file("connections"));
     if let Some(keylog) = keylog {
         command.arg("--keylog").arg(keylog);
@@ -76,12 +78,15 @@ pub(super) fn replay(capture: &Path, keylog: Option<&Path>) -> Result<Replayed> 
     command.arg(capture);
     let mut child = Proc::spawn("keywatch", &command, &file("log"))?;
     let exit = child.wait(PATIENCE).ok().and_then(|status| status.code());
-    let said = child.output();
+    let output = child.output();
+    let (summaries, said): (Vec<&str>, Vec<&str>) =
+        output.lines().partition(|line| line.starts_with('{'));
     Ok(Replayed {
         calls: lines(&file("calls"))?,
         connections: lines(&file("connections"))?,
+        summary: summaries.last().map_or(Ok(Value::Null), |line| serde_json::from_str(line))?,
         exit,
-        said,
+        said: said.join("\n"),
     })
 }
 

@@ -137,7 +137,13 @@ mod tests {
                                "flow": {"tls": false, "server": format!("10.0.0.1:{port}")}})
         };
         let calls = vec![call("http/2", 3000), call("http/1.1", 80), call("http/2", 80)];
-        let replayed = Replayed { calls, connections: vec![], exit: Some(0), said: String::new() };
+        let replayed = Replayed {
+            calls,
+            connections: vec![],
+            summary: Value::Null,
+            exit: Some(0),
+            said: String::new(),
+        };
         assert_eq!(http2_ports(&replayed), [3000, GRPC_PORT].into());
     }
 }
