@@ -10,6 +10,8 @@ use etherparse::PacketBuilder;
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[path = "cli/files.rs"]
+mod files;
 #[path = "cli/seeing.rs"]
 mod seeing;
 
