@@ -69,12 +69,13 @@ pub(super) struct Switch<'c> {
 }
 
 impl Conversation {
-    /// As its first bytes show it. `sides` are the directions of what `sniff` holds, the client's
-    /// first; `midstream`: bytes were missed before.
+    /// As its first bytes show it, the last of them in `direction`. `sides` are the directions of what
+    /// `sniff` holds, the client's first; `midstream`: bytes were missed before.
     pub(super) fn begin(
         look: Look,
         sniff: &Sniff,
         sides: [usize; 2],
+        direction: Direction,
         midstream: bool,
         time: EventTime,
         cx: &mut Context<'_>,
@@ -101,15 +102,16 @@ impl Conversation {
                 return Conversation::Other;
             }
         };
-        let directions = [Direction::ToServer, Direction::ToClient];
         // Responses first: missed ones explain why missed requests have no answer.
-        for (direction, side) in directions.into_iter().zip(sides).rev() {
-            let bytes = sniff.missing_bytes(side);
+        for direction in [Direction::ToClient, Direction::ToServer] {
+            let bytes = sniff.missing_bytes(sides[direction as usize]);
             if bytes > 0 {
                 conversation.gap(direction, time, bytes, cx);
             }
         }
-        for (direction, side) in directions.into_iter().zip(sides) {
+        // What decides comes last, however many of its bytes came before those of the other side.
+        for direction in [direction.reverse(), direction] {
+            let side = sides[direction as usize];
             let (time, bytes) = sniff.start(side);
             conversation.note(direction, sniff.notes(side));
             conversation.data(direction, time, bytes, cx);
@@ -187,7 +189,7 @@ impl Conversation {
                 let Some(look) = sniff.look(side, time, chunk) else { return };
                 let sniff = std::mem::take(sniff);
                 let missed = [0, 1].iter().any(|side| sniff.missing_bytes(*side) > 0);
-                *self = Conversation::begin(look, &sniff, [0, 1], missed, time, cx);
+                *self = Conversation::begin(look, &sniff, [0, 1], direction, missed, time, cx);
                 return self.data(direction, time, chunk, cx);
             }
             Conversation::Other => None,

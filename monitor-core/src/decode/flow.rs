@@ -538,7 +538,8 @@ impl FlowState {
         let direction = self.ends.direction(side);
         let cx = &mut shell.context(&mut self.ends);
         let midstream = !self.from_start;
-        let mut conversation = Conversation::begin(look, &sniff, sides, midstream, time, cx);
+        let mut conversation =
+            Conversation::begin(look, &sniff, sides, direction, midstream, time, cx);
         conversation.data(direction, time, payload, cx);
         if conversation.is_over() {
             self.let_streams_go();
