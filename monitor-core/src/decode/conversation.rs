@@ -186,7 +186,8 @@ impl Conversation {
             }
             Conversation::Unknown(sniff) => {
                 let side = direction as usize;
-                let Some(look) = sniff.look(side, time, chunk) else { return };
+                let mut chunk = chunk;
+                let Some(look) = sniff.look(side, time, &mut chunk) else { return };
                 let sniff = std::mem::take(sniff);
                 let missed = [0, 1].iter().any(|side| sniff.missing_bytes(*side) > 0);
                 *self = Conversation::begin(look, &sniff, [0, 1], direction, missed, time, cx);

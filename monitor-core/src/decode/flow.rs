@@ -515,9 +515,9 @@ impl FlowState {
     }
 
     /// Looks at first bytes: who is the server, if that is not known yet, and what do they speak?
-    fn sniff(&mut self, side: Side, time: EventTime, payload: &[u8], shell: &mut Shell<'_>) {
+    fn sniff(&mut self, side: Side, time: EventTime, mut payload: &[u8], shell: &mut Shell<'_>) {
         let Speaks::Unknown(sniff) = &mut self.speaks else { return };
-        let Some(mut look) = sniff.look(side.index(), time, payload) else { return };
+        let Some(mut look) = sniff.look(side.index(), time, &mut payload) else { return };
         let sniff = std::mem::take(sniff);
         let key = self.ends.key();
         let client = self.ends.orient(|| match look {
