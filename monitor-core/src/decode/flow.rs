@@ -188,7 +188,8 @@ impl FlowState {
         } else if self.early.is_some() {
             self.take_early(side, segment, shell);
         }
-        if payload == [0] && missing == 0 && !self.streams[side.index()].started() {
+        let started = self.streams[side.index()].started();
+        if payload == [0] && missing == 0 && !started && !self.is_over() {
             // A keep-alive probe of a connection that idled when the capture began.
             (payload, seq) = (&[], seq.wrapping_add(1));
         }
