@@ -13,6 +13,7 @@ use crate::call::{Anomalies, Protocol, Request};
 use crate::connection::Connection;
 use crate::identity::Identified;
 use crate::input::Direction;
+use crate::limits::Limits;
 use crate::time::EventTime;
 
 /// A protocol that is spoken, with its state.
@@ -26,8 +27,17 @@ pub(super) enum Conversation {
     Midstream(Box<Midstream>, Box<websocket::Suspicion>),
     /// Not known yet, between a client and a server that are: inside a tunnel.
     Unknown(Sniff),
+    /// The client's first bytes begin no request; a server of HTTP may have answered them all the same.
+    NoRequest(Refusal),
     /// Nothing that is decoded.
     Other,
+}
+
+/// What the server of a client that makes no request is seen to answer.
+pub(super) struct Refusal {
+    sniff: Sniff,
+    /// Sent by the client so far, captured or not.
+    client_bytes: u64,
 }
 
 /// What is spoken after an upgrade.
@@ -97,10 +107,12 @@ impl Conversation {
                 cx.ends.secure(None, None);
                 Conversation::Tls(Box::default())
             }
-            Look::Other => {
-                cx.counters.flows_not_http += 1;
-                return Conversation::Other;
+            Look::Other if direction == Direction::ToServer => {
+                let sniff = sniff.turned(sides);
+                let client_bytes = sniff.start(direction as usize).1.len() as u64;
+                return Conversation::NoRequest(Refusal { sniff, client_bytes });
             }
+            Look::Other => return Conversation::other(cx),
         };
         // Responses first: missed ones explain why missed requests have no answer.
         for direction in [Direction::ToClient, Direction::ToServer] {
@@ -117,6 +129,11 @@ impl Conversation {
             conversation.data(direction, time, bytes, cx);
         }
         conversation
+    }
+
+    fn other(cx: &mut Context<'_>) -> Conversation {
+        cx.counters.flows_not_http += 1;
+        Conversation::Other
     }
 
     /// What takes over.
@@ -193,6 +210,22 @@ impl Conversation {
                 *self = Conversation::begin(look, &sniff, [0, 1], direction, missed, time, cx);
                 return self.data(direction, time, chunk, cx);
             }
+            Conversation::NoRequest(refusal) => {
+                let mut chunk = chunk;
+                let look = refusal.data(direction, time, &mut chunk, cx.limits);
+                let Some(look) = look else { return };
+                if look != Look::Response {
+                    *self = Conversation::other(cx);
+                    return;
+                }
+                let (first, start) = refusal.sniff.start(direction as usize);
+                let mut connection = http1::Connection::answered(cx.counters);
+                connection.note(direction, refusal.sniff.notes(direction as usize));
+                // Fewer bytes than a head has: nothing changes the protocol.
+                connection.data(direction, first, start, cx);
+                *self = Conversation::Http1(Box::new(connection));
+                return self.data(direction, time, chunk, cx);
+            }
             Conversation::Other => None,
         };
         if let Some(Switch { next, early, rest }) = switch {
@@ -225,6 +258,11 @@ impl Conversation {
             }
             Conversation::WebSocket(connection) => connection.gap(direction, time, bytes, cx),
             Conversation::Unknown(sniff) => sniff.gap(direction as usize, bytes),
+            Conversation::NoRequest(refusal) => {
+                if refusal.gap(direction, bytes, cx.limits) {
+                    *self = Conversation::other(cx);
+                }
+            }
             Conversation::Other => {}
         }
     }
@@ -238,6 +276,7 @@ impl Conversation {
             Conversation::Midstream(midstream, _) => midstream.note(direction, what),
             Conversation::Tls(connection) => connection.note(direction, what),
             Conversation::Unknown(sniff) => sniff.note(direction as usize, what),
+            Conversation::NoRequest(refusal) => refusal.sniff.note(direction as usize, what),
             Conversation::Other => {}
         }
     }
@@ -258,6 +297,7 @@ impl Conversation {
             Conversation::WebSocket(_)
             | Conversation::Midstream(..)
             | Conversation::Unknown(_)
+            | Conversation::NoRequest(_)
             | Conversation::Other => {}
         }
     }
@@ -275,6 +315,7 @@ impl Conversation {
                     *self = Conversation::Http2(connection);
                 }
             }
+            Conversation::NoRequest(_) => *self = Conversation::other(cx),
             Conversation::Unknown(_) | Conversation::Other => {}
         }
     }
@@ -286,7 +327,8 @@ impl Conversation {
             | Conversation::Http2(_)
             | Conversation::WebSocket(_)
             | Conversation::Midstream(..)
-            | Conversation::Unknown(_) => false,
+            | Conversation::Unknown(_)
+            | Conversation::NoRequest(_) => false,
             Conversation::Tls(connection) => connection.is_over(),
             Conversation::Other => true,
         }
@@ -305,7 +347,10 @@ impl Conversation {
                 record.protocol = Some(Protocol::WebSocket);
                 record.websocket = Some(Box::new(connection.summary()));
             }
-            Conversation::Midstream(..) | Conversation::Unknown(_) | Conversation::Other => {}
+            Conversation::Midstream(..)
+            | Conversation::Unknown(_)
+            | Conversation::NoRequest(_)
+            | Conversation::Other => {}
         }
     }
 
@@ -318,6 +363,7 @@ impl Conversation {
             | Conversation::Http2(_)
             | Conversation::Midstream(..)
             | Conversation::Unknown(_)
+            | Conversation::NoRequest(_)
             | Conversation::Other => false,
         }
     }
@@ -338,7 +384,37 @@ impl Conversation {
             Conversation::Midstream(midstream, suspicion) => {
                 size_of::<Midstream>() + midstream.held_bytes() + suspicion.held_bytes()
             }
-            Conversation::Unknown(_) | Conversation::Other => 0,
+            Conversation::Unknown(_) | Conversation::NoRequest(_) | Conversation::Other => 0,
         }
+    }
+}
+
+impl Refusal {
+    /// What is spoken, once that can be told.
+    fn data(
+        &mut self,
+        direction: Direction,
+        time: EventTime,
+        chunk: &mut &[u8],
+        limits: &Limits,
+    ) -> Option<Look> {
+        match direction {
+            Direction::ToServer => self.pass(chunk.len() as u64, limits).then_some(Look::Other),
+            Direction::ToClient => self.sniff.look(direction as usize, time, chunk),
+        }
+    }
+
+    /// Whether it cannot be told any more.
+    fn gap(&mut self, direction: Direction, bytes: u64, limits: &Limits) -> bool {
+        match direction {
+            Direction::ToServer => self.pass(bytes, limits),
+            Direction::ToClient => true,
+        }
+    }
+
+    /// Whether the client has sent more than a server of HTTP reads before it answers: a head.
+    fn pass(&mut self, bytes: u64, limits: &Limits) -> bool {
+        self.client_bytes = self.client_bytes.saturating_add(bytes);
+        self.client_bytes > limits.head_bytes_max as u64
     }
 }
