@@ -42,6 +42,8 @@ pub(super) struct Cbc {
     explicit_iv: bool,
     /// Otherwise the last block of the record before; `None` when that was missed.
     chain: Option<[u8; BLOCK_BYTES]>,
+    /// End of a record whose ciphertext is authentic, and that was not opened.
+    proved: Option<[u8; BLOCK_BYTES]>,
 }
 
 /// What TLS 1.2 and before derive keys from.
@@ -111,6 +113,7 @@ impl Opener {
                 encrypt_then_mac,
                 explicit_iv,
                 chain: iv.try_into().ok().filter(|_| !explicit_iv),
+                proved: None,
             }));
         }
         let mut start = [0; NONCE_BYTES];
@@ -163,11 +166,11 @@ impl Opener {
     pub(super) fn miss(&mut self, record: Option<&[u8]>) {
         match self {
             Opener::Cbc(cbc) => {
-                let text = record.and_then(|record| {
-                    let mac_bytes = if cbc.encrypt_then_mac { cbc.mac.output_bytes() } else { 0 };
-                    record.get(HEADER_BYTES..record.len().checked_sub(mac_bytes)?)
-                });
-                cbc.chain = text.and_then(|text| text.last_chunk::<BLOCK_BYTES>()).copied();
+                // Where the MAC is over the ciphertext, it says nothing of what that is chained to.
+                let proved = cbc.proved.take();
+                let text = record.and_then(|record| record.get(HEADER_BYTES..));
+                let end = text.and_then(|text| text.last_chunk::<BLOCK_BYTES>()).copied();
+                cbc.chain = if cbc.encrypt_then_mac { proved } else { end };
             }
             Opener::Aead13 { .. } | Opener::Aead12 { .. } => {}
         }
@@ -206,6 +209,7 @@ impl Cbc {
             let about = additional_data(seq, header, sent.len())?;
             self.authenticate(&[&about, sent], mac)?;
             text = sent;
+            self.proved = text.last_chunk().copied();
         }
         let last = text.last_chunk::<BLOCK_BYTES>().copied();
         let iv = if self.explicit_iv {
@@ -232,6 +236,7 @@ impl Cbc {
         if !self.explicit_iv {
             self.chain = last;
         }
+        self.proved = None;
         Some(())
     }
 
