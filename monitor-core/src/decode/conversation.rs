@@ -13,6 +13,7 @@ use crate::call::{Anomalies, Protocol, Request};
 use crate::connection::Connection;
 use crate::identity::Identified;
 use crate::input::Direction;
+use crate::limits::Limits;
 use crate::time::EventTime;
 
 /// A protocol that is spoken, with its state.
@@ -26,8 +27,17 @@ pub(super) enum Conversation {
     Midstream(Box<Midstream>, Box<websocket::Suspicion>),
     /// Not known yet, between a client and a server that are: inside a tunnel.
     Unknown(Sniff),
+    /// The client's first bytes begin no request; a server of HTTP may have answered them all the same.
+    NoRequest(Refusal),
     /// Nothing that is decoded.
     Other,
+}
+
+/// What the server of a client that makes no request is seen to answer.
+pub(super) struct Refusal {
+    sniff: Sniff,
+    /// Sent by the client so far, captured or not.
+    client_bytes: u64,
 }
 
 /// What is spoken after an upgrade.
@@ -69,12 +79,13 @@ pub(super) struct Switch<'c> {
 }
 
 impl Conversation {
-    /// As its first bytes show it. `sides` are the directions of what `sniff` holds, the client's
-    /// first; `midstream`: bytes were missed before.
+    /// As its first bytes show it, the last of them in `direction`. `sides` are the directions of what
+    /// `sniff` holds, the client's first; `midstream`: bytes were missed before.
     pub(super) fn begin(
         look: Look,
         sniff: &Sniff,
         sides: [usize; 2],
+        direction: Direction,
         midstream: bool,
         time: EventTime,
         cx: &mut Context<'_>,
@@ -96,25 +107,33 @@ impl Conversation {
                 cx.ends.secure(None, None);
                 Conversation::Tls(Box::default())
             }
-            Look::Other => {
-                cx.counters.flows_not_http += 1;
-                return Conversation::Other;
+            Look::Other if direction == Direction::ToServer => {
+                let sniff = sniff.turned(sides);
+                let client_bytes = sniff.start(direction as usize).1.len() as u64;
+                return Conversation::NoRequest(Refusal { sniff, client_bytes });
             }
+            Look::Other => return Conversation::other(cx),
         };
-        let directions = [Direction::ToServer, Direction::ToClient];
         // Responses first: missed ones explain why missed requests have no answer.
-        for (direction, side) in directions.into_iter().zip(sides).rev() {
-            let bytes = sniff.missing_bytes(side);
+        for direction in [Direction::ToClient, Direction::ToServer] {
+            let bytes = sniff.missing_bytes(sides[direction as usize]);
             if bytes > 0 {
                 conversation.gap(direction, time, bytes, cx);
             }
         }
-        for (direction, side) in directions.into_iter().zip(sides) {
+        // What decides comes last, however many of its bytes came before those of the other side.
+        for direction in [direction.reverse(), direction] {
+            let side = sides[direction as usize];
             let (time, bytes) = sniff.start(side);
             conversation.note(direction, sniff.notes(side));
             conversation.data(direction, time, bytes, cx);
         }
         conversation
+    }
+
+    fn other(cx: &mut Context<'_>) -> Conversation {
+        cx.counters.flows_not_http += 1;
+        Conversation::Other
     }
 
     /// What takes over.
@@ -184,10 +203,27 @@ impl Conversation {
             }
             Conversation::Unknown(sniff) => {
                 let side = direction as usize;
-                let Some(look) = sniff.look(side, time, chunk) else { return };
+                let mut chunk = chunk;
+                let Some(look) = sniff.look(side, time, &mut chunk) else { return };
                 let sniff = std::mem::take(sniff);
                 let missed = [0, 1].iter().any(|side| sniff.missing_bytes(*side) > 0);
-                *self = Conversation::begin(look, &sniff, [0, 1], missed, time, cx);
+                *self = Conversation::begin(look, &sniff, [0, 1], direction, missed, time, cx);
+                return self.data(direction, time, chunk, cx);
+            }
+            Conversation::NoRequest(refusal) => {
+                let mut chunk = chunk;
+                let look = refusal.data(direction, time, &mut chunk, cx.limits);
+                let Some(look) = look else { return };
+                if look != Look::Response {
+                    *self = Conversation::other(cx);
+                    return;
+                }
+                let (first, start) = refusal.sniff.start(direction as usize);
+                let mut connection = http1::Connection::answered(cx.counters);
+                connection.note(direction, refusal.sniff.notes(direction as usize));
+                // Fewer bytes than a head has: nothing changes the protocol.
+                connection.data(direction, first, start, cx);
+                *self = Conversation::Http1(Box::new(connection));
                 return self.data(direction, time, chunk, cx);
             }
             Conversation::Other => None,
@@ -222,6 +258,11 @@ impl Conversation {
             }
             Conversation::WebSocket(connection) => connection.gap(direction, time, bytes, cx),
             Conversation::Unknown(sniff) => sniff.gap(direction as usize, bytes),
+            Conversation::NoRequest(refusal) => {
+                if refusal.gap(direction, bytes, cx.limits) {
+                    *self = Conversation::other(cx);
+                }
+            }
             Conversation::Other => {}
         }
     }
@@ -235,6 +276,7 @@ impl Conversation {
             Conversation::Midstream(midstream, _) => midstream.note(direction, what),
             Conversation::Tls(connection) => connection.note(direction, what),
             Conversation::Unknown(sniff) => sniff.note(direction as usize, what),
+            Conversation::NoRequest(refusal) => refusal.sniff.note(direction as usize, what),
             Conversation::Other => {}
         }
     }
@@ -255,6 +297,7 @@ impl Conversation {
             Conversation::WebSocket(_)
             | Conversation::Midstream(..)
             | Conversation::Unknown(_)
+            | Conversation::NoRequest(_)
             | Conversation::Other => {}
         }
     }
@@ -272,6 +315,7 @@ impl Conversation {
                     *self = Conversation::Http2(connection);
                 }
             }
+            Conversation::NoRequest(_) => *self = Conversation::other(cx),
             Conversation::Unknown(_) | Conversation::Other => {}
         }
     }
@@ -283,7 +327,8 @@ impl Conversation {
             | Conversation::Http2(_)
             | Conversation::WebSocket(_)
             | Conversation::Midstream(..)
-            | Conversation::Unknown(_) => false,
+            | Conversation::Unknown(_)
+            | Conversation::NoRequest(_) => false,
             Conversation::Tls(connection) => connection.is_over(),
             Conversation::Other => true,
         }
@@ -302,7 +347,10 @@ impl Conversation {
                 record.protocol = Some(Protocol::WebSocket);
                 record.websocket = Some(Box::new(connection.summary()));
             }
-            Conversation::Midstream(..) | Conversation::Unknown(_) | Conversation::Other => {}
+            Conversation::Midstream(..)
+            | Conversation::Unknown(_)
+            | Conversation::NoRequest(_)
+            | Conversation::Other => {}
         }
     }
 
@@ -315,6 +363,7 @@ impl Conversation {
             | Conversation::Http2(_)
             | Conversation::Midstream(..)
             | Conversation::Unknown(_)
+            | Conversation::NoRequest(_)
             | Conversation::Other => false,
         }
     }
@@ -335,7 +384,37 @@ impl Conversation {
             Conversation::Midstream(midstream, suspicion) => {
                 size_of::<Midstream>() + midstream.held_bytes() + suspicion.held_bytes()
             }
-            Conversation::Unknown(_) | Conversation::Other => 0,
+            Conversation::Unknown(_) | Conversation::NoRequest(_) | Conversation::Other => 0,
         }
+    }
+}
+
+impl Refusal {
+    /// What is spoken, once that can be told.
+    fn data(
+        &mut self,
+        direction: Direction,
+        time: EventTime,
+        chunk: &mut &[u8],
+        limits: &Limits,
+    ) -> Option<Look> {
+        match direction {
+            Direction::ToServer => self.pass(chunk.len() as u64, limits).then_some(Look::Other),
+            Direction::ToClient => self.sniff.look(direction as usize, time, chunk),
+        }
+    }
+
+    /// Whether it cannot be told any more.
+    fn gap(&mut self, direction: Direction, bytes: u64, limits: &Limits) -> bool {
+        match direction {
+            Direction::ToServer => self.pass(bytes, limits),
+            Direction::ToClient => true,
+        }
+    }
+
+    /// Whether the client has sent more than a server of HTTP reads before it answers: a head.
+    fn pass(&mut self, bytes: u64, limits: &Limits) -> bool {
+        self.client_bytes = self.client_bytes.saturating_add(bytes);
+        self.client_bytes > limits.head_bytes_max as u64
     }
 }

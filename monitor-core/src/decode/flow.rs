@@ -188,7 +188,8 @@ impl FlowState {
         } else if self.early.is_some() {
             self.take_early(side, segment, shell);
         }
-        if payload == [0] && missing == 0 && !self.streams[side.index()].started() {
+        let started = self.streams[side.index()].started();
+        if payload == [0] && missing == 0 && !started && !self.is_over() {
             // A keep-alive probe of a connection that idled when the capture began.
             (payload, seq) = (&[], seq.wrapping_add(1));
         }
@@ -515,9 +516,9 @@ impl FlowState {
     }
 
     /// Looks at first bytes: who is the server, if that is not known yet, and what do they speak?
-    fn sniff(&mut self, side: Side, time: EventTime, payload: &[u8], shell: &mut Shell<'_>) {
+    fn sniff(&mut self, side: Side, time: EventTime, mut payload: &[u8], shell: &mut Shell<'_>) {
         let Speaks::Unknown(sniff) = &mut self.speaks else { return };
-        let Some(mut look) = sniff.look(side.index(), time, payload) else { return };
+        let Some(mut look) = sniff.look(side.index(), time, &mut payload) else { return };
         let sniff = std::mem::take(sniff);
         let key = self.ends.key();
         let client = self.ends.orient(|| match look {
@@ -538,7 +539,8 @@ impl FlowState {
         let direction = self.ends.direction(side);
         let cx = &mut shell.context(&mut self.ends);
         let midstream = !self.from_start;
-        let mut conversation = Conversation::begin(look, &sniff, sides, midstream, time, cx);
+        let mut conversation =
+            Conversation::begin(look, &sniff, sides, direction, midstream, time, cx);
         conversation.data(direction, time, payload, cx);
         if conversation.is_over() {
             self.let_streams_go();

@@ -41,18 +41,18 @@ pub(super) enum Look {
 
 impl Sniff {
     /// Takes bytes of one side. Says what its start looks like once that can be told; the bytes taken
-    /// before must then be had from [`Sniff::start`].
-    pub(super) fn look(&mut self, side: usize, time: EventTime, bytes: &[u8]) -> Option<Look> {
+    /// before must then be had from [`Sniff::start`], and `bytes` are what follows them: without empty
+    /// lines at the start, which may come before a request (RFC 9112, 2.2) and begin nothing else.
+    pub(super) fn look(&mut self, side: usize, time: EventTime, bytes: &mut &[u8]) -> Option<Look> {
         let start = &mut self.sides[side];
         let mut known = *start;
         if known.count == 0 {
             known.time = time;
+            let line_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+            let empty = bytes.iter().take_while(|byte| line_end(byte)).count();
+            *bytes = &bytes[empty..];
         }
-        for byte in bytes {
-            // Empty lines may come before a request (RFC 9112, 2.2).
-            if known.count == 0 && matches!(byte, b'\r' | b'\n') {
-                continue;
-            }
+        for byte in *bytes {
             known.bytes[known.count] = *byte;
             known.count += 1;
             // The shortest request of HTTP/0.9 is a line of seven (RFC 1945, 4.1).
@@ -71,6 +71,11 @@ impl Sniff {
     pub(super) fn start(&self, side: usize) -> (EventTime, &[u8]) {
         let start = &self.sides[side];
         (start.time, &start.bytes[..start.count])
+    }
+
+    /// The same, its sides put in this order.
+    pub(super) fn turned(&self, sides: [usize; 2]) -> Sniff {
+        Sniff { sides: sides.map(|side| self.sides[side]) }
     }
 
     /// Bytes of one side are missing.
@@ -160,10 +165,25 @@ mod tests {
             for step in 1..=bytes.len() {
                 let mut sniff = Sniff::default();
                 let mut chunks = bytes.chunks(step);
-                let look = chunks.find_map(|chunk| sniff.look(0, EventTime(1), chunk));
+                let look = chunks.find_map(|mut chunk| sniff.look(0, EventTime(1), &mut chunk));
                 assert_eq!(look, Some(expected), "{bytes:?} by {step}");
             }
         }
-        assert_eq!(Sniff::default().look(0, EventTime(1), b"GET / H"), None);
+        assert_eq!(Sniff::default().look(0, EventTime(1), &mut &b"GET / H"[..]), None);
+    }
+
+    #[test]
+    fn empty_lines_are_no_start_however_they_are_cut() {
+        for step in 1..=20 {
+            let mut sniff = Sniff::default();
+            let mut seen = Vec::new();
+            for mut chunk in b"\r\n\nHTTP/1.1 200 OK\r\n".chunks(step) {
+                if sniff.look(0, EventTime(1), &mut chunk).is_some() {
+                    seen = [sniff.start(0).1, chunk].concat();
+                    break;
+                }
+            }
+            assert!(seen.starts_with(b"HTTP/1.1"), "step {step}: {seen:?}");
+        }
     }
 }

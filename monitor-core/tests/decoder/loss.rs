@@ -333,6 +333,34 @@ fn a_request_whose_end_is_lost_is_not_complete() {
 }
 
 #[test]
+fn a_request_head_with_a_hole_says_what_came_before_it() {
+    let head = "POST /1 HTTP/1.1\r\nHost: h\r\nUser-";
+    for cut in [1, 7, usize::MAX] {
+        for (first, expected) in [
+            (head, "POST /1 0 > 200 2 incomplete GAP"),
+            ("POST /1 HTTP/1.1\r\n", "POST /1 0 > 200 2 incomplete GAP"),
+            ("POST /1 HTT", "- > 200 2 incomplete UNPAIRED_RESPONSE"),
+        ] {
+            let mut wire = Wire::open(1000, 2000);
+            wire.cut = cut;
+            wire.ask(first);
+            let hole = wire.packets.len();
+            wire.cut = usize::MAX;
+            wire.ask("Agent: me\r\nContent-").ask("Length: 0\r\n\r\n").answer(OK);
+            wire.ask(get("/2")).answer(OK).close();
+            check(&wire, &[hole], &[expected, "GET /2 0 > 200 2"]);
+        }
+    }
+    let mut wire = Wire::open(1000, 2000);
+    wire.ask(head).ask("Agent: me\r\n\r\n").answer(OK).close();
+    wire.packets.remove(4);
+    let (calls, counters) = wire.run();
+    let request = calls[0].request.as_ref().unwrap();
+    assert_eq!((request.host.as_deref(), request.user_agent.as_deref()), (Some("h"), None));
+    assert_eq!((calls.len(), counters.heads_cut, counters.heads_bad), (1, 1, 0));
+}
+
+#[test]
 fn an_early_answer_and_the_end_of_the_server_leave_time_for_the_request() {
     let mut wire = Wire::open(1000, 2000);
     wire.ask("POST /1 HTTP/1.1\r\nContent-Length: 6\r\n\r\nabc").answer(OK);

@@ -505,13 +505,41 @@ fn what_is_not_http_is_counted_and_left_alone() {
         for cut in [usize::MAX, 1] {
             let mut wire = Wire::open(1000, 2000);
             wire.cut = cut;
-            wire.ask(bytes).answer(OK).ask(GET).answer(OK).close();
+            wire.ask(bytes).answer("SSH-2.0-OpenSSH_9.6\r\n").ask(GET).answer(OK).close();
             if bytes.len() == 1 {
                 wire.packets.truncate(4);
             }
             let (calls, counters) = wire.run();
             assert_eq!(calls.len(), 0);
             assert_eq!((counters.tls_flows, counters.flows_not_http), expected);
+        }
+    }
+}
+
+#[test]
+fn an_answer_to_what_is_no_request_is_seen() {
+    let unpaired = "- > 200 2 incomplete UNPAIRED_RESPONSE";
+    for cut in [usize::MAX, 1, 3] {
+        let mut wire = Wire::open(1000, 2000);
+        wire.cut = cut;
+        wire.ask("\u{dd}GET / HTTP/1.1\r\n\r\n").answer(OK).ask(GET).answer(OK).close();
+        let (calls, counters) = wire.run();
+        assert_eq!(lines(&calls), [unpaired, "GET /a 0 > 200 2 BAD_HEAD"]);
+        assert_eq!((counters.heads_bad, counters.flows_not_http), (1, 0));
+    }
+}
+
+#[test]
+fn an_answer_to_what_is_no_request_is_not_waited_for_without_end() {
+    let head_bytes_max = 100;
+    for (bytes, calls, others) in [(92, 1, 0), (93, 0, 1)] {
+        for cut in [usize::MAX, 1, 7] {
+            let mut wire = Wire::open(1000, 2000);
+            wire.cut = cut;
+            wire.ask("8=FIX.4.").ask("x".repeat(bytes)).answer(OK).close();
+            let mut decoder = decoder(Limits { head_bytes_max, ..Limits::default() });
+            assert_eq!(feed(&mut decoder, wire.flow, &wire.packets).len(), calls, "{bytes}");
+            assert_eq!(decoder.counters().flows_not_http, others);
         }
     }
 }

@@ -151,6 +151,10 @@ impl<H> HeadReader<H> {
         if self.rest.is_some() {
             return self.read_rest(parser, chunk);
         }
+        // First, because the letter sets no bound to a method.
+        if self.bytes.len() < METHOD_BYTES_MAX && !self.start_is_plausible(parser, chunk) {
+            return Step::Implausible(std::mem::take(&mut self.bytes));
+        }
         if self.bytes.is_empty() {
             let mut headers = [const { MaybeUninit::uninit() }; HEADERS_INLINE];
             let count = limits.headers_max.min(HEADERS_INLINE);
@@ -160,13 +164,13 @@ impl<H> HeadReader<H> {
                 return Step::Head(head, used);
             }
         }
-        if self.bytes.len() < METHOD_BYTES_MAX && !self.start_is_plausible(parser, chunk) {
-            return Step::Implausible(std::mem::take(&mut self.bytes));
-        }
         self.gather(parser, chunk, limits, counters)
     }
 
     fn start_is_plausible<P: Parse>(&self, parser: &P, chunk: &[u8]) -> bool {
+        if self.bytes.is_empty() {
+            return parser.plausible(&chunk[..chunk.len().min(METHOD_BYTES_MAX)]);
+        }
         let mut start = [0; METHOD_BYTES_MAX];
         let both = self.bytes.iter().chain(chunk);
         let count = start.iter_mut().zip(both).map(|(to, from)| *to = *from).count();

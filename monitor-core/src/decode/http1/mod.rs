@@ -211,6 +211,14 @@ impl Connection {
         }
     }
 
+    /// At its start, after client bytes that are no request.
+    pub(in crate::decode) fn answered(counters: &mut Counters) -> Connection {
+        let mut connection = Connection::new(false);
+        connection.requests.search_after(Vec::new(), counters);
+        connection.pairing.miss_requests();
+        connection
+    }
+
     /// Memory held besides the connection itself, bytes.
     pub(in crate::decode) fn held_bytes(&self) -> usize {
         let prefix = self.answer.as_ref().and_then(|answer| answer.prefix.as_ref());

@@ -109,13 +109,17 @@ impl Connection {
 
     /// The head under way gets no more bytes.
     pub(super) fn cut_request_head(&mut self, cx: &mut Context<'_>) {
-        if !matches!(self.requests.state, State::Head) {
-            return;
+        if let State::Head = self.requests.state {
+            self.begin_cut_request(Anomalies::TRUNCATED, cx);
         }
+    }
+
+    /// What a head says that lacks its end, and `why` it does.
+    fn begin_cut_request(&mut self, why: Anomalies, cx: &mut Context<'_>) {
         let reader = &mut self.requests;
         let head = reader.head.cut(&Requests(cx.identifier), cx.limits, cx.counters);
         let Some(mut asked) = head else { return };
-        asked.framing.odd |= reader.begin(true) | Anomalies::TRUNCATED;
+        asked.framing.odd |= reader.begin(asked.is_last) | why;
         // It may have come in what is missing.
         asked.framing.odd -= Anomalies::BAD_HOST;
         let mut request = Pending::new(asked, reader.time, reader.time, false);
@@ -211,7 +215,7 @@ impl Connection {
                 return;
             }
             State::Head => {
-                cx.counters.heads_cut += u64::from(!self.requests.head.is_empty());
+                self.begin_cut_request(Anomalies::GAP, cx);
                 End::Broken
             }
             State::Body(body) => {
