@@ -21,6 +21,8 @@ const CONFIG: &str = "[engine]\nhost = \"test\"\n";
 pub(crate) struct Replayed {
     /// ApiCall lines.
     pub(crate) calls: String,
+    /// Lines of connections that are over.
+    pub(crate) connections: String,
     /// Alert lines.
     pub(crate) alerts: String,
     /// Exit code.
@@ -60,17 +62,24 @@ pub(crate) fn replay(captures: &[&Path], args: &[String]) -> Result<Replayed> {
 /// The same, however it ends.
 pub(crate) fn replay_however(captures: &[&Path], args: &[String]) -> Result<Replayed> {
     let dir = scratch()?;
-    let (calls, alerts) = (dir.path().join("calls.jsonl"), dir.path().join("alerts.jsonl"));
+    let [calls, connections, alerts] = ["calls", "connections", "alerts"]
+        .map(|name| dir.path().join(name).with_extension("jsonl"));
     let mut command = Command::new(keywatch()?);
     command.arg("replay").args(common_args(dir.path())).args(args);
-    command.arg("--calls").arg(&calls).arg("--alerts").arg(&alerts).args(captures);
+    command.arg("--calls").arg(&calls).arg("--connections").arg(&connections);
+    command.arg("--alerts").arg(&alerts).args(captures);
     let output = run(&mut command)?;
     let exit = output.status.code().with_context(|| format!("ended by {}", output.status))?;
     let read = |file| {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         fs::read_to_string(file).with_context(|| format!("ended with {exit}: {said}"))
     };
-    Ok(Replayed { calls: read(calls)?, alerts: read(alerts)?, exit })
+    Ok(Replayed {
+        calls: read(calls)?,
+        connections: read(connections)?,
+        alerts: read(alerts)?,
+        exit,
+    })
 }
 
 /// Runs a command to its end.

@@ -1,5 +1,6 @@
 //! The captures of the case folders (`tests/cases/NAME/input.pcap`): each is made by code here, so
-//! that it can be read, changed and made again byte for byte.
+//! that it can be read, changed and made again byte for byte. Where it holds TLS, its key log
+//! (`keys.log`) stands beside it.
 
 mod attacks;
 pub mod capture;
@@ -7,6 +8,7 @@ pub mod conversation;
 mod http;
 mod http2;
 mod tcp;
+mod tls;
 mod websocket;
 
 use std::fs;
@@ -34,6 +36,8 @@ pub struct Case {
     pub snap_bytes: usize,
     /// Bytes cut off the end of the file.
     pub cut_bytes: usize,
+    /// Key log of its TLS.
+    pub keys: Option<&'static str>,
 }
 
 impl Case {
@@ -45,6 +49,7 @@ impl Case {
             format: Format::LittleMicros,
             snap_bytes: WHOLE,
             cut_bytes: 0,
+            keys: None,
         }
     }
 
@@ -72,11 +77,11 @@ impl Case {
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    let all = [http::all(), http2::all(), tcp::all(), websocket::all(), attacks::all()];
+    let all = [http::all(), http2::all(), tcp::all(), tls::all(), websocket::all(), attacks::all()];
     all.into_iter().flatten().collect()
 }
 
-/// `cargo xtask make-cases`: writes every `input.pcap`.
+/// `cargo xtask make-cases`: writes every `input.pcap`, and the key logs.
 pub fn write_all() -> Result<()> {
     let cases = all();
     for case in &cases {
@@ -84,6 +89,10 @@ pub fn write_all() -> Result<()> {
         fs::create_dir_all(&dir)?;
         let file = dir.join("input.pcap");
         fs::write(&file, case.file()?).with_context(|| format!("writing {}", file.display()))?;
+        if let Some(keys) = case.keys {
+            let file = dir.join("keys.log");
+            fs::write(&file, keys).with_context(|| format!("writing {}", file.display()))?;
+        }
     }
     println!("{} captures under tests/cases; now KEYWATCH_BLESS=1 cargo xtask test", cases.len());
     Ok(())

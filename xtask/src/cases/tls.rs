@@ -1,0 +1,67 @@
+//! TLS: sessions between OpenSSL and nginx that were kept for the decoder's tests, with their key logs.
+
+use monitor_core::input::Direction::{self, ToClient, ToServer};
+
+use super::Case;
+use super::conversation::Conversation;
+
+/// One connection, a line for each segment: who sent it, and its bytes in hex.
+struct Session {
+    flights: &'static str,
+    keys: &'static str,
+}
+
+macro_rules! session {
+    ($name:literal) => {
+        Session {
+            flights: include_str!(concat!(
+                "../../../monitor-core/tests/decoder/sessions/",
+                $name,
+                ".flights"
+            )),
+            keys: include_str!(concat!(
+                "../../../monitor-core/tests/decoder/sessions/",
+                $name,
+                ".keys"
+            )),
+        }
+    };
+}
+
+const TLS13: Session = session!("tls13-aes-256-gcm");
+const TLS12: Session = session!("tls12-chacha20-poly1305");
+const TLS13_SEALED: Session = session!("tls13-chacha20-poly1305");
+const TLS12_SEALED: Session = session!("tls12-aes-128-gcm");
+
+/// Every case of this kind.
+pub(super) fn all() -> Vec<Case> {
+    vec![
+        Case { keys: Some(TLS13.keys), ..Case::new("tls13", TLS13.talk().packets()) },
+        Case { keys: Some(TLS12.keys), ..Case::new("tls12", TLS12.talk().packets()) },
+        Case::new("tls13-no-keys", TLS13_SEALED.talk().packets()),
+        Case::new("tls12-no-keys", TLS12_SEALED.talk().packets()),
+    ]
+}
+
+impl Session {
+    fn talk(&self) -> Conversation {
+        let mut talk = Conversation::between("203.0.113.9:51512", "198.51.100.5:8443");
+        talk.open();
+        for (sender, bytes) in self.flights.lines().map(segment) {
+            match sender {
+                ToServer => talk.ask(bytes),
+                ToClient => talk.answer(bytes),
+            };
+        }
+        talk.close();
+        talk
+    }
+}
+
+#[expect(clippy::expect_used, reason = "the sessions are part of this program")]
+fn segment(line: &str) -> (Direction, Vec<u8>) {
+    let (sender, hex) = line.split_once(' ').expect("a sender and its bytes");
+    let digit = |at: usize| hex.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    let bytes = (0..hex.len()).step_by(2).map(|at| digit(at).expect("bytes in hex")).collect();
+    (if sender == ">" { ToServer } else { ToClient }, bytes)
+}
