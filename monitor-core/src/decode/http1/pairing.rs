@@ -33,7 +33,7 @@ pub(super) struct Pending {
     /// Its answer has begun.
     pub(super) answered: bool,
     /// It came while pairing was in doubt: no response is taken for its answer.
-    doubtful: bool,
+    pub(super) doubtful: bool,
     /// A complete answer that came before the request was complete.
     answer: Option<Answer>,
     /// Requests after it that found no room.
@@ -188,6 +188,11 @@ impl Pairing {
         })
     }
 
+    /// Whether counting does not tell which response answers which request.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.trust != Trust::Sure
+    }
+
     /// Takes out the request that the response which begins answers.
     pub(super) fn take_front(&mut self) -> Option<Pending> {
         self.front()?;
@@ -208,6 +213,7 @@ impl Pairing {
         }
         match &mut self.trust {
             Trust::Sure => self.pipelines |= !self.queue.is_empty() || self.skip_responses > 0,
+            Trust::Doubt { .. } if request.doubtful => {}
             Trust::Doubt { unanswered, asked, unpaired, missed } => {
                 self.pipelines |= *asked > *unpaired;
                 let quiet = self.queue.is_empty() && turn == Turn::Between && *unpaired >= *asked;

@@ -124,6 +124,8 @@ impl Connection {
         asked.framing.odd -= Anomalies::BAD_HOST;
         let mut request = Pending::new(asked, reader.time, reader.time, false);
         request.complete = false;
+        // It began before it is known: its answer may be what was missed since, or had no request.
+        request.doubtful = self.pairing.is_in_doubt();
         self.ask(request, cx);
         self.close_request(cx);
     }
