@@ -48,7 +48,7 @@ pub fn run() -> Result<ExitCode> {
         passive::run(&ebpf::prebuilt())?;
         Ok(PASSED)
     });
-    step("tests", &|| suite::run_all(None, true));
+    step("tests", &|| suite::run_all(None, suite::SEED, true));
     step("conformance", &conformance::check);
     println!();
     for line in steps {

@@ -263,7 +263,10 @@ pub(crate) fn repeat(packets: &[Packet], dice: &mut Dice) -> Vec<Packet> {
     more
 }
 
-/// Sends some packets again with other bytes; gives how many.
+/// How much of what was delivered is kept for comparison at least.
+const COMPARED: i32 = 2048;
+
+/// Sends some packets again with other bytes, while the first ones are there; gives how many.
 pub(crate) fn contradict(packets: &mut Vec<Packet>, dice: &mut Dice) -> u64 {
     let mut count = 0;
     for at in (0..packets.len()).rev() {
@@ -272,8 +275,16 @@ pub(crate) fn contradict(packets: &mut Vec<Packet>, dice: &mut Dice) -> u64 {
             continue;
         }
         let from = dice.roll(first.payload.len() - 1);
+        let seq = first.seq.wrapping_add(from as u32);
+        let behind = packets[..at].iter().filter(|packet| packet.direction == first.direction);
+        let until = behind.map(|packet| {
+            packet.seq.wrapping_add(packet.payload.len() as u32).wrapping_sub(seq) as i32
+        });
+        if until.max().is_some_and(|until| until > COMPARED) {
+            continue;
+        }
         let other = Packet {
-            seq: first.seq.wrapping_add(from as u32),
+            seq,
             payload: first.payload[from..].iter().map(|byte| !byte).collect(),
             ..first.clone()
         };
