@@ -35,7 +35,11 @@ fn assert_never_mixed(calls: &[ApiCall], expected: &[Expected]) {
             let truth = expected.iter().find(|call| call.path == path).expect("a known path");
             assert_eq!(truth.status, status, "{path} in {:#?}", lines(calls));
             if call.complete {
-                assert_eq!(Expected::of(call).as_ref(), Some(truth));
+                let mut seen = Expected::of(call).expect("both halves");
+                // What was lost may leave a few bytes before it, and the first of them tell the time.
+                assert!(seen.time <= truth.time, "{path} in {:#?}", lines(calls));
+                seen.time = truth.time;
+                assert_eq!(&seen, truth);
             }
             assert!(
                 call.complete || call.anomalies.intersects(Anomalies::GAP | Anomalies::TRUNCATED)
