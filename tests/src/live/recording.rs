@@ -39,7 +39,7 @@ pub(crate) fn losses_are_replayed() -> Result<()> {
     let mut rig = Rig::without_agent()?;
     rig.file("large", 20_000_000)?;
     let config = rig.dir().join("keywatch.toml");
-    let text = fs::read_to_string(&config)? + "[capture]\nring_bytes = \"64KiB\"\n";
+    let text = fs::read_to_string(&config)?.replace("64MiB", "64KiB");
     fs::write(&config, text)?;
     start(&mut rig, &[])?;
     for _ in 0..5 {
