@@ -9,6 +9,7 @@ mod flow;
 mod handshake;
 mod http1;
 pub mod http2;
+mod preamble;
 mod sniff;
 mod tap;
 mod tls;
