@@ -6,6 +6,7 @@ mod conversation;
 mod counters;
 mod early;
 mod flow;
+mod grpc;
 mod handshake;
 mod http1;
 pub mod http2;
