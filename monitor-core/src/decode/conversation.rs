@@ -187,23 +187,31 @@ impl Conversation {
                 None
             }
             Conversation::Midstream(midstream, suspicion) => {
-                let mut rest = chunk;
-                if !suspicion.is_vain() && suspicion.read(direction, time, &mut rest) {
-                    let suspicion = std::mem::take(&mut **suspicion);
-                    let mut found = websocket::Connection::midstream(suspicion, cx);
-                    found.data(direction, time, rest, cx);
-                    *self = Conversation::WebSocket(Box::new(found));
-                    return;
-                }
-                match midstream.data(direction, time, chunk, cx) {
-                    http2::Verdict::Open => None,
+                let sure = suspicion.read(direction, time, chunk);
+                // What is found first counts, however the bytes are cut.
+                let first = sure.map_or(chunk.len(), |(used, _)| used);
+                match midstream.data(direction, time, &chunk[..first], cx) {
+                    http2::Verdict::Open => {
+                        let Some((_, rest)) = sure else { return };
+                        let suspicion = std::mem::take(&mut **suspicion);
+                        let mut found = websocket::Connection::midstream(suspicion, cx);
+                        found.data(direction, time, rest, cx);
+                        *self = Conversation::WebSocket(Box::new(found));
+                        return;
+                    }
                     http2::Verdict::Http1(connection, switch) => {
                         *self = Conversation::Http1(connection);
-                        switch
+                        match switch {
+                            Some(Switch { next, early, rest }) => {
+                                let rest = &chunk[first - rest.len()..];
+                                Some(Switch { next, early, rest })
+                            }
+                            None => return self.data(direction, time, &chunk[first..], cx),
+                        }
                     }
                     http2::Verdict::Http2(connection) => {
                         *self = Conversation::Http2(connection);
-                        None
+                        return self.data(direction, time, &chunk[first..], cx);
                     }
                 }
             }
