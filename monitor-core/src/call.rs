@@ -141,7 +141,7 @@ pub enum Protocol {
     /// RFC 9113.
     #[serde(rename = "http/2")]
     Http2,
-    /// gRPC over HTTP/2, and grpc-web.
+    /// gRPC over HTTP/2, and grpc-web over HTTP/1.1 too.
     #[serde(rename = "grpc")]
     Grpc,
     /// RFC 6455: one message of the client.

@@ -24,6 +24,9 @@ pub struct Limits {
     /// Bytes that a client sends ahead of the answer to a request that may change the protocol, kept
     /// until it is known whose they are: a first flight of TCP is ten segments (RFC 6928), 15 KiB.
     pub early_bytes_max: usize,
+    /// Bytes of either side before TLS begins inside another protocol: a greeting with a banner and a list
+    /// of capabilities have 2 KiB.
+    pub preamble_bytes_max: usize,
     /// Tunnels inside one another that are looked into. Chains of two proxies are common, of four are
     /// not.
     pub tunnels_max: u8,
@@ -97,6 +100,7 @@ impl Default for Limits {
             headers_max: 128,
             pipeline_max: 1024,
             early_bytes_max: 16 << 10,
+            preamble_bytes_max: 16 << 10,
             tunnels_max: 4,
             body_prefix_bytes: 512,
             idle_max: Duration::from_secs(300),

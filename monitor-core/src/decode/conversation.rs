@@ -5,7 +5,8 @@ use compact_str::CompactString;
 use super::context::Context;
 use super::early::Early;
 use super::http1;
-use super::http2::{self, Midstream, Verdict};
+use super::http2::{self, Midstream};
+use super::preamble::{Preamble, Verdict};
 use super::sniff::{Look, Sniff};
 use super::tls;
 use super::websocket;
@@ -28,16 +29,21 @@ pub(super) enum Conversation {
     /// Not known yet, between a client and a server that are: inside a tunnel.
     Unknown(Sniff),
     /// The client's first bytes begin no request; a server of HTTP may have answered them all the same.
-    NoRequest(Refusal),
+    NoRequest(Box<Refusal>),
+    /// Nothing that is decoded, so far; it may go over to TLS.
+    Preamble(Box<Preamble>),
     /// Nothing that is decoded.
     Other,
 }
 
 /// What the server of a client that makes no request is seen to answer.
+#[derive(Default)]
 pub(super) struct Refusal {
     sniff: Sniff,
     /// Sent by the client so far, captured or not.
     client_bytes: u64,
+    /// When it is no HTTP, TLS may follow, until this is vain.
+    preamble: Preamble,
 }
 
 /// What is spoken after an upgrade.
@@ -102,17 +108,11 @@ impl Conversation {
             Look::Other if midstream => {
                 Conversation::Midstream(Box::new(Midstream::new(cx.limits)), Box::default())
             }
-            Look::Tls(_) => {
-                cx.counters.tls_flows += 1;
-                cx.ends.secure(None, None);
-                Conversation::Tls(Box::default())
-            }
+            Look::Tls(_) => Conversation::secured(cx),
             Look::Other if direction == Direction::ToServer => {
-                let sniff = sniff.turned(sides);
-                let client_bytes = sniff.start(direction as usize).1.len() as u64;
-                return Conversation::NoRequest(Refusal { sniff, client_bytes });
+                Conversation::NoRequest(Box::default())
             }
-            Look::Other => return Conversation::other(cx),
+            Look::Other => Conversation::Preamble(Box::default()),
         };
         // Responses first: missed ones explain why missed requests have no answer.
         for direction in [Direction::ToClient, Direction::ToServer] {
@@ -134,6 +134,12 @@ impl Conversation {
     fn other(cx: &mut Context<'_>) -> Conversation {
         cx.counters.flows_not_http += 1;
         Conversation::Other
+    }
+
+    fn secured(cx: &mut Context<'_>) -> Conversation {
+        cx.counters.tls_flows += 1;
+        cx.ends.secure(None, None);
+        Conversation::Tls(Box::default())
     }
 
     /// What takes over.
@@ -181,23 +187,31 @@ impl Conversation {
                 None
             }
             Conversation::Midstream(midstream, suspicion) => {
-                let mut rest = chunk;
-                if !suspicion.is_vain() && suspicion.read(direction, time, &mut rest) {
-                    let suspicion = std::mem::take(&mut **suspicion);
-                    let mut found = websocket::Connection::midstream(suspicion, cx);
-                    found.data(direction, time, rest, cx);
-                    *self = Conversation::WebSocket(Box::new(found));
-                    return;
-                }
-                match midstream.data(direction, time, chunk, cx) {
-                    Verdict::Open => None,
-                    Verdict::Http1(connection, switch) => {
-                        *self = Conversation::Http1(connection);
-                        switch
+                let sure = suspicion.read(direction, time, chunk);
+                // What is found first counts, however the bytes are cut.
+                let first = sure.map_or(chunk.len(), |(used, _)| used);
+                match midstream.data(direction, time, &chunk[..first], cx) {
+                    http2::Verdict::Open => {
+                        let Some((_, rest)) = sure else { return };
+                        let suspicion = std::mem::take(&mut **suspicion);
+                        let mut found = websocket::Connection::midstream(suspicion, cx);
+                        found.data(direction, time, rest, cx);
+                        *self = Conversation::WebSocket(Box::new(found));
+                        return;
                     }
-                    Verdict::Http2(connection) => {
+                    http2::Verdict::Http1(connection, switch) => {
+                        *self = Conversation::Http1(connection);
+                        match switch {
+                            Some(Switch { next, early, rest }) => {
+                                let rest = &chunk[first - rest.len()..];
+                                Some(Switch { next, early, rest })
+                            }
+                            None => return self.data(direction, time, &chunk[first..], cx),
+                        }
+                    }
+                    http2::Verdict::Http2(connection) => {
                         *self = Conversation::Http2(connection);
-                        None
+                        return self.data(direction, time, &chunk[first..], cx);
                     }
                 }
             }
@@ -211,12 +225,12 @@ impl Conversation {
                 return self.data(direction, time, chunk, cx);
             }
             Conversation::NoRequest(refusal) => {
-                let mut chunk = chunk;
-                let look = refusal.data(direction, time, &mut chunk, cx.limits);
+                let mut rest = chunk;
+                let look = refusal.data(direction, time, &mut rest, cx.limits);
                 let Some(look) = look else { return };
                 if look != Look::Response {
-                    *self = Conversation::other(cx);
-                    return;
+                    *self = Conversation::Preamble(Box::new(std::mem::take(&mut refusal.preamble)));
+                    return self.data(direction, time, chunk, cx);
                 }
                 let (first, start) = refusal.sniff.start(direction as usize);
                 let mut connection = http1::Connection::answered(cx.counters);
@@ -224,19 +238,37 @@ impl Conversation {
                 // Fewer bytes than a head has: nothing changes the protocol.
                 connection.data(direction, first, start, cx);
                 *self = Conversation::Http1(Box::new(connection));
-                return self.data(direction, time, chunk, cx);
+                return self.data(direction, time, rest, cx);
+            }
+            Conversation::Preamble(preamble) => {
+                match preamble.data(direction, time, chunk, cx.limits) {
+                    Verdict::Open => {}
+                    Verdict::Vain => *self = Conversation::other(cx),
+                    Verdict::Tls(beginning) => {
+                        *self = Conversation::secured(cx);
+                        self.say_again(beginning.hello, cx);
+                        self.data(direction, beginning.time, &beginning.reply, cx);
+                        self.data(direction, time, beginning.rest, cx);
+                    }
+                }
+                return;
             }
             Conversation::Other => None,
         };
         if let Some(Switch { next, early, rest }) = switch {
             *self = Conversation::after(next, cx);
-            for piece in early.into_pieces() {
-                self.data(Direction::ToServer, piece.time, &piece.bytes, cx);
-                if piece.missing_bytes > 0 {
-                    self.gap(Direction::ToServer, piece.time, piece.missing_bytes, cx);
-                }
-            }
+            self.say_again(early, cx);
             self.data(direction, time, rest, cx);
+        }
+    }
+
+    /// What the client sent before it was known whose it is.
+    fn say_again(&mut self, early: Early, cx: &mut Context<'_>) {
+        for piece in early.into_pieces() {
+            self.data(Direction::ToServer, piece.time, &piece.bytes, cx);
+            if piece.missing_bytes > 0 {
+                self.gap(Direction::ToServer, piece.time, piece.missing_bytes, cx);
+            }
         }
     }
 
@@ -259,7 +291,12 @@ impl Conversation {
             Conversation::WebSocket(connection) => connection.gap(direction, time, bytes, cx),
             Conversation::Unknown(sniff) => sniff.gap(direction as usize, bytes),
             Conversation::NoRequest(refusal) => {
-                if refusal.gap(direction, bytes, cx.limits) {
+                if refusal.gap(direction, time, bytes, cx.limits) {
+                    *self = Conversation::Preamble(Box::new(std::mem::take(&mut refusal.preamble)));
+                }
+            }
+            Conversation::Preamble(preamble) => {
+                if preamble.gap(direction, time, bytes, cx.limits) {
                     *self = Conversation::other(cx);
                 }
             }
@@ -277,7 +314,7 @@ impl Conversation {
             Conversation::Tls(connection) => connection.note(direction, what),
             Conversation::Unknown(sniff) => sniff.note(direction as usize, what),
             Conversation::NoRequest(refusal) => refusal.sniff.note(direction as usize, what),
-            Conversation::Other => {}
+            Conversation::Preamble(_) | Conversation::Other => {}
         }
     }
 
@@ -298,6 +335,7 @@ impl Conversation {
             | Conversation::Midstream(..)
             | Conversation::Unknown(_)
             | Conversation::NoRequest(_)
+            | Conversation::Preamble(_)
             | Conversation::Other => {}
         }
     }
@@ -315,7 +353,9 @@ impl Conversation {
                     *self = Conversation::Http2(connection);
                 }
             }
-            Conversation::NoRequest(_) => *self = Conversation::other(cx),
+            Conversation::NoRequest(_) | Conversation::Preamble(_) => {
+                *self = Conversation::other(cx);
+            }
             Conversation::Unknown(_) | Conversation::Other => {}
         }
     }
@@ -328,7 +368,8 @@ impl Conversation {
             | Conversation::WebSocket(_)
             | Conversation::Midstream(..)
             | Conversation::Unknown(_)
-            | Conversation::NoRequest(_) => false,
+            | Conversation::NoRequest(_)
+            | Conversation::Preamble(_) => false,
             Conversation::Tls(connection) => connection.is_over(),
             Conversation::Other => true,
         }
@@ -350,6 +391,7 @@ impl Conversation {
             Conversation::Midstream(..)
             | Conversation::Unknown(_)
             | Conversation::NoRequest(_)
+            | Conversation::Preamble(_)
             | Conversation::Other => {}
         }
     }
@@ -364,6 +406,7 @@ impl Conversation {
             | Conversation::Midstream(..)
             | Conversation::Unknown(_)
             | Conversation::NoRequest(_)
+            | Conversation::Preamble(_)
             | Conversation::Other => false,
         }
     }
@@ -384,28 +427,39 @@ impl Conversation {
             Conversation::Midstream(midstream, suspicion) => {
                 size_of::<Midstream>() + midstream.held_bytes() + suspicion.held_bytes()
             }
-            Conversation::Unknown(_) | Conversation::NoRequest(_) | Conversation::Other => 0,
+            Conversation::NoRequest(refusal) => {
+                size_of::<Refusal>() + refusal.preamble.held_bytes()
+            }
+            Conversation::Preamble(preamble) => size_of::<Preamble>() + preamble.held_bytes(),
+            Conversation::Unknown(_) | Conversation::Other => 0,
         }
     }
 }
 
 impl Refusal {
-    /// What is spoken, once that can be told.
+    /// What is spoken, once that can be told: then the preamble has not taken the chunk yet.
     fn data(
         &mut self,
         direction: Direction,
         time: EventTime,
-        chunk: &mut &[u8],
+        rest: &mut &[u8],
         limits: &Limits,
     ) -> Option<Look> {
-        match direction {
+        let chunk = *rest;
+        let look = match direction {
             Direction::ToServer => self.pass(chunk.len() as u64, limits).then_some(Look::Other),
-            Direction::ToClient => self.sniff.look(direction as usize, time, chunk),
+            Direction::ToClient => self.sniff.look(direction as usize, time, rest),
+        };
+        if look.is_none() {
+            // TLS cannot begin here: fewer bytes than a hello has tell what the server speaks.
+            self.preamble.data(direction, time, chunk, limits);
         }
+        look
     }
 
     /// Whether it cannot be told any more.
-    fn gap(&mut self, direction: Direction, bytes: u64, limits: &Limits) -> bool {
+    fn gap(&mut self, direction: Direction, time: EventTime, bytes: u64, limits: &Limits) -> bool {
+        self.preamble.gap(direction, time, bytes, limits);
         match direction {
             Direction::ToServer => self.pass(bytes, limits),
             Direction::ToClient => true,

@@ -73,11 +73,6 @@ impl Sniff {
         (start.time, &start.bytes[..start.count])
     }
 
-    /// The same, its sides put in this order.
-    pub(super) fn turned(&self, sides: [usize; 2]) -> Sniff {
-        Sniff { sides: sides.map(|side| self.sides[side]) }
-    }
-
     /// Bytes of one side are missing.
     pub(super) fn gap(&mut self, side: usize, bytes: u64) {
         let start = &mut self.sides[side];

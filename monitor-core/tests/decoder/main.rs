@@ -2,6 +2,7 @@
 
 mod faults;
 mod frames;
+mod grpc_web;
 mod hostile;
 mod http2;
 mod http2_random;

@@ -4,6 +4,7 @@ use monitor_core::call::Protocol;
 use monitor_core::input::Direction;
 use monitor_core::limits::Limits;
 
+use crate::websocket_frames::ask;
 use crate::wire::{Wire, decoder, feed, lines};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -50,6 +51,31 @@ fn a_websocket_takes_over() {
         },
         &["GET /ws 0 > 101 0 UPGRADED"],
     );
+}
+
+/// In the middle of a connection, when a chunk holds both.
+#[test]
+fn what_shows_itself_first_is_spoken() {
+    let frames =
+        [ask("{\"id\":1,\"method\":\"a\"}"), ask("{\"id\":2}"), ask("{\"id\":3,\"x\":1}")].concat();
+    let length = frames.len();
+    let post = format!("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n");
+    let tail = b"\x01\x02\x03 the end of a body".as_slice();
+    for cut in [usize::MAX, 1, 2, 7, 60, 100, 150] {
+        let decode = |parts: &[&[u8]]| {
+            let mut wire = Wire::midstream(1000, 2000);
+            wire.cut = cut;
+            wire.ask(parts.concat()).close();
+            wire.run()
+        };
+        let (calls, counters) = decode(&[tail, post.as_bytes(), &frames]);
+        assert_eq!(counters.websocket_flows, 0, "pieces of {cut} bytes");
+        let whole = format!("POST /a {length} > - incomplete MIDSTREAM");
+        assert_eq!(lines(&calls), [whole], "pieces of {cut} bytes");
+        let (calls, counters) = decode(&[tail, &frames, get("/b").as_bytes()]);
+        assert_eq!(counters.websocket_flows, 1, "pieces of {cut} bytes");
+        assert!(calls.iter().all(|call| call.protocol == Protocol::WebSocket));
+    }
 }
 
 #[test]

@@ -153,6 +153,113 @@ fn keys_are_updated_by_both() {
     assert_eq!(tls(&seen.connections[0]).decrypted, Decrypted::Yes);
 }
 
+/// What other protocols say before TLS: turns from the client and the server, the client's first; true:
+/// the client does not wait for the last.
+const PREAMBLES: [(&str, &[&[u8]], bool); 7] = [
+    ("postgresql", &[b"\0\0\0\x08\x04\xd2\x16\x2f", b"S"], false),
+    ("ftp", &[b"", b"220 Ready\r\n", b"AUTH TLS\r\n", b"234 Proceed\r\n"], false),
+    (
+        "smtp",
+        &[
+            b"",
+            b"220 mx.example.com ESMTP\r\n",
+            b"EHLO a\r\n",
+            b"250-mx.example.com\r\n250-SIZE\r\n250 STARTTLS\r\n",
+            b"STARTTLS\r\n",
+            b"220 Go ahead\r\n",
+        ],
+        false,
+    ),
+    (
+        "rdp",
+        &[
+            b"\x03\0\0\x13\x0e\xe0\0\0\0\0\0\x01\0\x08\0\x03\0\0\0",
+            b"\x03\0\0\x13\x0e\xd0\0\0\x12\x34\0\x02\x1f\x08\0\x02\0\0\0",
+        ],
+        false,
+    ),
+    (
+        "ldap",
+        &[
+            b"0\x1d\x02\x01\x01w\x18\x80\x161.3.6.1.4.1.1466.20037",
+            b"0\x0c\x02\x01\x01x\x07\x0a\x01\0\x04\0\x04\0",
+        ],
+        false,
+    ),
+    ("mysql", &[b"", b"J\0\0\0\x0a8.0.1\0rest", b" \0\0\x01\x85\xae\xff\x19\0\0\0\x01\xff"], true),
+    ("pipelined", &[b"", b"* OK IMAP4rev1\r\n", b"a STARTTLS\r\n", b"a OK Begin\r\n"], true),
+];
+
+/// A session after a preamble.
+fn after(preamble: &[&[u8]], eager: bool, session: &Session) -> Vec<Packet> {
+    let mut wire = Wire::open(7, 9000);
+    let mut turns = preamble.to_vec();
+    let last = if eager && turns.len().is_multiple_of(2) { turns.pop() } else { None };
+    for (number, turn) in turns.iter().enumerate() {
+        let direction = [Direction::ToServer, Direction::ToClient][number % 2];
+        wire.wait(1000).send(direction, turn);
+    }
+    let mut last = last;
+    for packet in session.packets().iter().filter(|it| !it.payload.is_empty()) {
+        if packet.direction == Direction::ToClient
+            && let Some(last) = last.take()
+        {
+            wire.send(Direction::ToClient, last);
+        }
+        wire.wait(1000).send(packet.direction, &packet.payload);
+    }
+    wire.close();
+    wire.packets
+}
+
+#[test]
+fn tls_begins_inside_other_protocols() {
+    for (name, preamble, eager) in PREAMBLES {
+        for session in ["tls13-aes-128-gcm", "tls12-aes-128-gcm", "tls13-retry"] {
+            let session = Session::read(session);
+            let plain = session.decode();
+            let packets = after(preamble, eager, &session);
+            for piece in [usize::MAX, 1, 100] {
+                let packets = model::cut(&packets, piece, &mut Dice(1));
+                let seen = session.decode_as(&[packets], &[(0, &session.keys)]);
+                assert_eq!(lines(&seen.calls), lines(&plain.calls), "{name} by {piece}");
+                assert_eq!(seen.connections[0].tls, plain.connections[0].tls, "{name} by {piece}");
+                assert_eq!((seen.counters.tls_flows, seen.counters.flows_not_http), (1, 0));
+            }
+            let sealed = session.decode_as(&[packets], &[]);
+            assert_eq!(tls(&sealed.connections[0]).server_name.as_deref(), Some("api.example.com"));
+            assert_eq!(sealed.connections[0].flow.ja4, tls(&plain.connections[0]).ja4);
+        }
+    }
+}
+
+#[test]
+fn hellos_in_content_are_content() {
+    let session = Session::read("tls13-aes-128-gcm");
+    let hello = session.packets().iter().find(|it| !it.payload.is_empty()).unwrap().payload.clone();
+    // What the server sends is no hello.
+    let mut wire = Wire::open(7, 9000);
+    wire.ask("\u{1}PUT\0").answer("ok").ask(&hello).answer("stored").ask(&hello).close();
+    let seen = session.decode_as(&[wire.packets], &[]);
+    assert!(seen.connections[0].tls.is_none() && !seen.connections[0].flow.tls);
+    assert_eq!((seen.counters.tls_flows, seen.counters.flows_not_http), (0, 1));
+    // Both sides of a file that both have: the whole session as content of HTTP.
+    let both: Vec<u8> = session.packets().iter().flat_map(|it| it.payload.clone()).collect();
+    let length = both.len();
+    let mut wire = Wire::open(7, 9000);
+    wire.ask(format!("POST /a HTTP/1.1\r\nContent-Length: {length}\r\n\r\n")).ask(&both);
+    wire.answer(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n")).answer(&both);
+    wire.close();
+    let seen = session.decode_as(&[wire.packets], &[]);
+    assert_eq!(lines(&seen.calls), [format!("POST /a {length} > 200 {length}")]);
+    assert!(seen.connections[0].tls.is_none());
+    // And far from the beginning of a protocol that is not known.
+    let far = vec![b'x'; Limits::default().preamble_bytes_max];
+    let packets = after(&[&far, b"ok"], false, &session);
+    let seen = session.decode_as(&[packets], &[(0, &session.keys)]);
+    assert!(seen.connections[0].tls.is_none() && seen.calls.is_empty());
+}
+
 #[test]
 fn resumed_sessions_and_a_retry() {
     let seen = Session::read("tls12-resumption").decode();

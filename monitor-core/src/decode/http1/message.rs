@@ -12,6 +12,7 @@ use super::odd::{OddHead, RequestLine, StatusLine, Version, is_token, trim};
 use super::switch::{Agreement, Offer};
 use crate::call::{Anomalies, Protocol, Request};
 use crate::decode::content::ContentCoding;
+use crate::decode::grpc::{self, Flavour};
 use crate::identity::{Identified, Identifier, RequestHead};
 
 /// A request head.
@@ -22,6 +23,8 @@ pub(super) struct Asked {
     pub(super) kind: Kind,
     /// Another protocol that it offers to change to.
     pub(super) offer: Option<Box<Offer>>,
+    /// Its body is that of a gRPC-Web call.
+    pub(super) grpc: Option<Flavour>,
     /// It says that none follows.
     pub(super) is_last: bool,
     pub(super) framing: Framing,
@@ -47,9 +50,21 @@ pub(super) struct Answered {
     pub(super) agreement: Option<Box<Agreement>>,
     /// How an error body is coded; not looked at otherwise.
     pub(super) coding: ContentCoding,
+    pub(super) grpc: GrpcAnswer,
     /// It says that none follows.
     pub(super) is_last: bool,
     pub(super) framing: Framing,
+}
+
+/// What a response head says to a gRPC-Web call.
+#[derive(Default)]
+pub(super) struct GrpcAnswer {
+    pub(super) flavour: Option<Flavour>,
+    /// Its body is coded: messages cannot be told apart.
+    pub(super) is_coded: bool,
+    /// Status and message of an answer that is nothing but its head.
+    pub(super) status: Option<u32>,
+    pub(super) message: Option<Vec<u8>>,
 }
 
 /// What follows a response head.
@@ -153,6 +168,7 @@ impl Parse for Requests<'_> {
             protocol: Protocol::Http11,
             kind: Kind::Other,
             offer: None,
+            grpc: None,
             is_last: false,
             framing: Framing { odd: Anomalies::BAD_HEAD, ..Framing::default() },
         }
@@ -187,9 +203,10 @@ impl Requests<'_> {
         let (mut host, mut hosts, mut user_agent) = (None, 0, None);
         // A connection of HTTP/1.0 ends with its message unless it says otherwise (RFC 9112, 9.3).
         let (mut upgrade, mut is_last) = (false, protocol == Protocol::Http10);
+        let (mut grpc, mut is_coded) = (None, false);
         for header in head.headers {
             let name = header.name.as_bytes();
-            // Five lengths out of many: most fields are passed over by length alone.
+            // Few lengths out of many: most fields are passed over by length alone.
             match name.len() {
                 4 if name.eq_ignore_ascii_case(b"host") => {
                     hosts += 1;
@@ -205,7 +222,9 @@ impl Requests<'_> {
                     user_agent = Some(text(header.value, &mut framing.odd));
                 }
                 10 => is_last = closes(header).unwrap_or(is_last),
+                12 if is_grpc(header) => grpc = Flavour::of_http1(header.value),
                 14 | 17 => framing.add(name, header.value),
+                16 => is_coded |= codes(header),
                 _ => {}
             }
         }
@@ -243,7 +262,8 @@ impl Requests<'_> {
         let offer = if upgrade { Offer::read(head.headers) } else { None };
         framing.odd |= identified.anomalies;
         let parts = Some((request, identified));
-        Asked { parts, protocol, kind, offer, is_last, framing }
+        let grpc = grpc.filter(|_| !is_coded);
+        Asked { parts, protocol, kind, offer, grpc, is_last, framing }
     }
 }
 
@@ -313,9 +333,18 @@ impl Answered {
     pub(super) fn new(protocol: Protocol, status: Option<u16>, headers: &[Header<'_>]) -> Answered {
         let mut framing = Framing::default();
         let mut is_last = protocol == Protocol::Http10;
+        let mut grpc = GrpcAnswer::default();
         for header in headers {
             match header.name.len() {
                 10 => is_last = closes(header).unwrap_or(is_last),
+                11 if header.name.eq_ignore_ascii_case("grpc-status") => {
+                    grpc.status = grpc::status(header.value);
+                }
+                12 if is_grpc(header) => grpc.flavour = Flavour::of_http1(header.value),
+                12 if header.name.eq_ignore_ascii_case("grpc-message") => {
+                    grpc.message = Some(header.value.into());
+                }
+                16 => grpc.is_coded |= codes(header),
                 14 | 17 => framing.add(header.name.as_bytes(), header.value),
                 _ => {}
             }
@@ -330,7 +359,7 @@ impl Answered {
             framing.odd |= Anomalies::LENIENT;
         }
         let agreement = (status == Some(101)).then(|| Agreement::read(headers));
-        Answered { status, protocol, agreement, coding, is_last, framing }
+        Answered { status, protocol, agreement, coding, grpc, is_last, framing }
     }
 }
 
@@ -364,6 +393,18 @@ fn closes(header: &Header<'_>) -> Option<bool> {
         let is_close = item.eq_ignore_ascii_case(b"close");
         (is_close || item.eq_ignore_ascii_case(b"keep-alive")).then_some(is_close)
     })
+}
+
+/// Whether a field is a content type of gRPC: no other type begins so.
+fn is_grpc(header: &Header<'_>) -> bool {
+    header.value.get(12..16).is_some_and(|kind| kind.eq_ignore_ascii_case(b"grpc"))
+        && header.name.eq_ignore_ascii_case("content-type")
+}
+
+/// Whether a field says that the content is compressed.
+fn codes(header: &Header<'_>) -> bool {
+    header.name.eq_ignore_ascii_case("content-encoding")
+        && !trim(header.value).eq_ignore_ascii_case(b"identity")
 }
 
 /// What a host and port are made of (RFC 3986, 3.2.2 and 3.2.3), international names aside.

@@ -9,9 +9,10 @@
 
 use std::collections::VecDeque;
 
-use super::message::{Asked, Kind};
+use super::message::{Asked, GrpcAnswer, Kind};
 use super::switch::Offer;
 use crate::call::{Anomalies, ApiCall, Outcome, Protocol, Request, Response};
+use crate::decode::grpc::Talk;
 use crate::identity::{Identified, Style};
 use crate::time::EventTime;
 
@@ -25,6 +26,10 @@ pub(super) struct Pending {
     pub(super) kind: Kind,
     /// Other protocols that it offers to change to.
     pub(super) offer: Option<Box<Offer>>,
+    /// The messages of a gRPC-Web call.
+    pub(super) grpc: Option<Box<Talk>>,
+    /// It was one when it came.
+    has_grpc: bool,
     pub(super) anomalies: Anomalies,
     /// Every byte was seen so far.
     pub(super) complete: bool,
@@ -63,6 +68,8 @@ impl Pending {
             protocol: asked.protocol,
             kind: asked.kind,
             offer: asked.offer,
+            has_grpc: asked.grpc.is_some(),
+            grpc: asked.grpc.map(|flavour| Box::new(Talk::new(flavour))),
             anomalies: asked.framing.odd,
             complete: true,
             open,
@@ -78,14 +85,31 @@ impl Pending {
         self.asked.as_ref().map_or(Style::Generic, |(_, identified)| identified.style)
     }
 
+    /// What the head of the answer says to a gRPC-Web call.
+    pub(super) fn answer_grpc(&mut self, answered: GrpcAnswer) {
+        let Some(talk) = &mut self.grpc else { return };
+        if answered.is_coded {
+            self.grpc = None;
+            return;
+        }
+        match answered.flavour {
+            Some(flavour) => talk.answers_in(flavour),
+            None => talk.answers_otherwise(),
+        }
+        talk.end(answered.status, answered.message);
+    }
+
     /// Memory, bytes.
     fn held_bytes(&self) -> usize {
+        // As if it were full: it grows and shrinks while the request waits.
+        let grpc = if self.has_grpc { Talk::HELD_BYTES_MAX } else { 0 };
         let Some((request, identified)) = &self.asked else { return size_of::<Pending>() };
         let settings = self.offer.as_ref().and_then(|offer| offer.settings.as_ref());
         let offer = settings.map_or(0, |settings| settings.len());
         let optional = [&request.host, &request.user_agent, &identified.symbol];
         size_of::<Pending>()
             + offer
+            + grpc
             + [&request.method, &request.target, &request.path]
                 .map(|text| text.len())
                 .iter()
@@ -178,6 +202,11 @@ impl Pairing {
             return None;
         }
         self.queue.front_mut().filter(|request| !request.doubtful && request.answer.is_none())
+    }
+
+    /// Of the same request its gRPC-Web call.
+    pub(super) fn talk(&mut self) -> Option<&mut Talk> {
+        self.front()?.grpc.as_deref_mut()
     }
 
     /// Whether the last request is whole, may change the protocol, and has no answer yet.
@@ -377,7 +406,11 @@ pub(super) fn call(
     if let Some(answer) = &answer {
         anomalies |= answer.anomalies;
     }
-    let (request, identified) = request.and_then(|request| request.asked).unzip();
+    let (asked, talk) = request.map_or((None, None), |request| (request.asked, request.grpc));
+    let (request, identified) = asked.unzip();
+    let path = request.as_ref().map_or("", |request| request.path.as_str());
+    let grpc = talk.map(|talk| Box::new(talk.record(path)));
+    let protocol = if grpc.is_some() { Protocol::Grpc } else { protocol };
     let (key, op, symbol, object_ids) = match identified {
         Some(Identified { key, op, symbol, object_ids, .. }) => (key, op, symbol, object_ids),
         None => (None, crate::call::Operation::Public, None, Vec::new()),
@@ -396,7 +429,7 @@ pub(super) fn call(
         object_ids,
         outcome: outcome.flatten(),
         stream_id: None,
-        grpc: None,
+        grpc,
         complete,
         anomalies,
     })

@@ -36,6 +36,9 @@ impl Connection {
                         if let Some((asked, _)) = &mut request.asked {
                             asked.body_bytes += progress.content.len() as u64;
                         }
+                        if let Some(talk) = &mut request.grpc {
+                            talk.send(progress.content);
+                        }
                         request.complete &= progress.end != End::Broken;
                     }
                     self.request_body_end(progress.end, cx);
@@ -228,6 +231,9 @@ impl Connection {
                     request.complete = false;
                     if let Some((asked, _)) = &mut request.asked {
                         asked.body_bytes += skipped.content;
+                    }
+                    if let Some(talk) = &mut request.grpc {
+                        talk.miss_sent(skipped.content);
                     }
                 }
                 if skipped.beyond > 0 { End::Broken } else { skipped.end }

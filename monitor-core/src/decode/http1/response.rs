@@ -66,6 +66,11 @@ impl Connection {
         let progress = body.advance(chunk, &mut odd);
         if let Some(answering) = &mut self.answer {
             answering.take(progress.content);
+            if answering.paired
+                && let Some(talk) = self.pairing.talk()
+            {
+                talk.receive(progress.content);
+            }
             answering.answer.anomalies |= odd;
             answering.answer.complete &= progress.end != End::Broken;
         }
@@ -188,6 +193,7 @@ impl Connection {
         let paired = match self.pairing.front() {
             Some(request) => {
                 request.answered = true;
+                request.answer_grpc(head.grpc);
                 true
             }
             None => {
@@ -324,6 +330,11 @@ impl Connection {
                     if let Some(prefix) = &mut answering.prefix {
                         prefix.end();
                     }
+                    if answering.paired
+                        && let Some(talk) = self.pairing.talk()
+                    {
+                        talk.miss_received(skipped.content);
+                    }
                 }
                 let end = if skipped.beyond > 0 { End::Broken } else { skipped.end };
                 self.response_body_end(end, Anomalies::GAP, cx);
@@ -375,7 +386,10 @@ impl Connection {
         let style = style.unwrap_or(Style::Generic);
         if let Some(status) = answer.response.status {
             let bytes = prefix.as_mut().map(|prefix| prefix.bytes()).unwrap_or_default();
-            answer.outcome = Some(cx.identifier.outcome(style, status, bytes));
+            answer.outcome = match self.pairing.talk().filter(|_| paired) {
+                Some(talk) => talk.outcome(cx.identifier, style, Some(status), answer.complete),
+                None => Some(cx.identifier.outcome(style, status, bytes)),
+            };
         }
         if let Some(prefix) = &mut prefix {
             answer.anomalies |= prefix.anomalies();

@@ -8,6 +8,7 @@ use super::hpack::Field;
 use crate::call::{Anomalies, Request};
 use crate::decode::Counters;
 use crate::decode::content::ContentCoding;
+use crate::decode::grpc;
 use crate::identity::{Identified, Identifier, RequestHead};
 use crate::limits::Limits;
 
@@ -208,8 +209,7 @@ impl FieldList {
                     None => odd |= Anomalies::BAD_HEAD,
                 },
                 11 if name.eq_ignore_ascii_case(b"grpc-status") => {
-                    let text = str::from_utf8(value).ok();
-                    answered.grpc_status = text.and_then(|text| text.trim().parse().ok());
+                    answered.grpc_status = grpc::status(value);
                 }
                 12 if name.eq_ignore_ascii_case(b"content-type") => {
                     answered.content_type = Some(CompactString::from_utf8_lossy(value));

@@ -4,7 +4,6 @@ mod bucket;
 mod connection;
 mod fields;
 pub mod frame;
-mod grpc;
 pub mod hpack;
 mod midstream;
 mod reader;

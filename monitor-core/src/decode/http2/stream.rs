@@ -1,11 +1,11 @@
 //! One stream: a request, its answer, and the call that they make.
 
 use super::fields::{Answered, Asked};
-use super::grpc::{Flavour, Talk};
 use crate::call::{Anomalies, ApiCall, Operation, Outcome, Protocol, Request, Response};
 use crate::decode::content::Prefix;
 use crate::decode::context::Context;
 use crate::decode::conversation::Upgraded;
+use crate::decode::grpc::{Flavour, Talk};
 use crate::identity::{Identified, Style};
 use crate::input::Direction;
 use crate::time::EventTime;

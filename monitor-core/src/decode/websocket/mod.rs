@@ -80,14 +80,26 @@ impl Suspicion {
         self.searches.iter().map(|search| search.held_bytes()).sum()
     }
 
-    /// Takes bytes; true once it is sure, with what is left of them.
-    pub(in crate::decode) fn read(
+    /// Takes bytes; once it is sure, how many of them it took to be, and what is left of them.
+    pub(in crate::decode) fn read<'c>(
         &mut self,
         direction: Direction,
         time: EventTime,
-        chunk: &mut &[u8],
-    ) -> bool {
-        self.searches[direction as usize].read(time, chunk)
+        chunk: &'c [u8],
+    ) -> Option<(usize, &'c [u8])> {
+        if self.is_vain() {
+            return None;
+        }
+        let search = &mut self.searches[direction as usize];
+        let start = search.bytes();
+        let room = usize::try_from(SUSPECT_BYTES_MAX.saturating_sub(start)).unwrap_or(usize::MAX);
+        let mut within = &chunk[..chunk.len().min(room)];
+        let length = within.len();
+        if !search.read(time, &mut within) {
+            return None;
+        }
+        let used = usize::try_from(search.judged().saturating_sub(start)).unwrap_or(usize::MAX);
+        Some((used.min(length), &chunk[length - within.len()..]))
     }
 
     /// Bytes are missing.
@@ -96,8 +108,8 @@ impl Suspicion {
     }
 
     /// Nothing speaks for it.
-    pub(in crate::decode) fn is_vain(&self) -> bool {
-        self.searches.iter().any(|search| search.bytes() > SUSPECT_BYTES_MAX)
+    fn is_vain(&self) -> bool {
+        self.searches.iter().any(|search| search.bytes() >= SUSPECT_BYTES_MAX)
     }
 }
 

@@ -52,6 +52,8 @@ pub(super) struct Search {
     times: VecDeque<(u64, EventTime)>,
     /// Where a frame begins.
     found: Option<u64>,
+    /// The byte after the last one that anything so far was judged by.
+    judged: u64,
 }
 
 struct Chain {
@@ -80,6 +82,7 @@ impl Search {
             chains: Vec::new(),
             times: VecDeque::new(),
             found: None,
+            judged: 0,
         }
     }
 
@@ -94,6 +97,11 @@ impl Search {
     /// Bytes that were taken so far.
     pub(super) fn bytes(&self) -> u64 {
         self.start + self.held.len() as u64
+    }
+
+    /// The byte after the one that decided, once a frame is found: however the bytes were cut.
+    pub(super) fn judged(&self) -> u64 {
+        self.judged
     }
 
     /// Takes bytes until a frame is found.
@@ -168,7 +176,8 @@ impl Search {
                     }
                 }
             }
-            let Some(score) = self.score(bytes, expected) else { return };
+            let Some((looked_at, score)) = self.score(bytes, expected) else { return };
+            self.judged = self.judged.max(place + looked_at as u64);
             self.advance(place, expected, score);
             self.place += 1;
         }
@@ -201,40 +210,41 @@ impl Search {
         }
     }
 
-    /// Points for the frame that begins here, and its bytes; the inner `None` when there is none, the
-    /// outer as long as that cannot be told.
-    fn score(&self, bytes: &[u8], follows: bool) -> Option<Option<(u8, u64)>> {
+    /// How many bytes tell whether a frame begins here, and points for it and its bytes; the inner
+    /// `None` when there is none, the outer as long as that cannot be told.
+    fn score(&self, bytes: &[u8], follows: bool) -> Option<(usize, Option<(u8, u64)>)> {
         let [first, rest @ ..] = bytes else { return None };
         if !(begins(*first) || follows && goes_on(*first)) {
-            return Some(None);
+            return Some((1, None));
         }
         let second = rest.first()?;
         if (second & 0x80 != 0) != (self.direction == Direction::ToServer) {
-            return Some(None);
+            return Some((2, None));
         }
         let head = Head::parse(bytes)?;
         let control = head.opcode.is_control() && head.length > CONTROL_BYTES_MAX;
         if !head.minimal || control || head.length > FRAME_BYTES_MAX {
-            return Some(None);
+            return Some((head.bytes, None));
         }
         let sample = usize::try_from(head.length).ok()?.min(SAMPLE_BYTES);
-        let payload = bytes.get(head.bytes..head.bytes + sample)?;
+        let looked_at = head.bytes + sample;
+        let payload = bytes.get(head.bytes..looked_at)?;
         let points = match head.opcode {
             Opcode::Text if !head.rsv1 => {
                 let mut plain = Vec::with_capacity(SAMPLE_BYTES);
                 unmask(head.mask, 0, payload, &mut plain);
                 if !is_text(&plain, head.length > sample as u64) {
-                    return Some(None);
+                    return Some((looked_at, None));
                 }
                 if head.length >= TEXT_BYTES_MIN { TEXT_POINTS } else { 1 }
             }
-            Opcode::Close if head.length == 1 => return Some(None),
+            Opcode::Close if head.length == 1 => return Some((looked_at, None)),
             Opcode::Text | Opcode::Binary | Opcode::Close | Opcode::Ping | Opcode::Pong => 1,
             // Nothing speaks for it, and nothing against it.
             Opcode::Continuation | Opcode::Reserved => 0,
         };
         let points = if head.fin { points } else { 0 };
-        Some(Some((points, head.bytes as u64 + head.length)))
+        Some((looked_at, Some((points, head.bytes as u64 + head.length))))
     }
 
     /// Lets go of what no chain will need.

@@ -59,6 +59,79 @@ fn every_link_type_leads_to_the_same_segment() {
     assert_eq!(Link::from_number(147), None, "whatever its users say");
 }
 
+/// One frame of each link that is not in common use, after its description.
+#[test]
+fn rare_links_hold_the_same_call() {
+    const GET: &[u8] = b"GET /api/v3/account HTTP/1.1\r\nHost: api.example.com\r\n\r\n";
+    let packet = ipv4(GET);
+    let frame = ethernet(&[], &packet);
+    let with = |header: &[u8], inner: &[u8]| [header, inner].concat();
+    let padded = |header: &[u8], bytes: usize, inner: &[u8]| {
+        let mut header = header.to_vec();
+        header.resize(bytes, 0);
+        [&header[..], inner].concat()
+    };
+    let snap = with(&[0xaa, 0xaa, 3, 0, 0, 0, 8, 0], &packet);
+    // A data frame to the access point, and one with a quality of service between two of them.
+    let wifi = padded(&[0x08, 0x01], 24, &snap);
+    let bridged = padded(&[0x88, 0x03], 32, &snap);
+    // Its header of 26 bytes is padded to 28, as the flags before it say.
+    let aligned = with(&[0, 0, 9, 0, 2, 0, 0, 0, 0x20], &padded(&[0x88, 0x01], 28, &snap));
+    let ppp = with(&[0xff, 3, 0, 0x21], &packet);
+    let length = (4 + packet.len()) as u16;
+    let attribute = |length: [u8; 2], kind: [u8; 2]| {
+        // The protocol of the hardware first, padded to four bytes.
+        let first = if kind[0] == 0 { [0, 6, 0, 1, 8, 0, 0, 0] } else { [6, 0, 1, 0, 8, 0, 0, 0] };
+        [&[2, 0, 0, 0][..], &first, &length, &kind, &packet].concat()
+    };
+    let pppoe_bytes = (packet.len() as u16 + 2).to_be_bytes();
+    let pppoe = [&[0x11, 0, 0, 1][..], &pppoe_bytes, &[0, 0x21], &packet].concat();
+    for (link, bytes) in [
+        (8, padded(&[0, 0x45], 16, &packet)),
+        (9, ppp.clone()),
+        (9, with(&[0x21], &packet)),
+        (9, with(&[0xff, 3, 0, 0x31, 0, 1], &frame)),
+        (50, with(&[0x0f, 0, 8, 0], &packet)),
+        (11, snap.clone()),
+        (100, with(&[0xaa, 0xaa, 3, 0, 0x80, 0xc2, 0, 7, 0, 0], &frame)),
+        (100, with(&[0xfe, 0xfe, 3, 0xcc], &packet)),
+        (100, with(&[6, 6, 3], &packet)),
+        (51, pppoe),
+        (104, with(&[0x0f, 0, 8, 0], &packet)),
+        (105, wifi.clone()),
+        (105, bridged),
+        (107, with(&[0x18, 0x41, 3, 0xcc], &packet)),
+        (107, with(&[0x18, 0x41, 8, 0], &packet)),
+        (107, with(&[0x18, 0x41, 3, 0, 0x80, 0, 0, 0, 8, 0], &packet)),
+        (109, padded(&[2, 0, 0, 0], 12, &packet)),
+        (117, padded(&[61, 2], 64, &packet)),
+        (119, padded(&[0x44, 0, 0, 0], 144, &wifi)),
+        (119, padded(&[0x80, 0x21, 0x10, 1, 0, 0, 0, 64], 64, &wifi)),
+        (127, padded(&[0, 0, 8], 8, &wifi)),
+        (127, aligned),
+        (163, padded(&[0x80, 0x21, 0x10, 1, 0, 0, 0, 64], 64, &wifi)),
+        (166, with(&[0, 3, 0, 0x21], &packet)),
+        (192, padded(&[0, 0, 16, 0, 105], 16, &wifi)),
+        (192, padded(&[0, 0, 8, 0, 1], 8, &frame)),
+        (204, with(&[1], &ppp)),
+        (239, attribute(length.to_le_bytes(), [9, 0])),
+        (239, attribute(length.to_be_bytes(), [0, 9])),
+        (240, padded(&[], 4, &frame)),
+        (258, padded(&[108, 0, 0, 0, 1, 0, 0, 0, 1], 108, &frame)),
+        (258, padded(&[108, 0, 0, 0, 1, 0, 0, 0, 12], 108, &packet)),
+    ] {
+        let kind = Link::from_number(link).unwrap();
+        let segment = segment(kind, TIME, &bytes, 0);
+        let segment = segment.unwrap_or_else(|skipped| panic!("link type {link}: {skipped:?}"));
+        assert_eq!(segment.source, Endpoint::new(CLIENT.0.into(), CLIENT.1), "link type {link}");
+        assert_eq!((segment.payload, segment.missing), (GET, 0), "link type {link}");
+        // Its headers alone are no packet, wherever they end.
+        for end in 0..bytes.len() - packet.len() {
+            assert!(self::segment(kind, TIME, &bytes[..end], 0).is_err(), "{link} cut at {end}");
+        }
+    }
+}
+
 #[test]
 fn ipv6_with_and_without_extension_headers() {
     let packet = ipv6(b"GET");

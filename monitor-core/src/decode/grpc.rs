@@ -41,6 +41,17 @@ impl Flavour {
             _ => None,
         }
     }
+
+    /// The same where only gRPC-Web can be spoken: over HTTP/1, whose trailers hardly anybody passes on.
+    pub(in crate::decode) fn of_http1(content_type: &[u8]) -> Option<Flavour> {
+        let flavour = Flavour::of(str::from_utf8(content_type).ok()?)?;
+        (flavour != Flavour::Plain).then_some(flavour)
+    }
+}
+
+/// A status as it stands in a field.
+pub(in crate::decode) fn status(value: &[u8]) -> Option<u32> {
+    str::from_utf8(value).ok()?.trim().parse().ok()
 }
 
 /// Both directions of a gRPC call.
@@ -101,6 +112,9 @@ impl Talk {
         size_of::<Talk>() + self.sent.held_bytes() + self.received.held_bytes()
     }
 
+    /// The most that it may come to hold, bytes.
+    pub(in crate::decode) const HELD_BYTES_MAX: usize = size_of::<Talk>() + 2 * TRAILER_BYTES_MAX;
+
     /// How the call ended. `status` is the HTTP status; `is_over`: nothing of the answer is missing.
     pub(in crate::decode) fn outcome(
         &self,
@@ -137,8 +151,7 @@ impl Talk {
             let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
             let (name, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
             if name.eq_ignore_ascii_case(b"grpc-status") {
-                let status = str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-                self.end(status, None);
+                self.end(status(value), None);
             } else if name.eq_ignore_ascii_case(b"grpc-message") {
                 self.end(None, Some(value.into()));
             }
