@@ -5,6 +5,7 @@ mod frames;
 mod hostile;
 mod http2;
 mod http2_random;
+mod login;
 mod loss;
 mod messages;
 mod model;

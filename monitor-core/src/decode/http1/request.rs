@@ -37,6 +37,7 @@ impl Connection {
                             asked.body_bytes += progress.content.len() as u64;
                         }
                         request.complete &= progress.end != End::Broken;
+                        request.take(progress.content, progress.end != End::More, cx.identifier);
                     }
                     self.request_body_end(progress.end, cx);
                 }
@@ -226,6 +227,7 @@ impl Connection {
                     request.last = request.last.max(time);
                     request.anomalies |= Anomalies::GAP;
                     request.complete = false;
+                    request.read_body(cx.identifier);
                     if let Some((asked, _)) = &mut request.asked {
                         asked.body_bytes += skipped.content;
                     }
