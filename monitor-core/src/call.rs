@@ -42,6 +42,12 @@ pub struct ApiCall {
     /// What gRPC says of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grpc: Option<Box<Grpc>>,
+    /// What its bearer token says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Arc<Token>>,
+    /// What else it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Box<Detail>>,
     /// True when every byte of request and response was seen.
     pub complete: bool,
     /// What was odd about the bytes.
@@ -147,17 +153,21 @@ pub enum Protocol {
     /// RFC 6455: one message of the client.
     #[serde(rename = "websocket")]
     WebSocket,
+    /// FIX: one message of the client.
+    #[serde(rename = "fix")]
+    Fix,
 }
 
 impl Protocol {
     /// Every protocol, in order.
-    pub const ALL: [Protocol; 6] = [
+    pub const ALL: [Protocol; 7] = [
         Protocol::Http09,
         Protocol::Http10,
         Protocol::Http11,
         Protocol::Http2,
         Protocol::Grpc,
         Protocol::WebSocket,
+        Protocol::Fix,
     ];
 
     /// Name as it stands in records.
@@ -169,6 +179,7 @@ impl Protocol {
             Protocol::Http2 => "http/2",
             Protocol::Grpc => "grpc",
             Protocol::WebSocket => "websocket",
+            Protocol::Fix => "fix",
         }
     }
 }
@@ -206,6 +217,9 @@ pub struct Response {
     pub status: Option<u16>,
     /// Body bytes after transfer decoding, seen or not.
     pub body_bytes: u64,
+    /// Calls used and allowed, as the server counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quota>,
 }
 
 /// A gRPC call (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
@@ -241,6 +255,71 @@ pub struct Key {
     pub source: CompactString,
     /// Which API style it belongs to.
     pub profile: CompactString,
+}
+
+/// What a JSON web token says of itself (RFC 7519, 4.1; OpenID Connect Core 1.0, 2). Nothing of it is
+/// proven: the server may have taken it or not. Its subject is in the key's id.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Token {
+    /// `alg` of its header.
+    pub algorithm: Option<CompactString>,
+    /// `iss`, without `https://`.
+    pub issuer: Option<CompactString>,
+    /// `client_id`, `azp` or `cid`.
+    pub client: Option<CompactString>,
+    /// `aud`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub audience: Vec<CompactString>,
+    /// `scope` or `scp`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scope: Vec<CompactString>,
+    /// `exp`, seconds since 1970.
+    pub expires: Option<i64>,
+    /// `nbf`, seconds since 1970.
+    pub not_before: Option<i64>,
+    /// `iat`, seconds since 1970.
+    pub issued: Option<i64>,
+    /// When the user last logged in: `auth_time`, seconds since 1970.
+    pub auth_time: Option<i64>,
+    /// Authentication context class: `acr`.
+    pub acr: Option<CompactString>,
+    /// Authentication methods: `amr` (RFC 8176).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub amr: Vec<CompactString>,
+}
+
+/// What not every call says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Detail {
+    /// The address that a trusted proxy in front has named as the client's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forwarded_for: Option<std::net::IpAddr>,
+    /// Account or sub-account that is acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<CompactString>,
+    /// How much, as it stood there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<CompactString>,
+    /// Orders in a batch; `None` where it is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<u32>,
+    /// Name of a remote call or GraphQL operation in the body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<CompactString>,
+}
+
+/// Calls used of those allowed, as the server counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quota {
+    /// Used so far in the server's window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<u32>,
+    /// Allowed in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// Left in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining: Option<u32>,
 }
 
 macro_rules! snake_enum {
@@ -429,6 +508,12 @@ bitflags! {
         const TLS_UNOPENED = 1 << 50;
         /// The request came as TLS early data, which others can send again (RFC 8446, 8).
         const EARLY_DATA = 1 << 51;
+        /// A FIX message whose checksum is another than it says.
+        const BAD_CHECKSUM = 1 << 52;
+        /// A FIX message whose sequence number is not the next one, or that has none.
+        const BAD_SEQUENCE = 1 << 53;
+        /// A FIX message that is sent again.
+        const RESENT = 1 << 54;
     }
 }
 

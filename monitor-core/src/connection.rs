@@ -43,6 +43,41 @@ pub struct Connection {
     /// What was spoken of WebSocket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub websocket: Option<Box<WebSocket>>,
+    /// What was spoken of FIX.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix: Option<Box<Fix>>,
+}
+
+/// What a FIX session amounted to. No content of messages.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Fix {
+    /// `BeginString`: `FIX.4.4`, `FIXT.1.1`.
+    pub version: Option<CompactString>,
+    /// `TargetCompID` of the client's logon.
+    pub target: Option<CompactString>,
+    /// From the client.
+    pub sent: FixTraffic,
+    /// From the server.
+    pub received: FixTraffic,
+    /// Rejects of no message that was seen or still waited for one.
+    pub answers_unpaired: u64,
+}
+
+/// One direction of a FIX session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FixTraffic {
+    /// Messages of every kind.
+    pub messages: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Heartbeats among them.
+    pub heartbeats: u64,
+    /// Requests to send messages again.
+    pub resends: u64,
+    /// Messages whose number was not the next one.
+    pub sequence_breaks: u64,
+    /// Messages whose checksum was wrong.
+    pub bad_checksums: u64,
 }
 
 /// A TLS connection. What was not seen is `None`.

@@ -19,5 +19,7 @@ mod flows;
 pub mod identity;
 mod incident;
 pub mod input;
+mod json;
 pub mod limits;
+mod plain;
 pub mod time;

@@ -4,6 +4,7 @@ use compact_str::CompactString;
 
 use super::context::Context;
 use super::early::Early;
+use super::fix;
 use super::http1;
 use super::http2::{self, Midstream};
 use super::preamble::{Preamble, Verdict};
@@ -24,6 +25,7 @@ pub(super) enum Conversation {
     Tls(Box<tls::Connection>),
     Http2(Box<http2::Connection>),
     WebSocket(Box<websocket::Connection>),
+    Fix(Box<fix::Connection>),
     /// From somewhere in the middle: whichever of the three shows itself first.
     Midstream(Box<Midstream>, Box<websocket::Suspicion>),
     /// Not known yet, between a client and a server that are: inside a tunnel.
@@ -104,6 +106,14 @@ impl Conversation {
                 cx.counters.http2_connections += 1;
                 Conversation::Http2(Box::new(http2::Connection::new(midstream, cx.limits)))
             }
+            Look::Fix => {
+                cx.counters.fix_flows += 1;
+                Conversation::Fix(Box::default())
+            }
+            Look::Sbe => {
+                cx.counters.sbe_flows += 1;
+                return Conversation::other(cx);
+            }
             // In the middle of a connection anything may be a body.
             Look::Other if midstream => {
                 Conversation::Midstream(Box::new(Midstream::new(cx.limits)), Box::default())
@@ -179,6 +189,10 @@ impl Conversation {
                 None
             }
             Conversation::Tls(connection) => {
+                connection.data(direction, time, chunk, cx);
+                None
+            }
+            Conversation::Fix(connection) => {
                 connection.data(direction, time, chunk, cx);
                 None
             }
@@ -288,6 +302,7 @@ impl Conversation {
                 suspicion.gap(direction);
                 midstream.gap(direction, time, bytes, cx);
             }
+            Conversation::Fix(connection) => connection.gap(direction, time, bytes, cx),
             Conversation::WebSocket(connection) => connection.gap(direction, time, bytes, cx),
             Conversation::Unknown(sniff) => sniff.gap(direction as usize, bytes),
             Conversation::NoRequest(refusal) => {
@@ -307,6 +322,7 @@ impl Conversation {
     /// Adds to the message under way in a direction, or to the next.
     pub(super) fn note(&mut self, direction: Direction, what: Anomalies) {
         match self {
+            Conversation::Fix(connection) => connection.note(direction, what),
             Conversation::WebSocket(connection) => connection.note(direction, what),
             Conversation::Http1(connection) => connection.note(direction, what),
             Conversation::Http2(connection) => connection.note(direction, what),
@@ -332,6 +348,7 @@ impl Conversation {
             Conversation::Tls(connection) => connection.end(direction, cx),
             Conversation::Http2(connection) => connection.end(direction, cx),
             Conversation::WebSocket(_)
+            | Conversation::Fix(_)
             | Conversation::Midstream(..)
             | Conversation::Unknown(_)
             | Conversation::NoRequest(_)
@@ -343,6 +360,7 @@ impl Conversation {
     /// Nothing follows in either direction: gives out what is left.
     pub(super) fn abort(&mut self, why: Anomalies, cx: &mut Context<'_>) {
         match self {
+            Conversation::Fix(connection) => connection.abort(why, cx),
             Conversation::WebSocket(connection) => connection.abort(why, cx),
             Conversation::Http1(connection) => connection.abort(why, cx),
             Conversation::Tls(connection) => connection.abort(why, cx),
@@ -366,6 +384,7 @@ impl Conversation {
             Conversation::Http1(_)
             | Conversation::Http2(_)
             | Conversation::WebSocket(_)
+            | Conversation::Fix(_)
             | Conversation::Midstream(..)
             | Conversation::Unknown(_)
             | Conversation::NoRequest(_)
@@ -388,6 +407,10 @@ impl Conversation {
                 record.protocol = Some(Protocol::WebSocket);
                 record.websocket = Some(Box::new(connection.summary()));
             }
+            Conversation::Fix(connection) => {
+                record.protocol = Some(Protocol::Fix);
+                record.fix = Some(Box::new(connection.summary()));
+            }
             Conversation::Midstream(..)
             | Conversation::Unknown(_)
             | Conversation::NoRequest(_)
@@ -403,6 +426,7 @@ impl Conversation {
             Conversation::Tls(connection) => connection.shed(),
             Conversation::Http1(_)
             | Conversation::Http2(_)
+            | Conversation::Fix(_)
             | Conversation::Midstream(..)
             | Conversation::Unknown(_)
             | Conversation::NoRequest(_)
@@ -424,6 +448,7 @@ impl Conversation {
             Conversation::WebSocket(connection) => {
                 size_of::<websocket::Connection>() + connection.held_bytes()
             }
+            Conversation::Fix(connection) => size_of::<fix::Connection>() + connection.held_bytes(),
             Conversation::Midstream(midstream, suspicion) => {
                 size_of::<Midstream>() + midstream.held_bytes() + suspicion.held_bytes()
             }

@@ -136,6 +136,14 @@ counters! {
     http2_frames_late,
     /// Flows that speak WebSocket.
     websocket_flows,
+    /// Connections of FIX.
+    fix_flows,
+    /// Messages of FIX.
+    fix_messages,
+    /// Bytes between messages of FIX that belong to none.
+    fix_skipped_bytes,
+    /// Connections of FIX in its binary encoding (SBE), which are not decoded.
+    sbe_flows,
     /// WebSocket messages, both directions.
     websocket_messages,
     /// WebSocket messages whose content could not be read.

@@ -449,6 +449,7 @@ impl FlowState {
             bytes_to_client: bytes_of(Direction::ToClient),
             missing_bytes: account.missing_bytes,
             websocket: None,
+            fix: None,
             flow: Arc::clone(self.ends.flow()),
             tls: None,
             http2: None,
@@ -525,12 +526,16 @@ impl FlowState {
             Look::Request | Look::Preface | Look::Tls(Some(Direction::ToServer)) => side,
             Look::Response | Look::Tls(Some(Direction::ToClient)) => side.other(),
             Look::Settings if self.from_start => side.other(),
-            Look::Settings | Look::Tls(None) | Look::Other => key.with_higher_port(),
+            // The client logs on first.
+            Look::Fix if self.from_start => side,
+            Look::Settings | Look::Tls(None) | Look::Fix | Look::Sbe | Look::Other => {
+                key.with_higher_port()
+            }
         });
         let fits = match look {
             Look::Request | Look::Preface => client == side,
             Look::Response => client != side,
-            Look::Settings | Look::Tls(_) | Look::Other => true,
+            Look::Settings | Look::Tls(_) | Look::Fix | Look::Sbe | Look::Other => true,
         };
         if !fits {
             look = Look::Other;

@@ -429,7 +429,7 @@ mod tests {
         let outcome = |status, message: &str| {
             let mut talk = Talk::new(Flavour::Plain);
             talk.end(status, Some(message.into()));
-            talk.outcome(&identifier, Style::Generic, Some(200), true)
+            talk.outcome(&identifier, Style::GENERIC, Some(200), true)
         };
         assert_eq!(outcome(Some(0), ""), Some(Outcome::Ok));
         assert_eq!(outcome(Some(16), ""), Some(Outcome::BadKey));

@@ -5,6 +5,7 @@ mod context;
 mod conversation;
 mod counters;
 mod early;
+mod fix;
 mod flow;
 mod grpc;
 mod handshake;

@@ -35,6 +35,10 @@ pub(super) enum Look {
     Settings,
     /// A TLS handshake, or a record from within a TLS connection; which way a hello goes.
     Tls(Option<Direction>),
+    /// `8=FIX`
+    Fix,
+    /// A message of FIX in its binary encoding.
+    Sbe,
     /// None of these.
     Other,
 }
@@ -102,6 +106,9 @@ fn look(start: &[u8; START_BYTES]) -> Look {
         b"PRI * HT" => Look::Preface,
         // A short frame of settings, for the connection (RFC 9113, 4.1 and 6.5).
         [0, 0, 0..=96, 4, 0, 0, 0, 0] if start[2].is_multiple_of(6) => Look::Settings,
+        [b'8', b'=', b'F', b'I', b'X', ..] => Look::Fix,
+        // Length, then SBE in either byte order (FIX Simple Open Framing Header, 1.0).
+        [0, 0, _, _, 0xeb, 0x50, ..] | [0, 0, _, _, 0x5b, 0xe0, ..] => Look::Sbe,
         // Content type and version of a record (RFC 8446, 5.1).
         [0x16, 3, 0..=4, _, _, 1, ..] => Look::Tls(Some(Direction::ToServer)),
         [0x16, 3, 0..=4, _, _, 2, ..] => Look::Tls(Some(Direction::ToClient)),
@@ -134,7 +141,7 @@ mod tests {
 
     #[test]
     fn first_bytes_tell() {
-        let cases: [(&[u8], Look); 20] = [
+        let cases: [(&[u8], Look); 21] = [
             (b"GET /\r\n", Look::Request),
             (b"GET / HTTP/1.1", Look::Request),
             (b"\r\n\r\nOPTIONS *", Look::Request),
@@ -145,7 +152,8 @@ mod tests {
             (b"\x17\x03\x03\x00\x5a\x02\x00\x00", Look::Tls(None)),
             (b"\x80\x2e\x01\x03\x01\x00\x15\x00", Look::Tls(Some(Direction::ToServer))),
             (b"SSH-2.0-x", Look::Other),
-            (b"8=FIX.4.4", Look::Other),
+            (b"8=FIX.4.4", Look::Fix),
+            (b"\0\0\x01\0\xeb\x50\x10\0", Look::Sbe),
             (b"PRI * HTTP/2.0", Look::Preface),
             (b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x80", Look::Settings),
             (b"\0\0\0\x04\0\0\0\0\0", Look::Settings),

@@ -195,7 +195,7 @@ fn precedence_and_conflict() {
     let identified = identify("GET", "/?apiKey=q", &all);
     assert_eq!(identified.key.as_ref().unwrap().source, "header:x-mbx-apikey");
     assert_eq!(identified.anomalies, Anomalies::KEY_CONFLICT);
-    assert_eq!(identified.style, Style::Binance);
+    assert_eq!(Some(identified.style), Profiles::builtin().style("binance"));
     let same = identify("GET", "/?apiKey=k", &[header("x-api-key", "k")]);
     assert_eq!(same.anomalies, Anomalies::empty());
     assert_eq!(get("/?apiKey=a&apiKey=b").anomalies, Anomalies::KEY_CONFLICT);
@@ -316,7 +316,9 @@ proptest! {
 
     #[test]
     fn random_bodies_never_panic(status in any::<u16>(), body in prop::collection::vec(any::<u8>(), 0..600)) {
-        for style in [Style::Generic, Style::Binance] {
+        let profiles = Profiles::builtin();
+        for profile in profiles.iter() {
+            let style = profiles.style(&profile.name).unwrap();
             identifier().outcome(style, status, &body);
         }
     }

@@ -1,20 +1,19 @@
-//! Credentials in header fields and parameters, hashed as they are found.
+//! Credentials in header fields, parameters and members, hashed as they are found.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use compact_str::CompactString;
 use hmac::{Hmac, KeyInit, Mac};
 use httparse::Header;
-use serde::Deserialize;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::known::Known;
-use super::percent;
-use crate::call::{Key, KeyId};
+use super::profile::{InRequest, Place, Profiles, Source, same_name};
+use super::token::Claims;
+use super::{Style, percent};
+use crate::call::{Key, KeyId, Token};
 
 /// Names the use of the secret, so that no other use of it can give the same hash.
 const DOMAIN: &[u8] = b"keywatch key id v1\0";
@@ -24,8 +23,8 @@ const DOMAIN_KNOWN: &[u8] = b"keywatch known credentials v1\0";
 /// Credentials hashed in one request. Honest requests carry one or two; each costs a hash.
 const CREDENTIALS_MAX: u8 = 4;
 
-/// Bytes of a token's payload that are read for its subject; real ones are below 2 KiB.
-const PAYLOAD_BYTES_MAX: usize = 4096;
+/// Cookies of one request that are looked at: browsers keep 50 to 180 for a site.
+const COOKIES_MAX: usize = 200;
 
 /// What stands where a credential was found, and so how an id is made of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +37,14 @@ pub(super) enum Form {
     Bearer,
     /// User and password in base64.
     Basic,
+}
+
+/// Who a credential names.
+#[derive(Clone, Debug)]
+pub(super) struct Named {
+    pub(super) id: KeyId,
+    /// What a token says of itself.
+    pub(super) token: Option<Arc<Token>>,
 }
 
 /// Keyed hash with the key and the domain already taken in: a clone away from use.
@@ -60,13 +67,22 @@ impl Hasher {
         }
     }
 
-    /// The id of a credential; `None` when there is none in it.
-    fn id(&self, form: Form, credential: &[u8]) -> Option<KeyId> {
-        self.known.id(form, credential, || match form {
-            Form::Plain => Some(self.hash(credential)),
-            Form::Encoded => Some(self.hash_encoded(credential)),
-            Form::Bearer => subject_of(credential, self).or_else(|| Some(self.hash(credential))),
-            Form::Basic => user_of(credential, self),
+    /// Whom a credential names; `None` when there is none in it.
+    pub(super) fn name(&self, form: Form, credential: &[u8]) -> Option<Named> {
+        let plain = |id| Some(Named { id, token: None });
+        self.known.find(form, credential, || match form {
+            Form::Plain => plain(self.hash(credential)),
+            Form::Encoded => plain(self.hash_encoded(credential)),
+            Form::Bearer => match Claims::read(credential) {
+                Some(claims) => {
+                    let who = claims.who();
+                    let id = who.map(|(issuer, subject)| self.hash_subject(issuer, subject));
+                    let id = id.unwrap_or_else(|| self.hash(credential));
+                    Some(Named { id, token: Some(Arc::new(claims.token)) })
+                }
+                None => plain(self.hash(credential)),
+            },
+            Form::Basic => user_of(credential, self).and_then(plain),
         })
     }
 
@@ -83,7 +99,7 @@ impl Hasher {
         finish(state)
     }
 
-    fn hash_subject(&self, issuer: &str, subject: &str) -> KeyId {
+    fn hash_subject(&self, issuer: &[u8], subject: &[u8]) -> KeyId {
         finish(self.subject.clone().chain_update(issuer).chain_update([0]).chain_update(subject))
     }
 }
@@ -94,98 +110,60 @@ fn finish(state: Hmac<Sha256>) -> KeyId {
     KeyId(digest[..16].iter().fold(0, |id, byte| id << 8 | u128::from(*byte)))
 }
 
-/// Where a credential stood. The first in this order counts.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
-    Binance,
-    ApiKeyHeader,
-    Bearer,
-    Basic,
-    Query,
-}
-
-impl Place {
-    fn source(self) -> &'static str {
-        match self {
-            Place::Binance => "header:x-mbx-apikey",
-            Place::ApiKeyHeader => "header:x-api-key",
-            Place::Bearer | Place::Basic => "header:authorization",
-            Place::Query => "query:api_key",
-        }
-    }
-
-    fn profile(self) -> &'static str {
-        match self {
-            Place::Binance => "binance",
-            Place::ApiKeyHeader => "x-api-key",
-            Place::Bearer => "bearer",
-            Place::Basic => "basic",
-            Place::Query => "query-key",
-        }
-    }
-}
-
 /// The credentials of one request.
 pub(super) struct Keyring<'h> {
     hasher: &'h Hasher,
-    best: Option<(Place, KeyId)>,
+    pub(super) profiles: &'h Profiles,
+    /// What server and path say.
+    place: Style,
+    /// The first source in order, and whom it names.
+    best: Option<(u16, Named)>,
     seen: u8,
     /// Two credentials disagree.
     pub(super) conflict: bool,
 }
 
 impl<'h> Keyring<'h> {
-    pub(super) fn new(hasher: &'h Hasher) -> Keyring<'h> {
-        Keyring { hasher, best: None, seen: 0, conflict: false }
+    pub(super) fn new(hasher: &'h Hasher, profiles: &'h Profiles, place: Style) -> Keyring<'h> {
+        Keyring { hasher, profiles, place, best: None, seen: 0, conflict: false }
     }
 
-    /// Header names are told apart by length first: most fields cost one compare.
+    /// The style of the key if it is an exchange's, or else of the server and path.
+    pub(super) fn style(&self) -> Style {
+        let of_key = self.best.as_ref().and_then(|(number, _)| {
+            let style = self.source(*number).style;
+            self.profiles.profile(style).filter(|profile| profile.is_exchange).map(|_| style)
+        });
+        of_key.unwrap_or(self.place)
+    }
+
+    /// Most fields cost one look at a table.
     pub(super) fn read_headers(&mut self, headers: &[Header<'_>]) {
         for header in headers {
-            match header.name.len() {
-                9 if header.name.eq_ignore_ascii_case("x-api-key") => {
-                    self.add(Place::ApiKeyHeader, header.value);
-                }
-                12 if header.name.eq_ignore_ascii_case("x-mbx-apikey") => {
-                    self.add(Place::Binance, header.value);
-                }
-                13 if header.name.eq_ignore_ascii_case("authorization") => {
-                    self.add_authorization(header.value);
-                }
-                _ => {}
+            match self.profiles.headers.find(header.name) {
+                None | Some(InRequest::Host) => {}
+                Some(InRequest::Key(number)) => self.add_header(number, header, headers),
+                Some(InRequest::Authorization) => self.add_authorization(header.value),
+                Some(InRequest::Cookie) => self.add_cookies(header.value),
             }
         }
     }
 
-    /// A key in a parameter, still percent-encoded. `None` when there are too many to hash.
-    pub(super) fn add_parameter(&mut self, value: &[u8]) -> Option<KeyId> {
-        if !self.counted() {
-            return None;
+    fn add_header(&mut self, first: u16, header: &Header<'_>, headers: &[Header<'_>]) {
+        let value = header.value.trim_ascii();
+        if value.is_empty() {
+            return;
         }
-        let id = self.hasher.id(Form::Encoded, value)?;
-        self.insert(Place::Query, id);
-        Some(id)
-    }
-
-    pub(super) fn is_binance(&self) -> bool {
-        self.best.is_some_and(|(place, _)| place == Place::Binance)
-    }
-
-    pub(super) fn into_key(self) -> Option<Key> {
-        self.best.map(|(place, id)| Key {
-            id,
-            source: CompactString::const_new(place.source()),
-            profile: CompactString::const_new(place.profile()),
-        })
-    }
-
-    fn add(&mut self, place: Place, value: &[u8]) {
-        let value = value.trim_ascii();
-        if !value.is_empty()
+        let found = self.find(first, |source| {
+            let Place::Header { name, with } = &source.place else { return false };
+            let has = |with: &str| headers.iter().any(|it| it.name.eq_ignore_ascii_case(with));
+            name.eq_ignore_ascii_case(header.name) && with.as_deref().is_none_or(has)
+        });
+        if let Some(number) = found
             && self.counted()
-            && let Some(id) = self.hasher.id(Form::Plain, value)
+            && let Some(named) = self.hasher.name(Form::Plain, value)
         {
-            self.insert(place, id);
+            self.insert(number, named);
         }
     }
 
@@ -193,19 +171,107 @@ impl<'h> Keyring<'h> {
         let value = value.trim_ascii();
         let Some(space) = value.iter().position(u8::is_ascii_whitespace) else { return };
         let (scheme, credential) = (&value[..space], value[space..].trim_ascii());
-        if credential.is_empty() || !self.counted() {
-            return;
-        }
-        let (place, form) = if scheme.eq_ignore_ascii_case(b"bearer") {
-            (Place::Bearer, Form::Bearer)
-        } else if scheme.eq_ignore_ascii_case(b"basic") {
-            (Place::Basic, Form::Basic)
-        } else {
-            return;
+        let is_scheme = |source: &Source| match &source.place {
+            Place::Scheme { name, .. } => name.as_bytes().eq_ignore_ascii_case(scheme),
+            Place::Header { .. }
+            | Place::Query(_)
+            | Place::Form(_)
+            | Place::Cookie(_)
+            | Place::Fix(_)
+            | Place::Member { .. } => false,
         };
-        if let Some(id) = self.hasher.id(form, credential) {
-            self.insert(place, id);
+        if credential.is_empty() || self.find(0, is_scheme).is_none() || !self.counted() {
+            return;
         }
+        if scheme.eq_ignore_ascii_case(b"basic") {
+            let named = self.hasher.name(Form::Basic, credential);
+            if let (Some(number), Some(named)) = (self.find(0, is_scheme), named) {
+                self.insert(number, named);
+            }
+            return;
+        }
+        let bearer = self.hasher.name(Form::Bearer, credential);
+        let token = bearer.as_ref().and_then(|named| named.token.as_ref());
+        let found = self.find(0, |source| is_scheme(source) && source.takes(token));
+        let Some(number) = found else { return };
+        let named = match &self.source(number).place {
+            Place::Scheme { parameter: Some(name), .. } => {
+                parameter(credential, name).and_then(|key| self.hasher.name(Form::Plain, key))
+            }
+            Place::Scheme { parameter: None, .. }
+            | Place::Header { .. }
+            | Place::Query(_)
+            | Place::Form(_)
+            | Place::Cookie(_)
+            | Place::Fix(_)
+            | Place::Member { .. } => bearer,
+        };
+        if let Some(named) = named {
+            self.insert(number, named);
+        }
+    }
+
+    /// Names of session cookies are told apart by case (RFC 6265, 5.3).
+    fn add_cookies(&mut self, value: &[u8]) {
+        for pair in value.split(|byte| *byte == b';').take(COOKIES_MAX) {
+            let pair = pair.trim_ascii();
+            let Some(equals) = pair.iter().position(|byte| *byte == b'=') else { continue };
+            let (name, value) = (&pair[..equals], &pair[equals + 1..]);
+            let found = self.find(
+                0,
+                |it| matches!(&it.place, Place::Cookie(known) if known.as_bytes() == name),
+            );
+            if let Some(number) = found.filter(|_| !value.is_empty())
+                && self.counted()
+                && let Some(named) = self.hasher.name(Form::Plain, value)
+            {
+                self.insert(number, named);
+            }
+        }
+    }
+
+    /// A key in a parameter of the query, still percent-encoded. `None` when it is no key here, or
+    /// there are too many to hash.
+    pub(super) fn add_parameter(&mut self, name: &[u8], value: &[u8]) -> Option<KeyId> {
+        let found = self.find(0, |source| {
+            matches!(&source.place, Place::Query(known) if same_name(name, known.as_bytes()))
+        });
+        self.add_encoded(found?, value)
+    }
+
+    /// The same of a form.
+    pub(super) fn add_form(&mut self, name: &[u8], value: &[u8]) -> Option<KeyId> {
+        let found = self.find(0, |source| {
+            matches!(&source.place, Place::Form(known) if same_name(name, known.as_bytes()))
+        });
+        self.add_encoded(found?, value)
+    }
+
+    fn add_encoded(&mut self, number: u16, value: &[u8]) -> Option<KeyId> {
+        if !self.counted() {
+            return None;
+        }
+        let named = self.hasher.name(Form::Encoded, value)?;
+        let id = named.id;
+        self.insert(number, named);
+        Some(id)
+    }
+
+    /// The source, and whom it names.
+    pub(super) fn into_best(self) -> Option<(u16, Named)> {
+        self.best
+    }
+
+    fn source(&self, number: u16) -> &'h Source {
+        &self.profiles.sources[usize::from(number)]
+    }
+
+    /// The first source from a number on that fits and counts here.
+    fn find(&self, first: u16, fits: impl Fn(&Source) -> bool) -> Option<u16> {
+        (first..)
+            .zip(&self.profiles.sources[usize::from(first)..])
+            .find(|(_, source)| fits(source) && (!source.on_paths || source.style == self.place))
+            .map(|(number, _)| number)
     }
 
     fn counted(&mut self) -> bool {
@@ -215,40 +281,49 @@ impl<'h> Keyring<'h> {
         self.seen <= CREDENTIALS_MAX
     }
 
-    fn insert(&mut self, place: Place, id: KeyId) {
-        match self.best {
-            None => self.best = Some((place, id)),
-            Some((best_place, best_id)) => {
-                self.conflict |= best_id != id;
-                if place < best_place {
-                    self.best = Some((place, id));
+    fn insert(&mut self, number: u16, named: Named) {
+        match &self.best {
+            None => self.best = Some((number, named)),
+            Some((best, known)) => {
+                self.conflict |= known.id != named.id;
+                if number < *best {
+                    self.best = Some((number, named));
                 }
             }
         }
     }
 }
 
-/// `sub` and `iss` of a JSON web token (RFC 7519, 4.1), which stay while tokens come and go. The
-/// signature is not checked: whether the server took it is in the outcome.
-fn subject_of(token: &[u8], hasher: &Hasher) -> Option<KeyId> {
-    #[derive(Deserialize)]
-    struct Claims<'a> {
-        #[serde(borrow)]
-        sub: Cow<'a, str>,
-        #[serde(borrow)]
-        iss: Cow<'a, str>,
+impl Source {
+    /// Whether a token, or none, is what this source is for.
+    pub(super) fn takes(&self, token: Option<&Arc<Token>>) -> bool {
+        if !self.token {
+            return true;
+        }
+        let Some(token) = token else { return false };
+        let issuer = token.issuer.as_deref().unwrap_or_default();
+        self.issuers.is_empty() || self.issuers.iter().any(|known| **known == *issuer)
     }
-    if !token.starts_with(b"eyJ") {
-        return None;
-    }
-    let mut parts = token.split(|byte| *byte == b'.');
-    let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
-    if parts.next().is_some() || payload.len() > PAYLOAD_BYTES_MAX {
-        return None;
-    }
-    let json = Zeroizing::new(URL_SAFE_NO_PAD.decode(payload).ok()?);
-    let claims: Claims<'_> = serde_json::from_slice(&json).ok()?;
-    (!claims.sub.is_empty()).then(|| hasher.hash_subject(&claims.iss, &claims.sub))
+}
+
+/// The key as records show it.
+pub(super) fn key(profiles: &Profiles, number: u16, id: KeyId) -> Key {
+    let source = &profiles.sources[usize::from(number)];
+    let profile = profiles.profile(source.style).map(|it| it.name.clone()).unwrap_or_default();
+    Key { id, source: source.shown.clone(), profile }
+}
+
+/// A parameter of credentials (RFC 9110, 11.4): `id=…,ts=…`, in quotes or not.
+fn parameter<'c>(credential: &'c [u8], name: &str) -> Option<&'c [u8]> {
+    let mut pairs = credential.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    pairs.find_map(|pair| {
+        let equals = pair.iter().position(|byte| *byte == b'=')?;
+        let value = pair[equals + 1..].trim_ascii();
+        let value = value.strip_prefix(b"\"").unwrap_or(value);
+        let value = value.strip_suffix(b"\"").unwrap_or(value);
+        let same = pair[..equals].trim_ascii().eq_ignore_ascii_case(name.as_bytes());
+        (same && !value.is_empty()).then_some(value)
+    })
 }
 
 /// The user part of Basic credentials (RFC 7617, 2); the password is never hashed.

@@ -1,22 +1,28 @@
 //! Who asks for what: credentials become keyed hashes here and go no further.
 
+mod body;
 mod credential;
 mod known;
 mod operation;
 mod outcome;
-mod parameter;
 mod percent;
+mod profile;
 mod target;
+mod token;
 
 use std::fmt;
+use std::sync::Arc;
 
 use compact_str::CompactString;
 use httparse::Header;
 use zeroize::Zeroizing;
 
-use crate::call::{Anomalies, Key, Operation, Outcome};
+pub use self::profile::{Fault, Profile, Profiles};
+
+use crate::call::{Anomalies, Detail, Key, Operation, Outcome, Quota, Token};
+pub(crate) use body::BODY_BYTES_MAX;
 use credential::{Hasher, Keyring};
-use parameter::Parameter;
+use profile::{Count, Parameter};
 use target::Scan;
 
 /// The HMAC-SHA-256 secret under which credentials are hashed. Never printed; wiped when dropped.
@@ -56,6 +62,8 @@ impl fmt::Debug for RequestHead<'_> {
 pub struct Identified {
     /// Who asks.
     pub key: Option<Key>,
+    /// What a bearer token says of itself.
+    pub token: Option<Arc<Token>>,
     /// The target with credentials replaced, cut at [`TARGET_BYTES_MAX`].
     pub target: CompactString,
     /// The path part of it; empty for CONNECT.
@@ -66,6 +74,8 @@ pub struct Identified {
     pub symbol: Option<CompactString>,
     /// Objects named, at most [`OBJECT_IDS_MAX`].
     pub object_ids: Vec<CompactString>,
+    /// What else it says; the rest may stand in the body.
+    pub detail: Option<Box<Detail>>,
     /// Oddities of the credentials.
     pub anomalies: Anomalies,
     /// How replies in this API style are read.
@@ -79,13 +89,13 @@ pub const TARGET_BYTES_MAX: usize = 2048;
 /// Object ids of one call: batch endpoints name more, and eight show which object was meant.
 pub const OBJECT_IDS_MAX: usize = 8;
 
-/// API style that decides how an outcome is read.
+/// API style that decides how a call is read: the profile of this number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
-    /// Status code, and a few words of the body.
-    Generic,
-    /// Binance error codes in the body.
-    Binance,
+pub struct Style(u8);
+
+impl Style {
+    /// None that is known: status codes, and a few words of the body.
+    pub const GENERIC: Style = Style(u8::MAX);
 }
 
 /// What a member of a message holds, as far as records show it.
@@ -99,41 +109,60 @@ pub(crate) enum Named {
     Other,
 }
 
+/// How something ended of which the server says why in words.
+pub(crate) fn words_outcome(text: &[u8]) -> Outcome {
+    outcome::by_words(text)
+}
+
 /// Finds credentials, hashes them, classifies calls.
 ///
-/// Where a request carries more than one credential, the first of these counts: `X-MBX-APIKEY`,
-/// `X-API-Key`, `Authorization`, a query parameter. What names one API comes before what a gateway
-/// in front may have added. Credentials that disagree set [`Anomalies::KEY_CONFLICT`].
+/// Where a request carries more than one credential, the first source in the order of the profiles
+/// counts: what names one API comes before what a gateway in front may have added. Credentials that
+/// disagree set [`Anomalies::KEY_CONFLICT`].
 pub struct Identifier {
     hasher: Hasher,
+    profiles: Arc<Profiles>,
 }
 
 impl Identifier {
-    /// With the secret for key ids.
+    /// With the secret for key ids, and the profiles that come with Keywatch.
     pub fn new(secret: Secret) -> Identifier {
-        Identifier { hasher: Hasher::new(&secret.0) }
+        Identifier { hasher: Hasher::new(&secret.0), profiles: Profiles::builtin() }
+    }
+
+    /// With other profiles from now on. Replies to what was asked before are read as if in no style.
+    pub fn set_profiles(&mut self, profiles: Arc<Profiles>) {
+        self.profiles = profiles;
     }
 
     /// Who asks for what.
     pub fn identify(&self, head: &RequestHead<'_>) -> Identified {
-        let mut keyring = Keyring::new(&self.hasher);
+        let profiles = &*self.profiles;
+        let host = head.headers.iter().find(|it| it.name.eq_ignore_ascii_case("host"));
+        let place = profiles.of_place(host.map(|it| it.value), target::path_of(head.target));
+        let mut keyring = Keyring::new(&self.hasher, profiles, place);
         keyring.read_headers(head.headers);
         let scanned = Scan::run(head, &mut keyring);
         let anomalies = if keyring.conflict { Anomalies::KEY_CONFLICT } else { Anomalies::empty() };
-        let style = if keyring.is_binance() || operation::is_binance(scanned.raw_path) {
-            Style::Binance
-        } else {
-            Style::Generic
+        let style = keyring.style();
+        let (key, token) = match keyring.into_best() {
+            Some((number, named)) => {
+                (Some(credential::key(profiles, number, named.id)), named.token)
+            }
+            None => (None, None),
         };
-        let key = keyring.into_key();
-        let op = operation::classify(head.method, scanned.raw_path, key.is_some());
+        let op = profiles
+            .operation(style, head.method, scanned.raw_path)
+            .unwrap_or_else(|| operation::classify(head.method, scanned.raw_path, key.is_some()));
         Identified {
             key,
+            token,
             target: scanned.target,
             path: scanned.path,
             op,
             symbol: scanned.symbol,
             object_ids: scanned.object_ids,
+            detail: None,
             anomalies,
             style,
         }
@@ -143,19 +172,25 @@ impl Identifier {
     /// that shortens names, `on` for a new order.
     pub(crate) fn message_operation(
         &self,
+        style: Style,
         name: &[u8],
         positional: bool,
         has_key: bool,
     ) -> Operation {
-        operation::classify_message(name, positional, has_key)
+        let known = self.profiles.message(style, name);
+        known.unwrap_or_else(|| operation::classify_message(name, positional, has_key))
     }
 
     /// What a member of this name holds.
-    pub(crate) fn names(name: &[u8]) -> Named {
-        match Parameter::of(name) {
+    pub(crate) fn names(&self, style: Style, name: &[u8]) -> Named {
+        match self.profiles.names.of(name, style) {
             Parameter::Symbol => Named::Symbol,
             Parameter::Object => Named::Object,
-            Parameter::Key | Parameter::Secret | Parameter::Plain => Named::Other,
+            Parameter::Key
+            | Parameter::Secret
+            | Parameter::Account
+            | Parameter::Amount
+            | Parameter::Plain => Named::Other,
         }
     }
 
@@ -167,13 +202,44 @@ impl Identifier {
         failed: bool,
         body: &[u8],
     ) -> Outcome {
-        outcome::read_reply(style, status, failed, body)
+        outcome::read_reply(&self.profiles, style, status, failed, body)
     }
 
-    /// How a call ended. `body` is the beginning of the response body, kept only when status is 400
-    /// or above.
+    /// Whether the beginning of a response body is needed to tell how a call ended.
+    #[inline]
+    pub fn reads_reply(&self, style: Style, status: u16) -> bool {
+        status >= 400
+            || self.profiles.profile(style).is_some_and(|profile| profile.replies.reads_good())
+    }
+
+    /// What a response's header fields say of calls used and allowed.
+    pub(crate) fn quota(&self, headers: &[Header<'_>]) -> Option<Quota> {
+        let mut quota = None;
+        headers.iter().for_each(|header| self.count(header.name, header.value, &mut quota));
+        quota
+    }
+
+    /// Adds what one of them says. Where a server counts in several windows, the first one counts.
+    #[inline]
+    pub(crate) fn count(&self, name: &str, value: &[u8], quota: &mut Option<Quota>) {
+        let Some(count) = self.profiles.counts.find(name) else { return };
+        // `100, 100;w=60`: the number comes first.
+        let digits = value.trim_ascii_start();
+        let digits = &digits[..digits.iter().take_while(|byte| byte.is_ascii_digit()).count()];
+        let number = std::str::from_utf8(digits).ok().and_then(|text| text.parse::<u32>().ok());
+        let Some(number) = number else { return };
+        let quota = quota.get_or_insert_default();
+        match count {
+            Count::Used => quota.used = quota.used.or(Some(number)),
+            Count::Limit => quota.limit = quota.limit.or(Some(number)),
+            Count::Remaining => quota.remaining = quota.remaining.or(Some(number)),
+        }
+    }
+
+    /// How a call ended. `body` is the beginning of the response body, kept only when
+    /// [`Identifier::reads_reply`] asks for it.
     pub fn outcome(&self, style: Style, status: u16, body: &[u8]) -> Outcome {
-        outcome::read(style, status, body)
+        outcome::read(&self.profiles, style, status, body)
     }
 }
 

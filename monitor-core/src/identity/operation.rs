@@ -1,7 +1,7 @@
 //! What kind of thing a call does, read from its method and path.
 //!
-//! Public paths of the exchanges in common use were the model. An exchange with names of its own
-//! says so in a profile; this is what stands in without one.
+//! Public paths of the exchanges in common use were the model. What an exchange calls otherwise, its
+//! profile says; this is for what no profile says.
 
 use smallvec::SmallVec;
 
@@ -71,13 +71,6 @@ pub(super) fn classify_message(name: &[u8], positional: bool, has_key: bool) -> 
     let mut path: SmallVec<[u8; 64]> = SmallVec::from_slice(b"/");
     path.extend_from_slice(name);
     classify(if reads { "GET" } else { "POST" }, &path, has_key)
-}
-
-/// Whether a path is one of Binance's: its replies carry Binance's codes, key or none.
-pub(super) fn is_binance(raw_path: &[u8]) -> bool {
-    ["/api/v3/", "/sapi/", "/fapi/", "/dapi/", "/eapi/", "/papi/"]
-        .iter()
-        .any(|start| raw_path.starts_with(start.as_bytes()))
 }
 
 const API_KEY: u32 = 1 << 0;

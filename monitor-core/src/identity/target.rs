@@ -7,8 +7,8 @@
 use compact_str::CompactString;
 
 use super::credential::Keyring;
-use super::parameter::Parameter;
-use super::{OBJECT_IDS_MAX, RequestHead, TARGET_BYTES_MAX, percent};
+use super::profile::Parameter;
+use super::{OBJECT_IDS_MAX, RequestHead, Style, TARGET_BYTES_MAX, percent};
 
 const REDACTED: &str = "[redacted]";
 const CUT: &str = "[cut]";
@@ -30,6 +30,7 @@ pub(super) struct Scanned<'t> {
 pub(super) struct Scan<'t, 'k, 'h> {
     raw: &'t str,
     keyring: &'k mut Keyring<'h>,
+    style: Style,
     out: CompactString,
     cut: bool,
     /// Raw bytes before this are in `out`, or left out of it.
@@ -61,6 +62,7 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
     pub(super) fn run(head: &RequestHead<'t>, keyring: &'k mut Keyring<'h>) -> Scanned<'t> {
         let mut scan = Scan {
             raw: head.target,
+            style: keyring.style(),
             keyring,
             out: CompactString::with_capacity(room_for(head.target)),
             cut: false,
@@ -158,16 +160,16 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
             // A key inside another secret's value still says who asks.
             if let Some((name, value)) = named
                 && value < end
-                && Parameter::of(name) == Parameter::Key
+                && self.holds(name) == Parameter::Key
             {
-                self.keyring.add_parameter(&raw[value..end]);
+                self.keyring.add_parameter(name, &raw[value..end]);
             }
         } else {
             match named {
                 Some((name, value)) if value < end => self.end_parameter(&ended, name, value, end),
                 Some((name, _)) => {
                     self.end_segment(&ended, end);
-                    if matches!(Parameter::of(name), Parameter::Key | Parameter::Secret) {
+                    if matches!(self.holds(name), Parameter::Key | Parameter::Secret) {
                         // A secret that begins with a separator, which none should.
                         self.copy_until(end);
                         self.hidden = true;
@@ -191,12 +193,12 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
 
     fn end_parameter(&mut self, token: &Token, name: &[u8], value: usize, end: usize) {
         let raw = &self.raw.as_bytes()[value..end];
-        let parameter = Parameter::of(name);
+        let parameter = self.holds(name);
         let is_secret = matches!(parameter, Parameter::Key | Parameter::Secret);
         let plain = self.end_plain(token, if is_secret { value } else { end });
         match parameter {
             Parameter::Key => {
-                let id = self.keyring.add_parameter(raw);
+                let id = self.keyring.add_parameter(name, raw);
                 let shown = id.map(|id| compact_str::format_compact!("[{id}]"));
                 self.hide(value, end, shown.as_deref().unwrap_or(REDACTED));
             }
@@ -207,8 +209,16 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
                     self.add_object(id);
                 }
             }
-            Parameter::Symbol | Parameter::Object | Parameter::Plain => {}
+            Parameter::Symbol
+            | Parameter::Object
+            | Parameter::Account
+            | Parameter::Amount
+            | Parameter::Plain => {}
         }
+    }
+
+    fn holds(&self, name: &[u8]) -> Parameter {
+        self.keyring.profiles.names.of(name, self.style)
     }
 
     /// A path segment, or a parameter without a value.
@@ -300,6 +310,20 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
     }
 }
 
+/// The path of a target as it stands there, to tell the style by; empty where it is not plain.
+pub(super) fn path_of(target: &str) -> &[u8] {
+    let bytes = target.as_bytes();
+    let start = match target.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains(['/', '?']) => {
+            let authority = scheme.len() + 3;
+            rest.find('/').map_or(bytes.len(), |slash| authority + slash)
+        }
+        Some(_) | None => 0,
+    };
+    let rest = &bytes[start..];
+    &rest[..rest.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(rest.len())]
+}
+
 /// What a target takes with its credentials replaced, most often; short ones need no allocation.
 fn room_for(target: &str) -> usize {
     const KEY_BYTES: usize = "[k_00112233445566778899aabbccddeeff]".len();
@@ -349,7 +373,7 @@ fn find_token(raw: &[u8]) -> Option<usize> {
 }
 
 /// A short plain name, decoded; anything else is no name.
-fn name_text(raw: &[u8]) -> Option<CompactString> {
+pub(super) fn name_text(raw: &[u8]) -> Option<CompactString> {
     if raw.len() > NAME_BYTES_MAX {
         return None;
     }

@@ -6,6 +6,7 @@ mod grpc_web;
 mod hostile;
 mod http2;
 mod http2_random;
+mod login;
 mod loss;
 mod messages;
 mod model;

@@ -536,7 +536,7 @@ fn an_answer_to_what_is_no_request_is_not_waited_for_without_end() {
         for cut in [usize::MAX, 1, 7] {
             let mut wire = Wire::open(1000, 2000);
             wire.cut = cut;
-            wire.ask("8=FIX.4.").ask("x".repeat(bytes)).answer(OK).close();
+            wire.ask("8=NIX.4.").ask("x".repeat(bytes)).answer(OK).close();
             let mut decoder = decoder(Limits { head_bytes_max, ..Limits::default() });
             assert_eq!(feed(&mut decoder, wire.flow, &wire.packets).len(), calls, "{bytes}");
             assert_eq!(decoder.counters().flows_not_http, others);

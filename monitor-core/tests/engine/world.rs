@@ -176,6 +176,8 @@ pub(crate) fn call(
         complete: true,
         stream_id: None,
         grpc: None,
+        token: None,
+        detail: None,
         anomalies: Anomalies::empty(),
     }
 }

@@ -357,7 +357,7 @@ mod tests {
                 user_agent: None,
                 body_bytes: 0,
             }),
-            response: Some(Response { status: Some(200), body_bytes: 1234 }),
+            response: Some(Response { status: Some(200), body_bytes: 1234, quota: None }),
             latency_us: Some(1250),
             key: Some(Key {
                 id: KeyId(0x1f2e_3d4c << 96),
@@ -370,6 +370,8 @@ mod tests {
             outcome: Some(Outcome::Ok),
             stream_id: None,
             grpc: None,
+            token: None,
+            detail: None,
             complete: true,
             anomalies,
         }

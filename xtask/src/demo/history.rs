@@ -120,7 +120,11 @@ fn call(
             user_agent: Some(actor.user_agent.into()),
             body_bytes: 0,
         }),
-        response: Some(Response { status: Some(200), body_bytes: asked.response_bytes }),
+        response: Some(Response {
+            status: Some(200),
+            body_bytes: asked.response_bytes,
+            quota: None,
+        }),
         latency_us: Some(rng.u64(150..1500)),
         key: identified.key,
         op: identified.op,
@@ -129,6 +133,8 @@ fn call(
         outcome: Some(Outcome::Ok),
         stream_id: None,
         grpc: None,
+        token: None,
+        detail: None,
         complete: true,
         anomalies: identified.anomalies,
     }

@@ -10,7 +10,7 @@ use super::framing::{Coding, Framing};
 use super::head::Parse;
 use super::odd::{OddHead, RequestLine, StatusLine, Version, is_token, trim};
 use super::switch::{Agreement, Offer};
-use crate::call::{Anomalies, Protocol, Request};
+use crate::call::{Anomalies, Protocol, Quota, Request};
 use crate::decode::content::ContentCoding;
 use crate::decode::grpc::{self, Flavour};
 use crate::identity::{Identified, Identifier, RequestHead};
@@ -48,9 +48,10 @@ pub(super) struct Answered {
     pub(super) protocol: Protocol,
     /// Of a 101.
     pub(super) agreement: Option<Box<Agreement>>,
-    /// How an error body is coded; not looked at otherwise.
+    /// How a body is coded.
     pub(super) coding: ContentCoding,
     pub(super) grpc: GrpcAnswer,
+    pub(super) quota: Option<Quota>,
     /// It says that none follows.
     pub(super) is_last: bool,
     pub(super) framing: Framing,
@@ -268,9 +269,9 @@ impl Requests<'_> {
 }
 
 /// Parses responses.
-pub(super) struct Responses;
+pub(super) struct Responses<'a>(pub(super) &'a Identifier);
 
-impl Parse for Responses {
+impl Parse for Responses<'_> {
     type Head = Answered;
 
     fn parse<'b>(
@@ -291,6 +292,7 @@ impl Parse for Responses {
         };
         let mut answered = Answered::new(protocol(version), Some(status), response.headers);
         answered.framing.odd |= line_ends(&bytes[..used], response.headers);
+        answered.quota = self.0.quota(response.headers);
         Ok(Status::Complete((answered, used)))
     }
 
@@ -302,6 +304,7 @@ impl Parse for Responses {
         };
         let mut answered = Answered::new(protocol, line.status, &head.headers);
         answered.framing.odd |= line.odd;
+        answered.quota = self.0.quota(&head.headers);
         Some(answered)
     }
 
@@ -332,6 +335,7 @@ impl Parse for Responses {
 impl Answered {
     pub(super) fn new(protocol: Protocol, status: Option<u16>, headers: &[Header<'_>]) -> Answered {
         let mut framing = Framing::default();
+        let mut coding = ContentCoding::default();
         let mut is_last = protocol == Protocol::Http10;
         let mut grpc = GrpcAnswer::default();
         for header in headers {
@@ -344,22 +348,20 @@ impl Answered {
                 12 if header.name.eq_ignore_ascii_case("grpc-message") => {
                     grpc.message = Some(header.value.into());
                 }
-                16 => grpc.is_coded |= codes(header),
                 14 | 17 => framing.add(header.name.as_bytes(), header.value),
+                16 if header.name.eq_ignore_ascii_case("content-encoding") => {
+                    grpc.is_coded |= codes(header);
+                    coding.add(header.value);
+                }
                 _ => {}
             }
-        }
-        let mut coding = ContentCoding::default();
-        if status.is_none_or(|status| status >= 400) {
-            let coded = |header: &&Header<'_>| header.name.eq_ignore_ascii_case("content-encoding");
-            headers.iter().filter(coded).for_each(|header| coding.add(header.value));
         }
         if status.is_some_and(|status| !(100..=599).contains(&status)) {
             // No class of its own (RFC 9110, 15).
             framing.odd |= Anomalies::LENIENT;
         }
         let agreement = (status == Some(101)).then(|| Agreement::read(headers));
-        Answered { status, protocol, agreement, coding, grpc, is_last, framing }
+        Answered { status, protocol, agreement, coding, grpc, quota: None, is_last, framing }
     }
 }
 

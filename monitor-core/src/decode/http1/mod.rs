@@ -335,7 +335,10 @@ impl Connection {
         }
     }
 
-    fn emit(&self, request: Option<Pending>, answer: Option<Answer>, cx: &mut Context<'_>) {
+    fn emit(&self, mut request: Option<Pending>, answer: Option<Answer>, cx: &mut Context<'_>) {
+        if let Some(request) = &mut request {
+            request.read_body(cx.identifier);
+        }
         if let Some(call) = pairing::call(cx.flow(), request, answer) {
             cx.emit(call);
         }

@@ -13,7 +13,7 @@ use super::message::{Asked, GrpcAnswer, Kind};
 use super::switch::Offer;
 use crate::call::{Anomalies, ApiCall, Outcome, Protocol, Request, Response};
 use crate::decode::grpc::Talk;
-use crate::identity::{Identified, Style};
+use crate::identity::{BODY_BYTES_MAX, Identified, Identifier, Style};
 use crate::time::EventTime;
 
 /// A request that has no complete answer.
@@ -43,6 +43,16 @@ pub(super) struct Pending {
     answer: Option<Answer>,
     /// Requests after it that found no room.
     dropped_after: u32,
+    /// The beginning of its body, until that has been read.
+    body: Text,
+    /// Memory that is accounted for, bytes.
+    held_bytes: usize,
+}
+
+/// The beginning of a body. Nothing is copied of one that comes in one piece.
+enum Text {
+    Begun(Vec<u8>),
+    Read,
 }
 
 /// A response.
@@ -77,12 +87,43 @@ impl Pending {
             doubtful: false,
             answer: None,
             dropped_after: 0,
+            body: Text::Begun(Vec::new()),
+            held_bytes: 0,
+        }
+    }
+
+    /// Takes content of its body. `ended`: no more follows.
+    pub(super) fn take(&mut self, content: &[u8], ended: bool, identifier: &Identifier) {
+        let Text::Begun(text) = &mut self.body else { return };
+        let room = BODY_BYTES_MAX - text.len();
+        if !text.is_empty() || !ended && content.len() < room {
+            text.extend_from_slice(&content[..content.len().min(room)]);
+            if ended || text.len() == BODY_BYTES_MAX {
+                self.read_body(identifier);
+            }
+            return;
+        }
+        self.body = Text::Read;
+        self.read(content, identifier);
+    }
+
+    /// No more of its body follows, or none that follows what there is.
+    pub(super) fn read_body(&mut self, identifier: &Identifier) {
+        let Text::Begun(text) = std::mem::replace(&mut self.body, Text::Read) else { return };
+        if !text.is_empty() {
+            self.read(&text, identifier);
+        }
+    }
+
+    fn read(&mut self, text: &[u8], identifier: &Identifier) {
+        if let Some((request, identified)) = &mut self.asked {
+            identifier.read_body(request, identified, text);
         }
     }
 
     /// The style in which its answer is read.
     pub(super) fn style(&self) -> Style {
-        self.asked.as_ref().map_or(Style::Generic, |(_, identified)| identified.style)
+        self.asked.as_ref().map_or(Style::GENERIC, |(_, identified)| identified.style)
     }
 
     /// What the head of the answer says to a gRPC-Web call.
@@ -99,8 +140,8 @@ impl Pending {
         talk.end(answered.status, answered.message);
     }
 
-    /// Memory, bytes.
-    fn held_bytes(&self) -> usize {
+    /// Memory, bytes, its body aside.
+    fn measure(&self) -> usize {
         // As if it were full: it grows and shrinks while the request waits.
         let grpc = if self.has_grpc { Talk::HELD_BYTES_MAX } else { 0 };
         let Some((request, identified)) = &self.asked else { return size_of::<Pending>() };
@@ -183,7 +224,12 @@ impl Pairing {
 
     /// Memory held, bytes.
     pub(super) fn held_bytes(&self) -> usize {
-        self.held_bytes + self.queue.capacity() * size_of::<Pending>()
+        // Only the last has a body that goes on.
+        let text = match self.queue.back().map(|request| &request.body) {
+            Some(Text::Begun(text)) => text.capacity(),
+            Some(Text::Read) | None => 0,
+        };
+        self.held_bytes + text + self.queue.capacity() * size_of::<Pending>()
     }
 
     /// The request whose body is being read.
@@ -263,7 +309,8 @@ impl Pairing {
             }
             return Some(request);
         }
-        self.held_bytes += request.held_bytes();
+        request.held_bytes = request.measure();
+        self.held_bytes += request.held_bytes;
         if self.queue.capacity() == 0 {
             // Most clients have one request in flight, and most of the time none.
             self.queue.reserve_exact(1);
@@ -373,7 +420,7 @@ impl Pairing {
     }
 
     fn gone(&mut self, request: &Pending) {
-        self.held_bytes -= request.held_bytes();
+        self.held_bytes -= request.held_bytes;
         self.skip_responses += request.dropped_after;
         if self.queue.is_empty() {
             // A burst once had should not be paid for ever.
@@ -411,9 +458,11 @@ pub(super) fn call(
     let path = request.as_ref().map_or("", |request| request.path.as_str());
     let grpc = talk.map(|talk| Box::new(talk.record(path)));
     let protocol = if grpc.is_some() { Protocol::Grpc } else { protocol };
-    let (key, op, symbol, object_ids) = match identified {
-        Some(Identified { key, op, symbol, object_ids, .. }) => (key, op, symbol, object_ids),
-        None => (None, crate::call::Operation::Public, None, Vec::new()),
+    let (key, op, symbol, object_ids, token, detail) = match identified {
+        Some(Identified { key, op, symbol, object_ids, token, detail, .. }) => {
+            (key, op, symbol, object_ids, token, detail)
+        }
+        None => (None, crate::call::Operation::Public, None, Vec::new(), None, None),
     };
     let (response, outcome) = answer.map(|answer| (answer.response, answer.outcome)).unzip();
     Some(ApiCall {
@@ -430,6 +479,8 @@ pub(super) fn call(
         outcome: outcome.flatten(),
         stream_id: None,
         grpc,
+        token,
+        detail,
         complete,
         anomalies,
     })

@@ -40,6 +40,7 @@ impl Connection {
                             talk.send(progress.content);
                         }
                         request.complete &= progress.end != End::Broken;
+                        request.take(progress.content, progress.end != End::More, cx.identifier);
                     }
                     self.request_body_end(progress.end, cx);
                 }
@@ -229,6 +230,7 @@ impl Connection {
                     request.last = request.last.max(time);
                     request.anomalies |= Anomalies::GAP;
                     request.complete = false;
+                    request.read_body(cx.identifier);
                     if let Some((asked, _)) = &mut request.asked {
                         asked.body_bytes += skipped.content;
                     }

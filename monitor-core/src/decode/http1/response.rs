@@ -133,8 +133,13 @@ impl Connection {
             self.begin_simple(0, cx);
             return chunk;
         }
-        let (read, rest) =
-            self.responses.read_head(&Responses, time, chunk, cx.limits, cx.counters);
+        let (read, rest) = self.responses.read_head(
+            &Responses(cx.identifier),
+            time,
+            chunk,
+            cx.limits,
+            cx.counters,
+        );
         match read {
             Read::More => {}
             Read::Head(head) => self.begin_response(head, cx),
@@ -190,21 +195,21 @@ impl Connection {
         let prefix_bytes_max = cx.limits.body_prefix_bytes;
         let reader = &mut self.responses;
         let anomalies = head.framing.odd | reader.begin(head.is_last);
-        let paired = match self.pairing.front() {
+        let (paired, style) = match self.pairing.front() {
             Some(request) => {
                 request.answered = true;
                 request.answer_grpc(head.grpc);
-                true
+                (true, request.style())
             }
             None => {
                 self.pairing.begin_unpaired();
-                false
+                (false, Style::GENERIC)
             }
         };
         self.answer = Some(Answering {
             answer: Answer {
                 time: reader.time,
-                response: Response { status: head.status, body_bytes: 0 },
+                response: Response { status: head.status, body_bytes: 0, quota: head.quota },
                 protocol: head.protocol,
                 outcome: None,
                 anomalies,
@@ -212,7 +217,7 @@ impl Connection {
             },
             paired,
             probe: (!paired).then_some(0),
-            prefix: (head.status.is_some_and(|status| status >= 400))
+            prefix: (head.status.is_some_and(|status| cx.identifier.reads_reply(style, status)))
                 .then(|| Box::new(Prefix::new(head.coding, prefix_bytes_max))),
         });
     }
@@ -366,7 +371,7 @@ impl Connection {
 
     /// The head under way gets no more bytes.
     fn cut_response_head(&mut self, why: Anomalies, cx: &mut Context<'_>) {
-        let head = self.responses.head.cut(&Responses, cx.limits, cx.counters);
+        let head = self.responses.head.cut(&Responses(cx.identifier), cx.limits, cx.counters);
         let Some(mut head) = head.filter(|head| !matches!(head.status, Some(100..=199))) else {
             return;
         };
@@ -383,7 +388,7 @@ impl Connection {
             return;
         };
         let style = self.pairing.front().filter(|_| paired).map(|request| request.style());
-        let style = style.unwrap_or(Style::Generic);
+        let style = style.unwrap_or(Style::GENERIC);
         if let Some(status) = answer.response.status {
             let bytes = prefix.as_mut().map(|prefix| prefix.bytes()).unwrap_or_default();
             answer.outcome = match self.pairing.talk().filter(|_| paired) {

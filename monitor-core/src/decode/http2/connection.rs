@@ -132,7 +132,7 @@ impl Connection {
         if let Some(id) = missing.stream
             && let Some(stream) = self.known(id, direction, time, cx)
         {
-            stream.miss(direction, time, missing.content_bytes);
+            stream.miss(direction, time, missing.content_bytes, cx.identifier);
             self.side(direction).data_bytes += missing.content_bytes;
         } else if let Some(stream) = missing.hit.and_then(|id| self.streams.at(id)) {
             stream.damage(direction, Anomalies::GAP);
@@ -202,7 +202,7 @@ impl Connection {
             Event::Data { stream: id, bytes } => {
                 self.side(direction).data_bytes += bytes.len() as u64;
                 if let Some(stream) = self.known(id, direction, time, cx)
-                    && stream.take(direction, time, bytes)
+                    && stream.take(direction, time, bytes, cx.identifier)
                 {
                     self.streams.measure(id);
                 }
@@ -395,9 +395,9 @@ impl Connection {
                 stream.ask(asked, block.time, last);
             }
         } else {
-            let answered = block.fields.response();
+            let answered = block.fields.response(identifier);
             if may_begin && (!stream.is_answered() || answered.status.is_some()) {
-                stream.answer(answered, block.time, cx.limits.body_prefix_bytes);
+                stream.answer(answered, block.time, cx);
             } else {
                 stream.trailers(answered);
             }

@@ -5,7 +5,7 @@ use httparse::Header;
 use smallvec::SmallVec;
 
 use super::hpack::Field;
-use crate::call::{Anomalies, Request};
+use crate::call::{Anomalies, Quota, Request};
 use crate::decode::Counters;
 use crate::decode::content::ContentCoding;
 use crate::decode::grpc;
@@ -53,6 +53,7 @@ pub(super) struct Answered {
     pub(super) content_length: Option<u64>,
     pub(super) content_type: Option<CompactString>,
     pub(super) coding: ContentCoding,
+    pub(super) quota: Option<Quota>,
     pub(super) grpc_status: Option<u32>,
     pub(super) grpc_message: Option<Vec<u8>>,
 }
@@ -120,7 +121,7 @@ impl FieldList {
     pub(super) fn request(&mut self, identifier: &Identifier) -> Asked {
         let mut odd = Anomalies::empty();
         let (mut method, mut path, mut authority, mut protocol) = (None, None, None, None);
-        let (mut host, mut user_agent) = (None, None);
+        let (mut host, mut user_agent, mut raw_authority) = (None, None, None);
         let (mut content_length, mut content_type) = (None, None);
         let mut headers = SmallVec::<[Header<'_>; 32]>::new();
         for (name, value) in self.iter() {
@@ -138,6 +139,10 @@ impl FieldList {
                     odd |= Anomalies::LENIENT;
                 }
                 place.get_or_insert(text(value, &mut odd));
+                if pseudo == b"authority" {
+                    // For whom the style of an exchange is told by its host.
+                    raw_authority.get_or_insert(value);
+                }
                 continue;
             }
             if name.iter().any(u8::is_ascii_uppercase) {
@@ -162,6 +167,9 @@ impl FieldList {
                 headers.push(Header { name, value });
             }
         }
+        if let Some(value) = raw_authority {
+            headers.push(Header { name: "host", value });
+        }
         let tunnel = method.as_deref() == Some("CONNECT");
         let extended = protocol.is_some();
         let authority = authority.map(without_user);
@@ -183,6 +191,7 @@ impl FieldList {
         let head =
             RequestHead { method: as_method, target: target.unwrap_or(""), headers: &headers };
         let mut identified = identifier.identify(&head);
+        drop(headers);
         let is_seen = target.is_some();
         let request = Request {
             host: authority.or(host),
@@ -192,17 +201,19 @@ impl FieldList {
             user_agent,
             body_bytes: 0,
         };
-        drop(headers);
         self.odd |= odd | identified.anomalies;
         Asked { request, identified, tunnel, content_length, content_type }
     }
 
     /// Reads a response head or trailers.
-    pub(super) fn response(&mut self) -> Answered {
+    pub(super) fn response(&mut self, identifier: &Identifier) -> Answered {
         let mut odd = Anomalies::empty();
         let mut answered = Answered::default();
         for (name, value) in self.iter() {
             let (Some(name), Some(value)) = (name, value) else { continue };
+            if let Ok(name) = str::from_utf8(name) {
+                identifier.count(name, value, &mut answered.quota);
+            }
             match name.len() {
                 7 if name == b":status" => match status(value) {
                     Some(status) => answered.status = Some(status),

@@ -1,12 +1,12 @@
 //! One stream: a request, its answer, and the call that they make.
 
 use super::fields::{Answered, Asked};
-use crate::call::{Anomalies, ApiCall, Operation, Outcome, Protocol, Request, Response};
+use crate::call::{Anomalies, ApiCall, Operation, Outcome, Protocol, Quota, Request, Response};
 use crate::decode::content::Prefix;
 use crate::decode::context::Context;
 use crate::decode::conversation::Upgraded;
 use crate::decode::grpc::{Flavour, Talk};
-use crate::identity::{Identified, Style};
+use crate::identity::{BODY_BYTES_MAX, Identified, Identifier, Style};
 use crate::input::Direction;
 use crate::time::EventTime;
 
@@ -21,8 +21,11 @@ pub(super) struct Stream {
     /// What the client sent, then what the server sent.
     halves: [Half; 2],
     grpc: Option<Box<Talk>>,
-    /// The beginning of an error body.
+    /// The beginning of a reply that says how it went.
     prefix: Option<Box<Prefix>>,
+    /// The beginning of a request's content, until it has been read.
+    text: Vec<u8>,
+    is_read: bool,
     pub(super) anomalies: Anomalies,
     /// CONNECT: a good answer begins something else.
     tunnel: bool,
@@ -51,6 +54,7 @@ struct Answer {
     time: EventTime,
     /// `None` when it is not known.
     status: Option<u16>,
+    quota: Option<Quota>,
 }
 
 impl Stream {
@@ -64,6 +68,8 @@ impl Stream {
             halves: [Half::default(); 2],
             grpc: None,
             prefix: None,
+            text: Vec::new(),
+            is_read: false,
             anomalies: Anomalies::empty(),
             tunnel: false,
             is_typed: false,
@@ -101,12 +107,17 @@ impl Stream {
         size_of::<Stream>()
             + asked
             + grpc
+            + self.text.capacity()
             + self.prefix.as_ref().map_or(0, |prefix| size_of::<Prefix>() + prefix.held_bytes())
     }
 
     /// The client's head was seen.
     pub(super) fn is_asked(&self) -> bool {
         self.halves[0].begun
+    }
+
+    fn style(&self) -> Style {
+        self.asked.as_ref().map_or(Style::GENERIC, |(_, identified)| identified.style)
     }
 
     /// The server's head was seen.
@@ -133,7 +144,7 @@ impl Stream {
     }
 
     /// A head of the server that begins its answer. Interim ones are no answer.
-    pub(super) fn answer(&mut self, answered: Answered, time: EventTime, prefix_bytes_max: usize) {
+    pub(super) fn answer(&mut self, answered: Answered, time: EventTime, cx: &Context<'_>) {
         if matches!(answered.status, Some(100..=199)) {
             return;
         }
@@ -155,9 +166,10 @@ impl Stream {
         if !self.is_asked() && self.answer.is_none() && self.halves[0].body_bytes == 0 {
             self.time = time;
         }
-        self.answer = Some(Answer { time, status: answered.status });
-        self.prefix = (answered.status >= Some(400))
-            .then(|| Box::new(Prefix::new(answered.coding, prefix_bytes_max)));
+        self.answer = Some(Answer { time, status: answered.status, quota: answered.quota });
+        let style = self.style();
+        self.prefix = (answered.status.is_some_and(|it| cx.identifier.reads_reply(style, it)))
+            .then(|| Box::new(Prefix::new(answered.coding, cx.limits.body_prefix_bytes)));
         let half = &mut self.halves[1];
         half.begun = true;
         if !self.bodiless && answered.status != Some(304) {
@@ -180,13 +192,28 @@ impl Stream {
     }
 
     /// Content; true when more is held than before.
-    pub(super) fn take(&mut self, direction: Direction, time: EventTime, bytes: &[u8]) -> bool {
+    pub(super) fn take(
+        &mut self,
+        direction: Direction,
+        time: EventTime,
+        bytes: &[u8],
+        identifier: &Identifier,
+    ) -> bool {
         self.halves[direction as usize].body_bytes += bytes.len() as u64;
         match direction {
             Direction::ToServer => {
                 self.last = time;
-                if let Some(talk) = &mut self.grpc {
-                    talk.send(bytes);
+                match &mut self.grpc {
+                    Some(talk) => talk.send(bytes),
+                    None if self.is_read => {}
+                    None => {
+                        let room = BODY_BYTES_MAX - self.text.len();
+                        self.text.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                        if self.text.len() == BODY_BYTES_MAX {
+                            self.read_text(identifier);
+                        }
+                        return true;
+                    }
                 }
             }
             Direction::ToClient => {
@@ -203,8 +230,25 @@ impl Stream {
         false
     }
 
+    /// No more content of the request follows what there is of it.
+    fn read_text(&mut self, identifier: &Identifier) {
+        self.is_read = true;
+        let text = std::mem::take(&mut self.text);
+        if let Some((request, identified)) = &mut self.asked
+            && !text.is_empty()
+        {
+            identifier.read_body(request, identified, &text);
+        }
+    }
+
     /// Content that is missing.
-    pub(super) fn miss(&mut self, direction: Direction, time: EventTime, bytes: u64) {
+    pub(super) fn miss(
+        &mut self,
+        direction: Direction,
+        time: EventTime,
+        bytes: u64,
+        identifier: &Identifier,
+    ) {
         self.halves[direction as usize].body_bytes += bytes;
         self.damage(direction, Anomalies::GAP);
         if let Some(talk) = &mut self.grpc {
@@ -214,7 +258,10 @@ impl Stream {
             }
         }
         match (direction, &mut self.prefix) {
-            (Direction::ToServer, _) => self.last = time,
+            (Direction::ToServer, _) => {
+                self.last = time;
+                self.read_text(identifier);
+            }
             (Direction::ToClient, Some(prefix)) => prefix.end(),
             (Direction::ToClient, None) => {}
         }
@@ -248,6 +295,7 @@ impl Stream {
     /// The record; the stream is over or will not be heard of again.
     pub(super) fn into_call(mut self, id: u32, cx: &mut Context<'_>) -> Option<ApiCall> {
         let [request_half, response_half] = self.halves;
+        self.read_text(cx.identifier);
         self.check_lengths();
         for half in self.halves {
             if half.begun && !half.ended && !self.anomalies.contains(Anomalies::STREAM_RESET) {
@@ -268,7 +316,7 @@ impl Stream {
         let latency_us = self.answer.as_ref().filter(|_| self.asked.is_some()).map(|answer| {
             u64::try_from(answer.time.since(self.last).as_micros()).unwrap_or(u64::MAX)
         });
-        let style = self.asked.as_ref().map_or(Style::Generic, |(_, identified)| identified.style);
+        let style = self.style();
         // Content without its head is an answer all the same.
         let status = self.answer.as_ref().map(|answer| answer.status);
         let status = status.or((response_half.body_bytes > 0).then_some(None));
@@ -282,16 +330,19 @@ impl Stream {
             }
             (None, None) => None,
         };
+        let quota = self.answer.as_ref().and_then(|answer| answer.quota);
         let response =
-            status.map(|status| Response { status, body_bytes: response_half.body_bytes });
+            status.map(|status| Response { status, body_bytes: response_half.body_bytes, quota });
         if let Some(prefix) = &mut self.prefix {
             self.anomalies |= prefix.anomalies();
         }
         let outcome: Option<Outcome> = outcome.filter(|_| response.is_some());
         let (request, identified) = self.asked.unzip();
-        let (key, op, symbol, object_ids) = match identified {
-            Some(Identified { key, op, symbol, object_ids, .. }) => (key, op, symbol, object_ids),
-            None => (None, Operation::Public, None, Vec::new()),
+        let (key, op, symbol, object_ids, token, detail) = match identified {
+            Some(Identified { key, op, symbol, object_ids, token, detail, .. }) => {
+                (key, op, symbol, object_ids, token, detail)
+            }
+            None => (None, Operation::Public, None, Vec::new(), None, None),
         };
         let request =
             request.map(|request| Request { body_bytes: request_half.body_bytes, ..request });
@@ -311,6 +362,8 @@ impl Stream {
             outcome,
             stream_id: Some(id),
             grpc,
+            token,
+            detail,
             complete,
             anomalies: self.anomalies,
         })

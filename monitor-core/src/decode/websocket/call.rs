@@ -5,19 +5,21 @@ use std::sync::Arc;
 use compact_str::CompactString;
 
 use super::message::Message;
-use super::name::{plain, plain_words};
 use super::said::Said;
 use super::waiting::{Asked, Awaited, is_answered_by_name};
-use crate::call::{Anomalies, ApiCall, Flow, Key, Operation, Protocol, Request, Response};
+use crate::call::{
+    Anomalies, ApiCall, Detail, Flow, Key, Operation, Protocol, Request, Response, Token,
+};
 use crate::connection::{Close, Peer};
 use crate::decode::conversation::Upgraded;
-use crate::identity::{Identifier, OBJECT_IDS_MAX, Style};
+use crate::identity::{Identifier, Named, OBJECT_IDS_MAX, Style};
+use crate::plain::{plain, plain_words};
 
 /// What the HTTP request said that opened the connection.
 pub(super) struct Handshake {
     request: Request,
     pub(super) key: Option<Key>,
-    style: Style,
+    pub(super) style: Style,
 }
 
 impl Handshake {
@@ -32,6 +34,15 @@ impl Handshake {
         let optional = [host, user_agent].into_iter().flatten().map(|text| text.len());
         target.len() + path.len() + optional.sum::<usize>()
     }
+}
+
+/// Who sends a message.
+pub(super) struct Who {
+    pub(super) key: Option<Key>,
+    pub(super) token: Option<Arc<Token>>,
+    pub(super) style: Style,
+    /// Of a login: whose the connection was before.
+    pub(super) before: Option<Box<Option<Key>>>,
 }
 
 /// A reply.
@@ -52,12 +63,14 @@ pub(super) fn subscribes(said: &Said<'_>) -> bool {
 pub(super) fn asked(
     message: &Message,
     each: &[Said<'_>],
-    has_key: bool,
+    who: Who,
     identifier: &Identifier,
 ) -> (Asked, bool) {
+    let Who { key, token, style, before } = who;
+    let has_key = key.is_some();
     let operation = |said: &Said<'_>| {
         let name = said.name().unwrap_or_default();
-        identifier.message_operation(name, said.positional, has_key)
+        identifier.message_operation(style, name, said.positional, has_key)
     };
     // Of a batch that what matters most: it stands for the rest.
     let chief = each.iter().rev().max_by_key(|said| weight(operation(said)));
@@ -66,16 +79,22 @@ pub(super) fn asked(
     let op = chief.map_or(Operation::Public, operation);
     let (mut symbol, mut object_ids) = (None, Vec::new());
     for said in each {
-        symbol = symbol.or_else(|| name_objects(said, &mut object_ids));
+        symbol = symbol.or_else(|| name_objects(said, style, identifier, &mut object_ids));
     }
     let ids = each.iter().filter_map(Said::id).collect();
     let awaited = each.first().map_or(Awaited::NoName, Awaited::of);
     let by_name = chief.and_then(Said::name).is_some_and(is_answered_by_name);
+    let parts = (each.len() > 1).then(|| u32::try_from(each.len()).unwrap_or(u32::MAX));
     let asked = Asked {
         time: message.time,
         last: message.last,
         method,
         op,
+        key,
+        token,
+        style,
+        before,
+        detail: parts.map(|parts| Box::new(Detail { parts: Some(parts), ..Detail::default() })),
         symbol,
         object_ids,
         body_bytes: message.payload_bytes(),
@@ -107,18 +126,23 @@ fn weight(op: Operation) -> u8 {
 }
 
 /// The instrument; ids of objects are added to those known.
-fn name_objects(said: &Said<'_>, object_ids: &mut Vec<CompactString>) -> Option<CompactString> {
+fn name_objects(
+    said: &Said<'_>,
+    style: Style,
+    identifier: &Identifier,
+    object_ids: &mut Vec<CompactString>,
+) -> Option<CompactString> {
     let mut symbol = said.symbol().and_then(plain);
     let Some(params) = said.params else { return symbol };
     // Either the parameters themselves, or a list of orders.
     let orders = params.elements().take(super::said::BATCH_MAX);
     for (name, value) in std::iter::once(params).chain(orders).flat_map(|it| it.members()) {
-        match Identifier::names(name) {
-            crate::identity::Named::Symbol => {
+        match identifier.names(style, name) {
+            Named::Symbol => {
                 let text = value.string().or_else(|| value.elements().next()?.string());
                 symbol = symbol.or_else(|| plain(text?));
             }
-            crate::identity::Named::Object => {
+            Named::Object => {
                 let id = value.scalar().filter(|raw| is_object_id(raw));
                 let id = id.and_then(|raw| CompactString::from_utf8(raw).ok());
                 if let Some(id) = id
@@ -128,7 +152,7 @@ fn name_objects(said: &Said<'_>, object_ids: &mut Vec<CompactString>) -> Option<
                     object_ids.push(id);
                 }
             }
-            crate::identity::Named::Other => {}
+            Named::Other => {}
         }
     }
     symbol
@@ -151,12 +175,13 @@ pub(super) fn record(
     let response = told.map(|told| Response {
         status: told.said.status(),
         body_bytes: told.message.payload_bytes(),
+        quota: None,
     });
     let latency_us = told.map(|told| {
         u64::try_from(told.message.time.since(asked.last).as_micros()).unwrap_or(u64::MAX)
     });
     let outcome = told.map(|told| {
-        let style = handshake.map_or(Style::Generic, |it| it.style);
+        let style = asked.style;
         let status = told.said.status();
         identifier.reply_outcome(style, status, told.said.failed(), &told.message.prefix)
     });
@@ -179,13 +204,15 @@ pub(super) fn record(
         request: Some(request),
         response,
         latency_us,
-        key: handshake.and_then(|it| it.key.clone()),
+        key: asked.key,
         op: asked.op,
         symbol: asked.symbol,
         object_ids: asked.object_ids,
         outcome,
         stream_id: None,
         grpc: None,
+        token: asked.token,
+        detail: asked.detail,
         complete: asked.complete && told.is_some_and(|told| told.message.complete),
         anomalies,
     }

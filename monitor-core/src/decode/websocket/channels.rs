@@ -4,9 +4,9 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 
-use super::name::{REDACTED, plain};
 use super::said::Said;
 use crate::connection::Channel;
+use crate::plain::{REDACTED, plain};
 
 /// The channels of a connection.
 #[derive(Default)]

@@ -8,9 +8,7 @@ mod channels;
 mod extension;
 mod frame;
 mod inflate;
-mod json;
 mod message;
-mod name;
 mod reader;
 mod said;
 mod search;
@@ -19,7 +17,7 @@ mod waiting;
 use flate2::Decompress;
 use smallvec::SmallVec;
 
-use self::call::Handshake;
+use self::call::{Handshake, Who};
 use self::channels::Channels;
 use self::extension::Agreed;
 use self::message::Message;
@@ -29,8 +27,9 @@ use self::search::Search;
 use self::waiting::{Asked, Waiting};
 use super::context::Context;
 use super::conversation::Upgraded;
-use crate::call::Anomalies;
+use crate::call::{Anomalies, Key, Outcome};
 use crate::connection::{Close, Deflate, Peer, WebSocket};
+use crate::identity::Style;
 use crate::input::Direction;
 use crate::time::EventTime;
 
@@ -51,6 +50,9 @@ pub(in crate::decode) struct Bench {
 pub(in crate::decode) struct Connection {
     /// What was asked for in HTTP; `None` when that was not seen.
     handshake: Option<Handshake>,
+    /// Whose it is now: of the handshake, or of the last login.
+    key: Option<Key>,
+    style: Style,
     readers: [Reader; 2],
     deflate: Option<Deflate>,
     waiting: Waiting,
@@ -149,6 +151,8 @@ impl Connection {
         deflate: Option<Deflate>,
     ) -> Connection {
         Connection {
+            key: handshake.as_ref().and_then(|it| it.key.clone()),
+            style: handshake.as_ref().map_or(Style::GENERIC, |it| it.style),
             handshake,
             readers,
             deflate,
@@ -289,8 +293,8 @@ impl Connection {
         for said in each.iter().filter(|said| call::subscribes(said)) {
             said.each_channel(|name| self.channels.subscribe(name, cx.limits.channels_max));
         }
-        let has_key = self.handshake.as_ref().is_some_and(|it| it.key.is_some());
-        let (mut asked, waits) = call::asked(message, &each, has_key, cx.identifier);
+        let who = self.who(message, &each, cx);
+        let (mut asked, waits) = call::asked(message, &each, who, cx.identifier);
         asked.missed = self.readers[Direction::ToClient as usize].doubt();
         if !waits {
             return self.give_up(asked, cx);
@@ -302,6 +306,31 @@ impl Connection {
             self.give_up(oldest, cx);
         }
         self.waiting.push(asked);
+    }
+
+    /// Whose a message is. A login counts at once; when it is refused, what was before counts again.
+    fn who(&mut self, message: &Message, each: &[Said<'_>], cx: &Context<'_>) -> Who {
+        let name = each.first().and_then(Said::name);
+        let of_message = cx.identifier.message_key(message.words(), name, self.style);
+        let mut who = Who { key: None, token: None, style: self.style, before: None };
+        match of_message {
+            Some(found) => {
+                (who.style, who.token) = (found.style, found.token);
+                if found.stays {
+                    self.style = found.style;
+                    let before = self.key.replace(found.key.clone());
+                    who.before = Some(Box::new(before));
+                }
+                who.key = Some(found.key);
+            }
+            None => {
+                who.key = self.key.clone();
+                if name.is_some_and(|name| cx.identifier.logs_out(self.style, name)) {
+                    self.key = self.handshake.as_ref().and_then(|it| it.key.clone());
+                }
+            }
+        }
+        who
     }
 
     /// A message of the server.
@@ -355,8 +384,13 @@ impl Connection {
         self.emit(asked, None, cx);
     }
 
-    fn emit(&mut self, asked: Asked, told: Option<call::Told<'_>>, cx: &mut Context<'_>) {
+    fn emit(&mut self, mut asked: Asked, told: Option<call::Told<'_>>, cx: &mut Context<'_>) {
+        let before = asked.before.take();
         let call = call::record(cx.flow(), self.handshake.as_ref(), asked, told, cx.identifier);
+        let refused = call.outcome.is_some_and(|outcome| outcome != Outcome::Ok);
+        if let Some(before) = before.filter(|_| refused && self.key == call.key) {
+            self.key = *before;
+        }
         cx.emit(call);
     }
 }

@@ -5,7 +5,7 @@
 
 use smallvec::SmallVec;
 
-use super::json::{Kind, Value, unescape};
+use crate::json::{Kind, Value, unescape};
 
 /// Bytes of an id; the longest in use are UUIDs with a prefix.
 const ID_BYTES_MAX: usize = 64;

@@ -4,6 +4,7 @@
 //! only message that it can be; where there are several, none is.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use compact_str::CompactString;
@@ -11,7 +12,8 @@ use smallvec::SmallVec;
 
 use super::channels::hash;
 use super::said::{Id, Said};
-use crate::call::{Anomalies, Operation};
+use crate::call::{Anomalies, Detail, Key, Operation, Token};
+use crate::identity::Style;
 use crate::time::EventTime;
 
 /// Channels of a message that are kept to compare them.
@@ -24,6 +26,13 @@ pub(super) struct Asked {
     pub(super) last: EventTime,
     pub(super) method: CompactString,
     pub(super) op: Operation,
+    /// Who asks.
+    pub(super) key: Option<Key>,
+    pub(super) token: Option<Arc<Token>>,
+    pub(super) style: Style,
+    /// A login: whose the connection was before.
+    pub(super) before: Option<Box<Option<Key>>>,
+    pub(super) detail: Option<Box<Detail>>,
     pub(super) symbol: Option<CompactString>,
     pub(super) object_ids: Vec<CompactString>,
     pub(super) body_bytes: u64,
@@ -197,6 +206,11 @@ mod tests {
             last: EventTime(0),
             method: text.into(),
             op: Operation::Public,
+            key: None,
+            token: None,
+            style: Style::GENERIC,
+            before: None,
+            detail: None,
             symbol: None,
             object_ids: Vec::new(),
             body_bytes: 0,

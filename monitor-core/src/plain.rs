@@ -2,10 +2,10 @@
 
 use compact_str::CompactString;
 
-use super::json::unescape;
+use crate::json::unescape;
 
 /// Stands for a name that looks like a secret.
-pub(super) const REDACTED: &str = "[redacted]";
+pub(crate) const REDACTED: &str = "[redacted]";
 
 /// Bytes of a name. The longest in use name an instrument, an interval and a depth: 50.
 const NAME_BYTES_MAX: usize = 64;
@@ -17,7 +17,7 @@ const WORD_BYTES_MAX: usize = 32;
 const RANDOM_BYTES_MIN: usize = 16;
 
 /// A name as it stands in JSON, if it is short and plain and looks like no secret.
-pub(super) fn plain(raw: &[u8]) -> Option<CompactString> {
+pub(crate) fn plain(raw: &[u8]) -> Option<CompactString> {
     let decoded;
     let name = if raw.contains(&b'\\') {
         decoded = unescape(raw);
@@ -35,7 +35,7 @@ pub(super) fn plain(raw: &[u8]) -> Option<CompactString> {
 }
 
 /// Words of a text, those replaced that look like secrets; `None` for what is no short plain text.
-pub(super) fn plain_words(text: &str) -> Option<CompactString> {
+pub(crate) fn plain_words(text: &str) -> Option<CompactString> {
     let mut out = CompactString::default();
     for word in text.split(' ') {
         if word.contains(|it: char| it.is_control()) {
@@ -50,7 +50,7 @@ pub(super) fn plain_words(text: &str) -> Option<CompactString> {
 }
 
 /// Keys, tokens, signatures and UUIDs: long runs of letters and digits in no order.
-fn looks_secret(name: &[u8]) -> bool {
+pub(crate) fn looks_secret(name: &[u8]) -> bool {
     let hyphens = |byte: &u8| !byte.is_ascii_alphanumeric() && *byte != b'-' && *byte != b'_';
     name.split(|byte| !byte.is_ascii_alphanumeric()).any(is_random)
         || name.split(hyphens).any(is_long_hex)

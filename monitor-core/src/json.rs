@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 /// What a value is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     String,
     Number,
     True,
@@ -20,27 +20,27 @@ pub(super) enum Kind {
 
 /// A value as it stands in the text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Value<'t> {
-    pub(super) kind: Kind,
+pub(crate) struct Value<'t> {
+    pub(crate) kind: Kind,
     /// Strings without their quotes and with their escapes, the rest as it is.
-    pub(super) raw: &'t [u8],
+    pub(crate) raw: &'t [u8],
     /// Its end was seen.
-    pub(super) whole: bool,
+    pub(crate) whole: bool,
 }
 
 impl<'t> Value<'t> {
     /// The text as a value; `None` when it is none.
-    pub(super) fn of(text: &'t [u8]) -> Option<Value<'t>> {
+    pub(crate) fn of(text: &'t [u8]) -> Option<Value<'t>> {
         Some(value(text)?.0)
     }
 
     /// Members of an object, in order; of anything else none.
-    pub(super) fn members(&self) -> Members<'t> {
+    pub(crate) fn members(&self) -> Members<'t> {
         Members { rest: self.inside(Kind::Object) }
     }
 
     /// Elements of an array, in order; of anything else none.
-    pub(super) fn elements(&self) -> Elements<'t> {
+    pub(crate) fn elements(&self) -> Elements<'t> {
         Elements { rest: self.inside(Kind::Array) }
     }
 
@@ -49,18 +49,18 @@ impl<'t> Value<'t> {
     }
 
     /// A string that is whole.
-    pub(super) fn string(&self) -> Option<&'t [u8]> {
+    pub(crate) fn string(&self) -> Option<&'t [u8]> {
         (self.kind == Kind::String && self.whole).then_some(self.raw)
     }
 
     /// A string or number that is whole.
-    pub(super) fn scalar(&self) -> Option<&'t [u8]> {
+    pub(crate) fn scalar(&self) -> Option<&'t [u8]> {
         let is_scalar = matches!(self.kind, Kind::String | Kind::Number);
         (is_scalar && self.whole).then_some(self.raw)
     }
 
     /// A whole number, perhaps in quotes.
-    pub(super) fn integer(&self) -> Option<i64> {
+    pub(crate) fn integer(&self) -> Option<i64> {
         match self.kind {
             Kind::Number | Kind::String if self.whole => {
                 std::str::from_utf8(self.raw).ok()?.parse().ok()
@@ -75,8 +75,17 @@ impl<'t> Value<'t> {
         }
     }
 
+    /// Seconds since 1970, cut to whole ones (RFC 7519, 2: NumericDate).
+    pub(crate) fn seconds(&self) -> Option<i64> {
+        if self.kind != Kind::Number || !self.whole {
+            return None;
+        }
+        let whole = self.raw.split(|byte| *byte == b'.').next()?;
+        std::str::from_utf8(whole).ok()?.parse().ok()
+    }
+
     /// Nothing, whatever form it has.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         match self.kind {
             Kind::Null | Kind::False => true,
             Kind::String => self.whole && self.raw.is_empty(),
@@ -89,7 +98,7 @@ impl<'t> Value<'t> {
 }
 
 /// Members of an object.
-pub(super) struct Members<'t> {
+pub(crate) struct Members<'t> {
     rest: &'t [u8],
 }
 
@@ -110,7 +119,7 @@ impl<'t> Iterator for Members<'t> {
 }
 
 /// Elements of an array.
-pub(super) struct Elements<'t> {
+pub(crate) struct Elements<'t> {
     rest: &'t [u8],
 }
 
@@ -189,7 +198,7 @@ fn nested_end(text: &[u8]) -> Option<usize> {
 }
 
 /// A string as it is meant: escapes of ASCII characters are replaced (RFC 8259, 7), others stay.
-pub(super) fn unescape(raw: &[u8]) -> SmallVec<[u8; 64]> {
+pub(crate) fn unescape(raw: &[u8]) -> SmallVec<[u8; 64]> {
     let mut out = SmallVec::new();
     let mut rest = raw;
     while let Some((byte, after)) = rest.split_first() {

@@ -1,0 +1,188 @@
+//! What the names of parameters and members say about their values.
+
+use std::collections::HashMap;
+
+use foldhash::fast::FixedState;
+use smallvec::SmallVec;
+
+use super::super::Style;
+use super::super::percent;
+
+/// What a parameter holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::identity) enum Parameter {
+    /// The API key itself, by some profile.
+    Key,
+    /// A signature, token, password or code: never recorded.
+    Secret,
+    /// The traded instrument.
+    Symbol,
+    /// The id of an object.
+    Object,
+    /// An account or sub-account.
+    Account,
+    /// How much.
+    Amount,
+    /// Anything else.
+    Plain,
+}
+
+/// Letters and digits of a name that are compared; the longest in use have 25. A longer name is
+/// taken for a secret's: nothing is lost with it.
+const NAME_BYTES_MAX: usize = 40;
+
+/// What counts of a byte of a name: letters in lower case, digits and `%`; 0 of others.
+const COMPARED: [u8; 256] = {
+    let mut compared = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let value = byte as u8;
+        if value.is_ascii_alphanumeric() || value == b'%' {
+            compared[byte] = value.to_ascii_lowercase();
+        }
+        byte += 1;
+    }
+    compared
+};
+
+/// Every name that a profile mentions.
+#[derive(Debug, Default)]
+pub(in crate::identity) struct Names {
+    map: HashMap<Box<[u8]>, Entry, FixedState>,
+    /// A name that ends in one of these holds a secret, by their last byte.
+    ends: Vec<Box<[u8]>>,
+    last_bytes: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    key: bool,
+    secret: bool,
+    common: Option<Parameter>,
+    of_styles: SmallVec<[(Style, Parameter); 2]>,
+}
+
+impl Names {
+    /// A name of one style, or of all.
+    pub(super) fn add(&mut self, name: &str, style: Option<Style>, parameter: Parameter) {
+        let entry = self.map.entry(compared(name)).or_default();
+        match (parameter, style) {
+            (Parameter::Key, _) => entry.key = true,
+            // What is a secret somewhere is shown nowhere.
+            (Parameter::Secret, _) => entry.secret = true,
+            (_, None) => entry.common = Some(parameter),
+            (_, Some(style)) => entry.of_styles.push((style, parameter)),
+        }
+    }
+
+    /// The end of every name of a secret.
+    pub(super) fn add_end(&mut self, end: &str) {
+        let end = compared(end);
+        if let Some(last) = end.last().filter(|last| !self.last_bytes.contains(last)) {
+            self.last_bytes.push(*last);
+        }
+        self.ends.push(end);
+    }
+
+    /// From a name as it stands in a target, a form or JSON. Percent-encoding, case and punctuation
+    /// make no difference: `api_key`, `apiKey`, `api-key` and `api%4bey` are one name.
+    pub(in crate::identity) fn of(&self, raw_name: &[u8], style: Style) -> Parameter {
+        let mut name = [0; NAME_BYTES_MAX];
+        let mut len = 0;
+        for (_, byte) in percent::decoded(raw_name) {
+            match COMPARED[usize::from(byte)] {
+                0 => {}
+                // Encoded twice: no server should read it, and nobody misses its value.
+                b'%' => return Parameter::Secret,
+                byte => {
+                    let Some(place) = name.get_mut(len) else { return Parameter::Secret };
+                    *place = byte;
+                    len += 1;
+                }
+            }
+        }
+        self.of_compared(&name[..len], style)
+    }
+
+    fn of_compared(&self, name: &[u8], style: Style) -> Parameter {
+        match self.map.get(name) {
+            Some(entry) if entry.key => Parameter::Key,
+            Some(entry) if entry.secret => Parameter::Secret,
+            Some(entry) => {
+                let own = entry.of_styles.iter().find(|(of, _)| *of == style);
+                own.map(|(_, it)| *it).or(entry.common).unwrap_or(Parameter::Plain)
+            }
+            None => match name.last() {
+                Some(last)
+                    if self.last_bytes.contains(last)
+                        && self.ends.iter().any(|end| name.ends_with(end)) =>
+                {
+                    Parameter::Secret
+                }
+                Some(_) | None => Parameter::Plain,
+            },
+        }
+    }
+}
+
+/// Whether two names are one.
+pub(in crate::identity) fn same_name(raw_name: &[u8], known: &[u8]) -> bool {
+    let mut known = known.iter().map(|byte| COMPARED[usize::from(*byte)]).filter(|it| *it != 0);
+    let seen = percent::decoded(raw_name).map(|(_, byte)| COMPARED[usize::from(byte)]);
+    let mut seen = seen.filter(|it| *it != 0);
+    loop {
+        match (seen.next(), known.next()) {
+            (None, None) => return true,
+            (Some(a), Some(b)) if a == b => {}
+            (_, _) => return false,
+        }
+    }
+}
+
+fn compared(name: &str) -> Box<[u8]> {
+    name.bytes().map(|byte| COMPARED[usize::from(byte)]).filter(|byte| *byte != 0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Profiles;
+    use super::*;
+
+    #[test]
+    fn one_name_in_many_spellings() {
+        let profiles = Profiles::builtin();
+        let of = |name: &str| profiles.names.of(name.as_bytes(), Style::GENERIC);
+        for name in ["api_key", "apikey", "apiKey", "API-KEY", "api%4bey", "api%5Fkey", "api.key"] {
+            assert_eq!(of(name), Parameter::Key, "{name}");
+            assert!(same_name(name.as_bytes(), b"api_key"), "{name}");
+        }
+        for name in [
+            "Signature",
+            "access_token",
+            "listenKey",
+            "client%5fsecret",
+            "%74otp",
+            "a%2562",
+            "signature",
+            "x2facode",
+            "xjsessionid",
+        ] {
+            assert_eq!(of(name), Parameter::Secret, "{name}");
+        }
+        for name in ["timestamp", "recvWindow", "side", "", "text"] {
+            assert_eq!(of(name), Parameter::Plain, "{name}");
+        }
+        assert_eq!(of(&"a".repeat(41)), Parameter::Secret);
+        assert_eq!(of("instrument_name"), Parameter::Symbol);
+        assert_eq!(of("orderId"), Parameter::Object);
+        assert!(!same_name(b"api_key", b"api_keys"));
+    }
+
+    #[test]
+    fn a_name_may_mean_more_in_a_style() {
+        let profiles = Profiles::builtin();
+        let gate = profiles.style("gate").unwrap();
+        assert_eq!(profiles.names.of(b"text", gate), Parameter::Object);
+        assert_eq!(profiles.names.of(b"currency_pair", gate), Parameter::Symbol);
+    }
+}

@@ -1,0 +1,114 @@
+//! Whose a WebSocket message is: of the handshake, of a login, of its own members.
+
+use monitor_core::call::{ApiCall, Outcome};
+use monitor_core::limits::Limits;
+
+use crate::websocket::see;
+use crate::websocket_frames::{ask, handshake, tell};
+use crate::wire::{Wire, decoder};
+
+const CANARY: &str = "c4n4ryS3cr3tV4lu3";
+
+/// Messages and replies; gives the calls, the same however they are cut.
+fn talk(lines: &[(&str, &str)]) -> Vec<ApiCall> {
+    let run = |cut: usize| {
+        let mut wire = Wire::open(1000, 2000);
+        wire.cut = cut;
+        handshake(&mut wire, "");
+        for (asked, told) in lines {
+            wire.ask(ask(&asked.replace("CANARY", CANARY))).wait(10);
+            if !told.is_empty() {
+                wire.answer(tell(told));
+            }
+        }
+        wire.close();
+        let seen = see(&wire, decoder(Limits::default()));
+        let calls: Vec<ApiCall> = seen.messages().into_iter().cloned().collect();
+        assert!(!format!("{:?}{:?}", seen.calls, seen.connection).contains(CANARY));
+        calls
+    };
+    let calls = run(usize::MAX);
+    assert_eq!(run(3), calls);
+    calls
+}
+
+fn source(call: &ApiCall) -> String {
+    let key = call.key.as_ref();
+    key.map(|key| format!("{} {}", key.profile, key.source)).unwrap_or_default()
+}
+
+#[test]
+fn a_login_is_the_connections_until_the_next() {
+    let login = |key: &str| {
+        format!(
+            r#"{{"op":"login","args":[{{"apiKey":"{key}","passphrase":"CANARY","sign":"CANARY"}}]}}"#
+        )
+    };
+    let good = r#"{"event":"login","code":"0","msg":""}"#;
+    let bad = r#"{"event":"error","code":"60005","msg":"Invalid apiKey"}"#;
+    let order = r#"{"id":"ID","op":"order","args":[{"instId":"BTC-USDT","sz":"1"}]}"#;
+    let done = r#"{"id":"ID","op":"order","code":"0","data":[{"ordId":"1"}]}"#;
+    let orders: Vec<(String, String)> =
+        ["1", "2", "3", "4"].map(|id| (order.replace("ID", id), done.replace("ID", id))).to_vec();
+    let (one, two) = (login("one"), login("two"));
+    let wrong = login("CANARY");
+    let calls = talk(&[
+        (&orders[0].0, &orders[0].1),
+        (&one, good),
+        (&orders[1].0, &orders[1].1),
+        (&two, good),
+        (&orders[2].0, &orders[2].1),
+        (&wrong, bad),
+        (&orders[3].0, &orders[3].1),
+    ]);
+    let keys: Vec<_> = calls.iter().map(|call| call.key.as_ref().map(|key| key.id)).collect();
+    assert!(keys[0].is_some() && keys[0] != keys[1], "of the handshake");
+    assert_eq!(source(&calls[1]), "okx message:args[0].apiKey");
+    assert_eq!((keys[1], keys[3]), (keys[2], keys[4]));
+    assert_ne!(keys[2], keys[4]);
+    assert_eq!(calls[5].outcome, Some(Outcome::BadKey));
+    assert_eq!(keys[6], keys[4], "a refused login changes nothing");
+}
+
+#[test]
+fn styles_log_in_each_in_their_way() {
+    for (message, expect) in [
+        (
+            r#"{"id":1,"method":"session.logon","params":{"apiKey":"CANARY","signature":"CANARY"}}"#,
+            "binance message:params.apiKey",
+        ),
+        (
+            r#"{"id":9,"jsonrpc":"2.0","method":"public/auth","params":{"grant_type":"client_credentials","client_id":"CANARY","client_secret":"CANARY"}}"#,
+            "deribit message:params.client_id",
+        ),
+        (
+            r#"{"id":9,"method":"private/buy","params":{"access_token":"CANARY","instrument_name":"BTC-PERPETUAL","amount":1}}"#,
+            "deribit message:params.access_token",
+        ),
+        (
+            r#"{"event":"auth","apiKey":"CANARY","authSig":"CANARY","authNonce":"1","authPayload":"AUTH1"}"#,
+            "bitfinex message:apiKey",
+        ),
+        (
+            r#"{"op":"authKeyExpires","args":["CANARY",1600000000,"CANARY"]}"#,
+            "bitmex message:args[0]",
+        ),
+        (r#"{"event":"challenge","api_key":"CANARY"}"#, "kraken-futures message:api_key"),
+        (
+            r#"{"method":"add_order","params":{"symbol":"BTC/USD","token":"CANARY"},"req_id":3}"#,
+            "kraken message:params.token",
+        ),
+        (
+            r#"{"time":1,"channel":"spot.login","event":"api","payload":{"api_key":"CANARY","signature":"CANARY","req_id":"a"}}"#,
+            "gate message:payload.api_key",
+        ),
+        (
+            r#"{"type":"subscribe","channels":["user"],"key":"CANARY","passphrase":"CANARY","signature":"CANARY"}"#,
+            "coinbase-exchange message:key",
+        ),
+    ] {
+        let calls = talk(&[(message, "")]);
+        assert_eq!(calls.len(), 1, "{message}");
+        assert_eq!(source(&calls[0]), expect, "{message}");
+    }
+}
