@@ -31,7 +31,7 @@ struct Tool {
     package: &'static str,
 }
 
-const TOOLS: [Tool; 17] = [
+const TOOLS: [Tool; 18] = [
     Tool { purpose: Purpose::Build, command: "cc", package: "gcc" },
     Tool { purpose: Purpose::Build, command: "c++", package: "g++" },
     Tool { purpose: Purpose::Build, command: "make", package: "make" },
@@ -43,6 +43,7 @@ const TOOLS: [Tool; 17] = [
     Tool { purpose: Purpose::Kafka, command: "java", package: "openjdk-17-jre-headless" },
     Tool { purpose: Purpose::Kafka, command: "mvn", package: "maven" },
     Tool { purpose: Purpose::Kafka, command: "kcat", package: "kcat" },
+    Tool { purpose: Purpose::Kafka, command: "openssl", package: "openssl" },
     Tool { purpose: Purpose::Bench, command: "wrk", package: "wrk" },
     Tool { purpose: Purpose::Live, command: "h2load", package: "nghttp2-client" },
     Tool { purpose: Purpose::Bench, command: "bpftool", package: "bpftool" },

@@ -9,6 +9,8 @@ mod transport;
 mod watch;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -52,25 +54,26 @@ pub(crate) fn open(
     };
     let connect = |which: Which| -> Connect {
         let (set, source) = (set.clone(), super::event::source(host));
+        let careful = Arc::new(AtomicBool::new(false));
         Box::new(move || {
-            let kafka = Kafka::connect(&set, which, &source)?;
+            let kafka = Kafka::connect(&set, which, &source, Arc::clone(&careful))?;
             Ok(Box::new(kafka) as Box<dyn Transport>)
         })
     };
     Ok(Box::new(Network::start(parts, connect)?))
 }
 
-/// Asks the brokers for their topics. Waits up to `timeout`.
+/// Asks the brokers for their topics, and makes none. Waits up to `timeout`.
 pub fn reach(set: &config::Kafka, timeout: Duration) -> Result<()> {
     let config = options::alerts(set).map_err(Misuse)?;
-    let producer: BaseProducer<watch::Quiet> =
-        config.create_with_context(watch::Quiet).map_err(options::refused)?;
-    match producer.client().fetch_metadata(Some(&set.alerts_topic), timeout) {
+    let producer: BaseProducer<watch::Watch> =
+        config.create_with_context(watch::Watch::new()).map_err(options::refused)?;
+    match producer.client().fetch_metadata(None, timeout) {
         Ok(_) => Ok(()),
-        Err(error) => bail!(
-            "Kafka does not answer: {}: {}: start it or correct sinks.kafka.brokers",
+        Err(_) => bail!(
+            "Kafka cannot be used: {}: {}",
             set.brokers.join(","),
-            options::reason(&error)
+            transport::why_away(&producer)
         ),
     }
 }

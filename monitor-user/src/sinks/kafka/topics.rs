@@ -8,18 +8,19 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::{options, watch};
 use crate::config;
+use crate::sinks::spool::Which;
 
 /// How long the controller may take.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Makes what is missing; an error is a line that says what to do by hand.
-pub(super) fn make(config: &ClientConfig, set: &config::Kafka) -> Result<(), String> {
+/// Makes what is missing for a lane; an error is a line that says what to do by hand.
+pub(super) fn make(config: &ClientConfig, set: &config::Kafka, which: Which) -> Result<(), String> {
     let admin: AdminClient<watch::Quiet> =
         config.create_with_context(watch::Quiet).map_err(|error| options::reason(&error))?;
     let metadata =
         admin.inner().fetch_metadata(None, WAIT_MAX).map_err(|error| options::reason(&error))?;
     let there: Vec<&str> = metadata.topics().iter().map(|topic| topic.name()).collect();
-    let plans = plans(set);
+    let plans = plans(set, which);
     let missing: Vec<&Plan<'_>> =
         plans.iter().filter(|plan| !there.contains(&plan.topic)).collect();
     if missing.is_empty() {
@@ -55,22 +56,20 @@ struct Plan<'a> {
     retention_ms: String,
 }
 
-fn plans(set: &config::Kafka) -> Vec<Plan<'_>> {
+fn plans(set: &config::Kafka, which: Which) -> Vec<Plan<'_>> {
     let plan = |topic, retention: Duration| Plan {
         topic,
         partitions: i32::try_from(set.partitions).unwrap_or(i32::MAX),
         replication: i32::try_from(set.replication).unwrap_or(i32::MAX),
         retention_ms: retention.as_millis().to_string(),
     };
-    let mut plans = vec![
-        plan(&set.alerts_topic, set.alerts_retention),
-        plan(&set.health_topic, set.alerts_retention),
-        plan(&set.dlq_topic, set.alerts_retention),
-    ];
-    if set.activity {
-        plans.push(plan(&set.activity_topic, set.activity_retention));
+    match which {
+        Which::Alerts => {
+            let topics = [&set.alerts_topic, &set.health_topic, &set.dlq_topic];
+            topics.map(|topic| plan(topic, set.alerts_retention)).into()
+        }
+        Which::Activity => vec![plan(&set.activity_topic, set.activity_retention)],
     }
-    plans
 }
 
 impl Plan<'_> {

@@ -1,13 +1,16 @@
 //! One producer: what one lane of the spool is sent with.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::watch::{Delivery, Watch};
+use super::watch::{Delivery, NOBODY, Watch};
 use super::{headers, options, topics};
 use crate::config;
 use crate::sinks::courier::{Fate, Report, Sent, Transport};
@@ -24,12 +27,21 @@ pub(super) struct Kafka {
     /// Events that the dead-letter topic is told of before they count as refused.
     dead: VecDeque<(u64, String, Vec<u8>)>,
     trouble: Option<String>,
+    /// Records go one by one, since a batch was larger than the broker takes.
+    careful: bool,
+    /// What was too large is out of the way; nothing new is taken until the rest has arrived.
+    sorted: bool,
+    /// How to send in batches again.
+    batches: ClientConfig,
+    /// Set for the transport after this one.
+    careful_next: Arc<AtomicBool>,
 }
 
 /// How long the first question to the brokers may take.
 const GREETING_MAX: Duration = Duration::from_secs(3);
-/// Of a record that is too large, the dead-letter topic gets so much: any broker takes it.
-const DEAD_HEAD_BYTES: usize = 4096;
+/// Of a record that is too large, the dead-letter topic gets so much: enough to know it by, and little
+/// enough for any broker.
+const DEAD_HEAD_BYTES: usize = 512;
 
 impl Kafka {
     /// Makes a producer, and topics where that is wanted. A broker that is away is no error.
@@ -37,11 +49,17 @@ impl Kafka {
         set: &config::Kafka,
         which: Which,
         source: &str,
+        careful_next: Arc<AtomicBool>,
     ) -> Result<Kafka, String> {
-        let (config, in_flight_max) = match which {
+        let (mut config, in_flight_max) = match which {
             Which::Alerts => (options::alerts(set)?, set.alerts_in_flight_max),
             Which::Activity => (options::activity(set)?, set.activity_queue_max),
         };
+        let batches = config.clone();
+        let careful = careful_next.swap(false, Ordering::Relaxed);
+        if careful {
+            config.set("batch.num.messages", "1");
+        }
         let producer: BaseProducer<Watch> =
             config.create_with_context(Watch::new()).map_err(|error| options::reason(&error))?;
         let mut kafka = Kafka {
@@ -51,22 +69,22 @@ impl Kafka {
             in_flight_max: usize::try_from(in_flight_max).unwrap_or(usize::MAX),
             dead: VecDeque::new(),
             trouble: None,
+            careful,
+            sorted: false,
+            batches,
+            careful_next,
         };
-        if which == Which::Alerts {
-            kafka.greet(&config);
-        }
+        kafka.greet(&config, which);
         Ok(kafka)
     }
 
-    fn greet(&mut self, config: &rdkafka::ClientConfig) {
+    fn greet(&mut self, config: &ClientConfig, which: Which) {
         let client = self.producer.client();
-        if let Err(error) = client.fetch_metadata(Some(&self.set.alerts_topic), GREETING_MAX) {
-            let reason = self.producer.context().take_away().unwrap_or_else(|| {
-                format!("{}: start Kafka or correct sinks.kafka.brokers", options::reason(&error))
-            });
-            self.trouble = Some(reason);
+        // Of all topics: a question after one that is not there would make brokers make it.
+        if client.fetch_metadata(None, GREETING_MAX).is_err() {
+            self.trouble = Some(why_away(&self.producer));
         } else if self.set.make_topics {
-            self.trouble = topics::make(config, &self.set).err();
+            self.trouble = topics::make(config, &self.set, which).err();
         }
     }
 
@@ -117,6 +135,12 @@ impl Kafka {
         }
         match delivery.error {
             None => reports.push(Report { number, fate: Fate::Arrived }),
+            // A batch is judged as a whole: which of its records is too large shows when each goes alone.
+            Some(error) if is_hopeless(&error) && !self.careful => {
+                self.careful_next.store(true, Ordering::Relaxed);
+                let reason = format!("{}: each goes alone now", options::reason(&error));
+                reports.push(Report { number, fate: Fate::Failed(reason) });
+            }
             Some(error) if is_hopeless(&error) => {
                 let (topic, reason) = (delivery.topic, options::reason(&error));
                 self.bury(number, &delivery.key, &topic, reason, delivery.body);
@@ -129,11 +153,24 @@ impl Kafka {
     }
 }
 
+/// Why a question to the brokers had no answer.
+pub(super) fn why_away(producer: &BaseProducer<Watch>) -> String {
+    // Only polls bring what librdkafka has to say, one thing each.
+    (0..EVENTS_MAX).for_each(|_| producer.poll(Duration::ZERO));
+    producer.context().take_away().unwrap_or_else(|| NOBODY.into())
+}
+
+/// A broker that is tried for some seconds causes a few dozen events.
+const EVENTS_MAX: usize = 1000;
+
 /// Marks the dead letter of a record beside the record itself. Numbers never come near.
 const DEAD: usize = 1 << (usize::BITS - 1);
 
 impl Transport for Kafka {
     fn send(&mut self, number: u64, event: &Event) -> Sent {
+        if self.sorted {
+            return Sent::Full;
+        }
         let topic = self.topic(event.kind);
         let mut record = BaseRecord::with_opaque_to(topic, number as usize)
             .payload(&event.body)
@@ -157,6 +194,16 @@ impl Transport for Kafka {
         self.producer.poll(wait);
         for delivery in self.producer.context().take_deliveries() {
             self.settle(delivery, reports);
+        }
+        // Once what was on its way has been sorted out, batches are worth another try.
+        let refused = reports.iter().any(|report| matches!(report.fate, Fate::Refused { .. }));
+        self.sorted |= self.careful && refused;
+        if self.sorted && self.producer.in_flight_count() == 0 && self.dead.is_empty() {
+            self.sorted = false;
+            if let Ok(producer) = self.batches.create_with_context(Watch::new()) {
+                self.producer = producer;
+                self.careful = false;
+            }
         }
     }
 

@@ -56,11 +56,19 @@ impl ClientContext for Watch {
         let mut away = lock(&self.away);
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AllBrokersDown) => {
-                away.get_or_insert_with(|| "no broker answers".into());
+                away.get_or_insert_with(|| NOBODY.into());
             }
             // These say more than that no broker can be used, which follows them.
-            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL) => {
-                *away = Some(plain(reason));
+            Some(RDKafkaErrorCode::Authentication) => {
+                let mend = "correct the sasl options in sinks.kafka.options";
+                *away = Some(format!("{}: {mend}", plain(reason)));
+            }
+            // A broker that refuses our certificate says so after the handshake (TLS 1.3).
+            Some(RDKafkaErrorCode::SSL | RDKafkaErrorCode::BrokerTransportFailure)
+                if reason.contains("SSL") =>
+            {
+                let mend = "correct the certificates in sinks.kafka.options";
+                *away = Some(format!("{}: {mend}", plain(reason)));
             }
             Some(_) | None => {}
         }
@@ -68,6 +76,9 @@ impl ClientContext for Watch {
         self.log.write(RDKafkaLogLevel::Error, "ERROR", reason);
     }
 }
+
+/// What is said when nobody is there, or somebody who says nothing.
+pub(super) const NOBODY: &str = "no broker answers: start Kafka or correct sinks.kafka.brokers";
 
 /// Without the address before it, and without what librdkafka says about its own timing.
 fn plain(reason: &str) -> String {
