@@ -14,8 +14,7 @@ use crate::cli::{Cli, Command, CommonArgs, LogFormat, SummaryForm};
 use crate::config::{self, Config, LogLevel};
 use crate::driver::Driver;
 use crate::fault::{Misuse, tell, write_stderr};
-use crate::sinks::kafka::{Kafka, WhenFull};
-use crate::sinks::{OnFailure, Sinks, jsonl};
+use crate::sinks::{OnFailure, Sinks, WhenFull, jsonl, kafka};
 use crate::{doctor, history, record, replay, run, secret};
 
 /// Does what the command line says.
@@ -98,7 +97,9 @@ pub(crate) fn driver(
 pub(crate) fn add_kafka(driver: &mut Driver, config: &Config, when_full: WhenFull) -> Result<()> {
     if !config.sinks.kafka.brokers.is_empty() {
         let host = config.engine_settings().host;
-        driver.add_sink(Box::new(Kafka::open(&config.sinks.kafka, &host, when_full)?));
+        let spools = config.sinks.spool.dir.clone();
+        let spools = spools.unwrap_or_else(|| secret::state_dir().join("spool"));
+        driver.add_sink(kafka::open(&config.sinks, &spools, &host, when_full)?);
     }
     Ok(())
 }

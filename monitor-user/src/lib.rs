@@ -4,6 +4,7 @@ mod breakdown;
 pub mod capture;
 pub mod cli;
 mod commands;
+pub mod compact;
 pub mod config;
 pub mod doctor;
 pub mod driver;

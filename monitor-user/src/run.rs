@@ -12,8 +12,7 @@ use crate::fault::{AlreadyTold, Misuse};
 use crate::live::{self, Stop};
 use crate::notify::notify;
 use crate::record;
-use crate::sinks::kafka::WhenFull;
-use crate::sinks::{OnFailure, jsonl};
+use crate::sinks::{OnFailure, WhenFull, jsonl};
 
 /// Watches until a signal, the end of `--duration`, or a failure.
 pub(crate) fn run(args: &RunArgs, config: &Config, quiet: bool) -> Result<()> {

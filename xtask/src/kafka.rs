@@ -25,6 +25,8 @@ const CLUSTER_ID: &str = "a2V5d2F0Y2gtZGVtby0wMQ";
 pub struct Kafka {
     /// Address of the broker: `127.0.0.1:PORT`.
     pub bootstrap: String,
+    /// The same where it was started with [`Kafka::start_secured`].
+    pub secured: Option<Secured>,
     home: Home,
     child: Option<Proc>,
     _dir: TempDir,
@@ -39,10 +41,30 @@ impl Kafka {
     /// The same on a given port.
     pub fn start_on(port: u16) -> Result<Kafka> {
         let dir = tempfile::Builder::new().prefix("keywatch-kafka.").tempdir()?;
-        let home = Home::prepare(dir.path(), port)?;
-        let mut kafka = Kafka { bootstrap: home.bootstrap(), home, child: None, _dir: dir };
+        let home = Home::prepare(dir.path(), port, None, "")?;
+        let bootstrap = home.bootstrap();
+        let mut kafka = Kafka { bootstrap, secured: None, home, child: None, _dir: dir };
         kafka.restart()?;
         Ok(kafka)
+    }
+
+    /// Starts a broker that is also reached over TLS: with SCRAM, and with client certificates.
+    /// `properties` are more lines for its config.
+    pub fn start_secured(properties: &str) -> Result<Kafka> {
+        let dir = tempfile::Builder::new().prefix("keywatch-kafka.").tempdir()?;
+        let secured = Secured::prepare(dir.path())?;
+        let home = Home::prepare(dir.path(), process::free_port()?, Some(&secured), properties)?;
+        let bootstrap = home.bootstrap();
+        let secured = Some(secured);
+        let mut kafka = Kafka { bootstrap, secured, home, child: None, _dir: dir };
+        kafka.restart()?;
+        Ok(kafka)
+    }
+
+    /// Runs kcat with some arguments and returns what it prints.
+    pub fn kcat(&self, args: &[&str]) -> Result<String> {
+        let kcat = setup::find("kcat").context("no kcat (mend: cargo xtask setup)")?;
+        process::run(Command::new(kcat).args(args))
     }
 
     /// Kills the broker as a crash would; its data stays.
@@ -121,7 +143,7 @@ pub fn start(port: Option<u16>) -> Result<()> {
     }
     let port = port.map_or_else(process::free_port, Ok)?;
     let dir = tempfile::Builder::new().prefix("keywatch-kafka.").tempdir()?.keep();
-    let home = Home::prepare(&dir, port)?;
+    let home = Home::prepare(&dir, port, None, "")?;
     let log = fs::File::create(dir.join("broker.log"))?;
     let mut command = home.broker()?;
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -210,7 +232,7 @@ struct Home {
 
 impl Home {
     /// Writes the config and formats the storage.
-    fn prepare(dir: &Path, port: u16) -> Result<Home> {
+    fn prepare(dir: &Path, port: u16, secured: Option<&Secured>, properties: &str) -> Result<Home> {
         TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .with_context(|| format!("port {port} cannot be used; choose another with --port"))?;
         if let Some(missing) = missing() {
@@ -219,15 +241,23 @@ impl Home {
         let home = Home { dir: dir.to_owned(), port };
         let controller = process::free_port()?;
         let data = dir.join("data");
+        let (listeners, map, more) = match secured {
+            None => (String::new(), "", String::new()),
+            Some(secured) => (
+                format!(",SCRAM://{},MUTUAL://{}", secured.scram, secured.mutual),
+                ",SCRAM:SASL_SSL,MUTUAL:SSL",
+                secured.properties(),
+            ),
+        };
         fs::write(
             dir.join("server.properties"),
             format!(
                 "process.roles=broker,controller\n\
                  node.id=1\n\
                  controller.quorum.bootstrap.servers=127.0.0.1:{controller}\n\
-                 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-                 advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
-                 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+                 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listeners}\n\
+                 advertised.listeners=PLAINTEXT://127.0.0.1:{port}{listeners}\n\
+                 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{map}\n\
                  controller.listener.names=CONTROLLER\n\
                  log.dirs={}\n\
                  num.partitions=1\n\
@@ -235,7 +265,8 @@ impl Home {
                  offsets.topic.replication.factor=1\n\
                  transaction.state.log.replication.factor=1\n\
                  transaction.state.log.min.isr=1\n\
-                 group.initial.rebalance.delay.ms=0\n",
+                 group.initial.rebalance.delay.ms=0\n\
+                 {more}{properties}",
                 data.display()
             ),
         )?;
@@ -243,6 +274,12 @@ impl Home {
         let mut format = java(dir)?;
         format.args(["kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID]);
         format.arg("-c").arg(dir.join("server.properties"));
+        if secured.is_some() {
+            for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+                format.arg("--add-scram");
+                format.arg(format!("{mechanism}=[name={USER},password={PASSWORD}]"));
+            }
+        }
         process::run(&mut format).context("formatting Kafka's storage")?;
         Ok(home)
     }
@@ -259,6 +296,99 @@ impl Home {
 
     fn bootstrap(&self) -> String {
         self.address().to_string()
+    }
+}
+
+/// User of the SCRAM listener, with a made-up password.
+pub const USER: &str = "agent";
+/// See [`USER`].
+pub const PASSWORD: &str = "not-a-real-password";
+
+/// Listeners over TLS, and the certificates for them in PEM files.
+pub struct Secured {
+    /// Address that wants a user and a password.
+    pub scram: SocketAddr,
+    /// Address that wants a client certificate.
+    pub mutual: SocketAddr,
+    dir: PathBuf,
+}
+
+impl Secured {
+    fn prepare(dir: &Path) -> Result<Secured> {
+        let at = || -> Result<SocketAddr> {
+            Ok(SocketAddr::from(([127, 0, 0, 1], process::free_port()?)))
+        };
+        let secured = Secured { scram: at()?, mutual: at()?, dir: dir.join("certificates") };
+        fs::create_dir_all(&secured.dir)?;
+        secured.authority("ca")?;
+        secured.authority("other-ca")?;
+        let day = ["-days", "1"];
+        secured.certificate("broker", "ca", &day)?;
+        secured.certificate("client", "ca", &day)?;
+        secured.certificate("stranger", "other-ca", &day)?;
+        let past = ["-startdate", "20200101000000Z", "-enddate", "20200102000000Z"];
+        secured.certificate("expired", "ca", &past)?;
+        Ok(secured)
+    }
+
+    /// A PEM file: the certificate or, as `NAME.key`, the key of `ca`, `other-ca`, `client`,
+    /// `stranger` (signed by `other-ca`) and `expired`.
+    pub fn file(&self, name: &str) -> String {
+        self.dir.join(name).display().to_string()
+    }
+
+    fn authority(&self, name: &str) -> Result<()> {
+        let mut openssl = self.openssl();
+        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+        openssl.args(["-nodes", "-days", "1", "-subj", &format!("/CN=keywatch test {name}")]);
+        openssl.args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.pem")]);
+        process::run(&mut openssl).map(drop)
+    }
+
+    fn certificate(&self, name: &str, by: &str, validity: &[&str]) -> Result<()> {
+        let mut request = self.openssl();
+        request.args(["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
+        request.args(["-subj", &format!("/CN={name}"), "-addext", "subjectAltName=IP:127.0.0.1"]);
+        request.args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.csr")]);
+        process::run(&mut request)?;
+        // `openssl x509` of Debian 12 cannot set a time in the past, `openssl ca` can.
+        let config = format!(
+            "[ca]\ndefault_ca=it\n[it]\ndatabase={by}.index\nnew_certs_dir=.\nserial={by}.serial\n\
+             certificate={by}.pem\nprivate_key={by}.key\ndefault_md=sha256\npolicy=any\n\
+             copy_extensions=copy\nunique_subject=no\n[any]\ncommonName=supplied\n"
+        );
+        fs::write(self.dir.join(format!("{by}.conf")), config)?;
+        fs::write(self.dir.join(format!("{by}.index")), "")?;
+        fs::write(self.dir.join(format!("{by}.serial")), "01\n")?;
+        let mut sign = self.openssl();
+        sign.args(["ca", "-batch", "-notext", "-config", &format!("{by}.conf")]);
+        sign.args(validity).args(["-in", &format!("{name}.csr"), "-out", &format!("{name}.pem")]);
+        process::run(&mut sign)?;
+        // Kafka wants the key and the chain in one file.
+        let read = |file: String| fs::read_to_string(self.dir.join(file));
+        let both = read(format!("{name}.key"))? + &read(format!("{name}.pem"))?;
+        fs::write(self.dir.join(format!("{name}.both")), both)?;
+        Ok(())
+    }
+
+    fn openssl(&self) -> Command {
+        let mut command = Command::new("openssl");
+        command.current_dir(&self.dir);
+        command
+    }
+
+    fn properties(&self) -> String {
+        let login = "org.apache.kafka.common.security.scram.ScramLoginModule required;";
+        format!(
+            "ssl.keystore.type=PEM\nssl.keystore.location={}\n\
+             ssl.truststore.type=PEM\nssl.truststore.location={}\n\
+             sasl.enabled.mechanisms=SCRAM-SHA-256,SCRAM-SHA-512\n\
+             listener.name.scram.scram-sha-256.sasl.jaas.config={login}\n\
+             listener.name.scram.scram-sha-512.sasl.jaas.config={login}\n\
+             listener.name.mutual.ssl.client.auth=required\n",
+            self.file("broker.both"),
+            self.file("ca.pem"),
+        )
     }
 }
 

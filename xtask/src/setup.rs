@@ -31,10 +31,11 @@ struct Tool {
     package: &'static str,
 }
 
-const TOOLS: [Tool; 16] = [
+const TOOLS: [Tool; 18] = [
     Tool { purpose: Purpose::Build, command: "cc", package: "gcc" },
     Tool { purpose: Purpose::Build, command: "c++", package: "g++" },
     Tool { purpose: Purpose::Build, command: "make", package: "make" },
+    Tool { purpose: Purpose::Build, command: "pkg-config", package: "pkg-config" },
     Tool { purpose: Purpose::Live, command: "nginx", package: "nginx-light" },
     Tool { purpose: Purpose::Live, command: "tcpdump", package: "tcpdump" },
     Tool { purpose: Purpose::Live, command: "ip", package: "iproute2" },
@@ -42,6 +43,7 @@ const TOOLS: [Tool; 16] = [
     Tool { purpose: Purpose::Kafka, command: "java", package: "openjdk-17-jre-headless" },
     Tool { purpose: Purpose::Kafka, command: "mvn", package: "maven" },
     Tool { purpose: Purpose::Kafka, command: "kcat", package: "kcat" },
+    Tool { purpose: Purpose::Kafka, command: "openssl", package: "openssl" },
     Tool { purpose: Purpose::Bench, command: "wrk", package: "wrk" },
     Tool { purpose: Purpose::Live, command: "h2load", package: "nghttp2-client" },
     Tool { purpose: Purpose::Bench, command: "bpftool", package: "bpftool" },
@@ -68,6 +70,9 @@ pub fn ensure_for(purposes: &[Purpose]) -> anyhow::Result<()> {
         .filter(|tool| purposes.contains(&tool.purpose) && find(tool.command).is_none())
         .map(|tool| tool.package)
         .collect();
+    if purposes.contains(&Purpose::Build) && !has_library("openssl") {
+        missing.push("libssl-dev");
+    }
     if purposes.contains(&Purpose::Live) && python_with("websockets").is_none() {
         missing.push("python3-websockets");
     }
@@ -76,6 +81,11 @@ pub fn ensure_for(purposes: &[Purpose]) -> anyhow::Result<()> {
         ebpf_toolchain()?;
     }
     Ok(())
+}
+
+/// Whether a library can be built against.
+fn has_library(name: &str) -> bool {
+    output(Command::new("pkg-config").args(["--exists", name])).is_some()
 }
 
 /// A compiler that can build `core` for BPF, and the linker that goes with it.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use monitor_core::alert::Severity;
 use monitor_core::engine;
 use monitor_core::limits::Limits;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use read::{Faults, load, parse};
 
 use crate::cli::LogFormat;
+use crate::sinks::{Bounds, Format, Kind, Route};
 
 /// Where the config is looked for when `--config` does not say.
 pub const DEFAULT_PATH: &str = "/etc/keywatch/keywatch.toml";
@@ -190,10 +192,40 @@ impl From<&DecoderLimits> for Limits {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sinks {
+    /// Where records wait for network sinks.
+    pub spool: Spool,
     /// JSON lines.
     pub jsonl: JsonLines,
     /// Apache Kafka.
     pub kafka: Kafka,
+}
+
+/// `[sinks.spool]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Spool {
+    /// Folder with a spool for each sink; `None`: in the state directory.
+    #[serde(with = "units::unset")]
+    pub dir: Option<PathBuf>,
+    /// One spool on disk.
+    #[serde(with = "units::size")]
+    pub bytes_max: u64,
+    /// The part of it that calls may not take.
+    #[serde(with = "units::size")]
+    pub alerts_reserve_bytes: u64,
+}
+
+impl Default for Spool {
+    fn default() -> Spool {
+        // A million alerts of a kilobyte. A monitor must not fill the disk of the host that it guards.
+        Spool { dir: None, bytes_max: 1 << 30, alerts_reserve_bytes: 64 << 20 }
+    }
+}
+
+impl Spool {
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds { bytes_max: self.bytes_max, reserve_bytes: self.alerts_reserve_bytes }
+    }
 }
 
 /// `[sinks.jsonl]`
@@ -218,6 +250,26 @@ pub struct Kafka {
     pub alerts_topic: String,
     /// Topic of calls.
     pub activity_topic: String,
+    /// Topic of what Keywatch says about itself.
+    pub health_topic: String,
+    /// Topic of records that Kafka does not take.
+    pub dlq_topic: String,
+    /// Form of the records.
+    pub format: Format,
+    /// The least bad alert that is sent.
+    pub severity_min: Severity,
+    /// Whether topics that are not there are made.
+    pub make_topics: bool,
+    /// Partitions of a topic that is made.
+    pub partitions: u32,
+    /// Replicas of a topic that is made; 0: as the brokers are set.
+    pub replication: u32,
+    /// How long alerts are kept in a topic that is made.
+    #[serde(with = "units::duration")]
+    pub alerts_retention: Duration,
+    /// How long calls are kept in a topic that is made.
+    #[serde(with = "units::duration")]
+    pub activity_retention: Duration,
     /// Whether calls are sent too.
     pub activity: bool,
     /// Calls that wait to be sent; more are dropped and counted.
@@ -227,9 +279,6 @@ pub struct Kafka {
     pub activity_queue_bytes_max: u64,
     /// Alerts on their way at once; more wait in the spool.
     pub alerts_in_flight_max: u32,
-    /// Where alerts wait for delivery; `None`: in the state directory.
-    #[serde(with = "units::unset")]
-    pub spool_dir: Option<PathBuf>,
     /// How long the end of the program waits for the last deliveries.
     #[serde(with = "units::duration")]
     pub flush_max: Duration,
@@ -243,14 +292,30 @@ impl Default for Kafka {
             brokers: Vec::new(),
             alerts_topic: "keywatch.alerts".into(),
             activity_topic: "keywatch.activity".into(),
+            health_topic: "keywatch.health".into(),
+            dlq_topic: "keywatch.dlq".into(),
+            format: Format::default(),
+            severity_min: Severity::Low,
+            make_topics: true,
+            partitions: 6,
+            replication: 0,
+            alerts_retention: Duration::from_secs(90 * 86_400),
+            activity_retention: Duration::from_secs(7 * 86_400),
             activity: true,
             activity_queue_max: 100_000,
             activity_queue_bytes_max: 32 << 20,
             alerts_in_flight_max: 1_000,
-            spool_dir: None,
             flush_max: Duration::from_secs(5),
             options: BTreeMap::new(),
         }
+    }
+}
+
+impl Kafka {
+    pub(crate) fn route(&self) -> Route {
+        let mut kinds = vec![Kind::Alert, Kind::Health];
+        kinds.extend(self.activity.then_some(Kind::Activity));
+        Route { kinds, severity_min: self.severity_min }
     }
 }
 
@@ -412,6 +477,23 @@ impl Config {
         let topic_mend = "must be 1 to 249 letters, digits, `.`, `_` or `-`";
         check("sinks.kafka.alerts_topic", is_topic(&kafka.alerts_topic), topic_mend);
         check("sinks.kafka.activity_topic", is_topic(&kafka.activity_topic), topic_mend);
+        check("sinks.kafka.health_topic", is_topic(&kafka.health_topic), topic_mend);
+        check("sinks.kafka.dlq_topic", is_topic(&kafka.dlq_topic), topic_mend);
+        check(
+            "sinks.kafka.partitions",
+            (1..=10_000).contains(&kafka.partitions),
+            "must be 1 to 10000",
+        );
+        check("sinks.kafka.replication", kafka.replication <= 100, "must be 0 to 100");
+        let spool = &self.sinks.spool;
+        let bounds_ok = spool.bytes_max >= 32 << 20 && spool.bytes_max <= 1 << 40;
+        check("sinks.spool.bytes_max", bounds_ok, "must be 32MiB to 1024GiB");
+        let reserve_ok = spool.alerts_reserve_bytes <= spool.bytes_max / 2;
+        check(
+            "sinks.spool.alerts_reserve_bytes",
+            reserve_ok,
+            "must be at most half of sinks.spool.bytes_max",
+        );
         for (key, value) in [
             ("sinks.kafka.activity_queue_max", kafka.activity_queue_max),
             ("sinks.kafka.alerts_in_flight_max", kafka.alerts_in_flight_max),

@@ -19,9 +19,8 @@ use crate::config::Config;
 use crate::fault::{AlreadyTold, Misuse};
 use crate::secret;
 use crate::selection::{self, Selection};
-use crate::sinks::kafka::{self, WhenFull};
 use crate::sinks::table::Table;
-use crate::sinks::{OnFailure, jsonl};
+use crate::sinks::{OnFailure, WhenFull, jsonl, kafka};
 
 /// Replays all files as one stream. A file that cannot be read does not stop the others.
 pub(crate) fn replay(args: &ReplayArgs, config: &Config, quiet: bool) -> Result<()> {

@@ -1,8 +1,21 @@
 //! Where records go. A sink that fails does not stop the others.
 
+mod courier;
+mod event;
+mod format;
 pub mod jsonl;
 pub mod kafka;
+mod network;
+mod record;
+mod seldom;
+mod spool;
 pub mod table;
+
+pub use format::Format;
+pub use network::Route;
+pub use record::Kind;
+pub(crate) use spool::Bounds;
+pub use spool::WhenFull;
 
 use std::ops::ControlFlow;
 

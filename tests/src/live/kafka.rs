@@ -81,8 +81,8 @@ pub(crate) fn is_not_there() -> Result<()> {
 
 fn configure(rig: &Rig, bootstrap: &str) -> Result<()> {
     let config = format!(
-        "[engine]\nhost = \"test\"\n[sinks.kafka]\nbrokers = [\"{bootstrap}\"]\n\
-         spool_dir = \"{}\"\nflush_max = \"30s\"\nalerts_topic = \"{TOPIC}\"\nactivity_topic = \"{ACTIVITY}\"\nactivity = true\n",
+        "[engine]\nhost = \"test\"\n[sinks.spool]\ndir = \"{}\"\n[sinks.kafka]\n\
+         brokers = [\"{bootstrap}\"]\nformat = \"native\"\npartitions = 1\nflush_max = \"30s\"\nalerts_topic = \"{TOPIC}\"\nactivity_topic = \"{ACTIVITY}\"\nactivity = true\n",
         rig.dir().join("spool").display()
     );
     fs::write(rig.dir().join("keywatch.toml"), config).context("writing the config")

@@ -4,6 +4,7 @@ mod bodies;
 mod compare;
 mod http2;
 mod kafka;
+mod kafka_secured;
 mod lifecycle;
 mod namespace;
 mod plain;
@@ -18,11 +19,13 @@ use xtask::setup;
 
 use crate::trial;
 
+const SECURED: &[&str] = &["java", "mvn", "kcat", "openssl"];
+
 type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 27] = [
+    let tests: [(&str, Test, &[&str]); 31] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -50,6 +53,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("alerts_reach_kafka", kafka::alerts_reach_kafka, &["nginx", "java", "mvn"]),
         ("kafka_goes_and_comes_back", kafka::goes_and_comes_back, &["nginx", "java", "mvn"]),
         ("kafka_is_not_there", kafka::is_not_there, &["nginx"]),
+        ("kafka_scram_and_certificates", kafka_secured::scram_and_certificates, SECURED),
+        ("kafka_ocsf_by_default", kafka_secured::ocsf_by_default, SECURED),
+        ("kafka_what_is_wrong", kafka_secured::what_is_wrong_is_said, SECURED),
+        ("kafka_too_large", kafka_secured::larger_than_the_broker_takes, SECURED),
     ];
     let required = std::env::var_os("KEYWATCH_REQUIRE_LIVE").is_some_and(|value| value == "1");
     tests

@@ -145,10 +145,11 @@ impl Stage {
         let mut config = String::new();
         if let Some(kafka) = &self.kafka {
             config = format!(
-                "[sinks.kafka]\nbrokers = [\"{}\"]\nspool_dir = \"{}\"\nalerts_topic = \"{ALERTS_TOPIC}\"\n\
+                "[sinks.spool]\ndir = \"{}\"\n[sinks.kafka]\nbrokers = [\"{}\"]\nformat = \"native\"\n\
+                 partitions = 1\nalerts_topic = \"{ALERTS_TOPIC}\"\n\
                  activity_topic = \"keywatch.activity\"\nactivity = true\n",
-                kafka.bootstrap,
-                self.dir.join("spool").display()
+                self.dir.join("spool").display(),
+                kafka.bootstrap
             );
         }
         let file = |name: &str| self.dir.join(name).display().to_string();

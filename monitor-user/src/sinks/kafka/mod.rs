@@ -1,105 +1,79 @@
 //! Apache Kafka: alerts that are never dropped, and calls that never stand in their way.
 
-mod activity;
-mod alerts;
+mod headers;
 mod options;
-mod record;
-mod seldom;
-mod spool;
 #[cfg(test)]
 mod tests;
+mod topics;
+mod transport;
 mod watch;
 
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
-use monitor_core::alert::Alert;
-use monitor_core::call::ApiCall;
 use rdkafka::producer::{BaseProducer, Producer};
 
 pub use options::check_options;
 
-use self::activity::Activity;
-use self::alerts::Alerts;
+use self::transport::Kafka;
 use super::Sink;
+use super::courier::{Connect, Transport};
+use super::network::{Network, Parts};
+use super::spool::{WhenFull, Which};
 use crate::config;
 use crate::fault::Misuse;
 
-/// What happens to a call when the queue of calls is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhenFull {
-    /// Live: it is dropped and counted.
-    Drop,
-    /// Replay: everything waits for Kafka.
-    Wait,
-}
-
-/// Sends alerts and calls on a producer each.
-pub struct Kafka {
-    brokers: String,
-    flush_max: Duration,
-    alerts: Alerts,
-    activity: Option<Activity>,
-}
-
-impl Kafka {
-    /// Starts sending what an earlier run left in the spool. `host` is the source that records name.
-    pub fn open(set: &config::Kafka, host: &str, when_full: WhenFull) -> Result<Kafka> {
-        let alerts = Alerts::start(set)?;
-        let activity = match set.activity {
-            true => Some(Activity::start(set, host, when_full)?),
-            false => None,
-        };
-        Ok(Kafka { brokers: set.brokers.join(","), flush_max: set.flush_max, alerts, activity })
+/// Starts sending what an earlier run left in the spool. `host` is the source that records name.
+pub(crate) fn open(
+    sinks: &config::Sinks,
+    spool_dir: &Path,
+    host: &str,
+    when_full: WhenFull,
+) -> Result<Box<dyn Sink>> {
+    let set = &sinks.kafka;
+    // Before a thread is started, so that a wrong option ends the program at once.
+    for config in [options::alerts(set), options::activity(set)] {
+        let config = config.map_err(Misuse)?;
+        config
+            .create_with_context::<_, BaseProducer<watch::Quiet>>(watch::Quiet)
+            .map_err(options::refused)?;
     }
+    let parts = Parts {
+        sink: "kafka",
+        place: format!("Kafka at {}", set.brokers.join(",")),
+        spool_dir,
+        bounds: sinks.spool.bounds(),
+        when_full,
+        host: host.into(),
+        format: set.format,
+        route: set.route(),
+        flush_max: set.flush_max,
+    };
+    let connect = |which: Which| -> Connect {
+        let (set, source) = (set.clone(), super::event::source(host));
+        let careful = Arc::new(AtomicBool::new(false));
+        Box::new(move || {
+            let kafka = Kafka::connect(&set, which, &source, Arc::clone(&careful))?;
+            Ok(Box::new(kafka) as Box<dyn Transport>)
+        })
+    };
+    Ok(Box::new(Network::start(parts, connect)?))
 }
 
-/// Asks the brokers for their topics. Waits up to `timeout`.
+/// Asks the brokers for their topics, and makes none. Waits up to `timeout`.
 pub fn reach(set: &config::Kafka, timeout: Duration) -> Result<()> {
     let config = options::alerts(set).map_err(Misuse)?;
-    let producer: BaseProducer<watch::Quiet> =
-        config.create_with_context(watch::Quiet).map_err(options::refused)?;
-    match producer.client().fetch_metadata(Some(&set.alerts_topic), timeout) {
+    let producer: BaseProducer<watch::Watch> =
+        config.create_with_context(watch::Watch::new()).map_err(options::refused)?;
+    match producer.client().fetch_metadata(None, timeout) {
         Ok(_) => Ok(()),
-        Err(error) => bail!(
-            "Kafka does not answer: {}: {}: start it or correct sinks.kafka.brokers",
+        Err(_) => bail!(
+            "Kafka cannot be used: {}: {}",
             set.brokers.join(","),
-            options::reason(&error)
+            transport::why_away(&producer)
         ),
-    }
-}
-
-impl Sink for Kafka {
-    fn name(&self) -> String {
-        format!("Kafka at {}", self.brokers)
-    }
-
-    fn call(&mut self, call: &ApiCall, ordinal: u64) -> Result<()> {
-        match &mut self.activity {
-            Some(activity) => activity.send(call, ordinal),
-            None => Ok(()),
-        }
-    }
-
-    fn alert(&mut self, alert: &Alert) -> Result<()> {
-        self.alerts.send(alert)
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<()> {
-        let deadline = Instant::now() + self.flush_max;
-        // Alerts first: they matter more, and what is left of the time is for calls.
-        let result = self.alerts.finish(deadline);
-        if let Some(activity) = &mut self.activity {
-            activity.finish(deadline);
-        }
-        result
-    }
-
-    fn dropped(&self) -> u64 {
-        self.activity.as_ref().map_or(0, Activity::dropped)
     }
 }

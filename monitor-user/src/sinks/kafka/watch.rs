@@ -1,48 +1,49 @@
 //! What librdkafka tells back: deliveries, troubles, and its own log.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{DeliveryResult, NoCustomPartitioner, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientContext, Message};
 
-use super::seldom::Seldom;
-
-/// Which record of which producer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ticket(pub(super) u64);
+use crate::sinks::seldom::Seldom;
+use crate::sinks::spool::lock;
 
 /// A record arrived, or will not.
 #[derive(Debug)]
-pub(super) struct Report {
-    pub(super) ticket: Ticket,
+pub(super) struct Delivery {
+    /// What the record was sent with.
+    pub(super) opaque: usize,
     pub(super) error: Option<KafkaError>,
+    /// Of a record that did not arrive: where it was to go, its key and its value.
+    pub(super) topic: String,
+    pub(super) key: String,
+    pub(super) body: Vec<u8>,
 }
 
 /// Collects reports for the thread that polls.
 pub(super) struct Watch {
-    reports: Mutex<Vec<Report>>,
-    away: AtomicBool,
+    deliveries: Mutex<Vec<Delivery>>,
+    away: Mutex<Option<String>>,
     log: Chatter,
 }
 
 impl Watch {
     pub(super) fn new() -> Watch {
-        Watch { reports: Mutex::default(), away: AtomicBool::new(false), log: Chatter::new() }
+        Watch { deliveries: Mutex::default(), away: Mutex::default(), log: Chatter::new() }
     }
 
-    /// Reports since the last call, in order.
-    pub(super) fn take_reports(&self) -> Vec<Report> {
-        std::mem::take(&mut lock(&self.reports))
+    /// Deliveries since the last call, in order.
+    pub(super) fn take_deliveries(&self) -> Vec<Delivery> {
+        std::mem::take(&mut lock(&self.deliveries))
     }
 
-    /// Whether no broker could be reached when librdkafka last said something about it; forgets it.
-    pub(super) fn take_away(&self) -> bool {
-        self.away.swap(false, Ordering::Relaxed)
+    /// Why no broker can be used, if librdkafka said so since the last call.
+    pub(super) fn take_away(&self) -> Option<String> {
+        lock(&self.away).take()
     }
 }
 
@@ -52,19 +53,61 @@ impl ClientContext for Watch {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.away.store(true, Ordering::Relaxed);
+        let mut away = lock(&self.away);
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AllBrokersDown) => {
+                away.get_or_insert_with(|| NOBODY.into());
+            }
+            // These say more than that no broker can be used, which follows them.
+            Some(RDKafkaErrorCode::Authentication) => {
+                let mend = "correct the sasl options in sinks.kafka.options";
+                *away = Some(format!("{}: {mend}", plain(reason)));
+            }
+            // A broker that refuses our certificate says so after the handshake (TLS 1.3).
+            Some(RDKafkaErrorCode::SSL | RDKafkaErrorCode::BrokerTransportFailure)
+                if reason.contains("SSL") =>
+            {
+                let mend = "correct the certificates in sinks.kafka.options";
+                *away = Some(format!("{}: {mend}", plain(reason)));
+            }
+            Some(_) | None => {}
         }
+        drop(away);
         self.log.write(RDKafkaLogLevel::Error, "ERROR", reason);
     }
 }
 
-impl ProducerContext<NoCustomPartitioner> for Watch {
-    type DeliveryOpaque = Box<Ticket>;
+/// What is said when nobody is there, or somebody who says nothing.
+pub(super) const NOBODY: &str = "no broker answers: start Kafka or correct sinks.kafka.brokers";
 
-    fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
-        let error = result.as_ref().err().map(|(error, _)| error.clone());
-        lock(&self.reports).push(Report { ticket: *ticket, error });
+/// Without the address before it, and without what librdkafka says about its own timing.
+fn plain(reason: &str) -> String {
+    let reason = reason.split_once(": ").map_or(reason, |(_, reason)| reason);
+    let reason = reason.split(" (after ").next().unwrap_or(reason);
+    reason.trim_end_matches([' ', ':', '.']).into()
+}
+
+impl ProducerContext<NoCustomPartitioner> for Watch {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
+        let delivery = match result {
+            Ok(_) => Delivery {
+                opaque,
+                error: None,
+                topic: String::new(),
+                key: String::new(),
+                body: Vec::new(),
+            },
+            Err((error, message)) => Delivery {
+                opaque,
+                error: Some(error.clone()),
+                topic: message.topic().into(),
+                key: String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned(),
+                body: message.payload().unwrap_or_default().to_vec(),
+            },
+        };
+        lock(&self.deliveries).push(delivery);
     }
 }
 
@@ -94,9 +137,4 @@ impl ClientContext for Quiet {
 impl ProducerContext<NoCustomPartitioner> for Quiet {
     type DeliveryOpaque = ();
     fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
-}
-
-/// A panic elsewhere leaves the data as good as it was.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -1,0 +1,130 @@
+//! The forms in which records go out. `schemas/` at the root of the repository has a JSON Schema of
+//! each, and docs/decisions/0031 says what may change in them.
+
+mod ecs;
+mod ocsf;
+#[cfg(test)]
+mod tests;
+
+use monitor_core::alert::{Alert, Entity, Severity};
+use monitor_core::call::ApiCall;
+use serde::{Deserialize, Serialize};
+
+use super::event::Event;
+use super::record::Record;
+use crate::compact;
+
+/// Which form.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Open Cybersecurity Schema Framework 1.8.0: alerts are Detection Findings (class 2004), calls are
+    /// API Activity (class 6003).
+    #[default]
+    Ocsf,
+    /// Elastic Common Schema.
+    Ecs,
+    /// Keywatch's own JSON, as `--calls` and `--alerts` write it.
+    Native,
+    /// Calls in the compact form between agents and the fleet's engine; the rest as `native`.
+    Compact,
+}
+
+const JSON: &str = "application/json";
+const COMPACT: &str = "application/vnd.keywatch.call";
+
+/// Fills in what depends on the form: body, media type and event type. `event` has its id already.
+pub(crate) fn write(format: Format, record: &Record, host: &str, event: &mut Event) {
+    event.content_type = JSON;
+    let Event { id, body, .. } = event;
+    // Texts and numbers into memory: none of these fails.
+    let (kind_name, _) = match (format, record) {
+        (Format::Ocsf, Record::Alert(alert)) => {
+            ("keywatch.alert.ocsf.v1", serde_json::to_writer(body, &ocsf::finding(alert, id)))
+        }
+        (Format::Ecs, Record::Alert(alert)) => {
+            ("keywatch.alert.ecs.v1", serde_json::to_writer(body, &ecs::alert(alert, id)))
+        }
+        (Format::Native | Format::Compact, Record::Alert(alert)) => {
+            ("keywatch.alert.v1", serde_json::to_writer(body, alert))
+        }
+        (Format::Ocsf, Record::Call { call, .. }) => {
+            ("keywatch.call.ocsf.v1", serde_json::to_writer(body, &ocsf::activity(call, id, host)))
+        }
+        (Format::Ecs, Record::Call { call, .. }) => {
+            ("keywatch.call.ecs.v1", serde_json::to_writer(body, &ecs::call(call, id, host)))
+        }
+        (Format::Native, Record::Call { call, .. }) => {
+            ("keywatch.call.v1", serde_json::to_writer(body, call))
+        }
+        (Format::Compact, Record::Call { call, .. }) => {
+            event.content_type = COMPACT;
+            compact::encode(call, body);
+            ("keywatch.call.compact.v1", Ok(()))
+        }
+        // About Keywatch itself: no other schema has a word for it.
+        (_, Record::Gap(gap)) => ("keywatch.gap.v1", serde_json::to_writer(body, gap)),
+    };
+    event.kind_name = kind_name;
+}
+
+const PRODUCT: &str = "Keywatch";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The entity as other schemas name it: a key, an address, or this host.
+#[derive(Default)]
+struct Whom {
+    key: Option<String>,
+    address: Option<String>,
+    network: Option<String>,
+}
+
+impl Whom {
+    fn of(alert: &Alert) -> Whom {
+        match alert.entity {
+            Entity::Key(id) => Whom { key: Some(id.to_string()), ..Whom::default() },
+            Entity::Client(ip) => Whom { address: Some(ip.to_string()), ..Whom::default() },
+            Entity::Network(ip) => {
+                let bits = if ip.is_ipv4() { 24 } else { 48 };
+                Whom { network: Some(format!("{ip}/{bits}")), ..Whom::default() }
+            }
+            Entity::Host => Whom::default(),
+        }
+    }
+
+    fn name<'a>(&'a self, alert: &'a Alert) -> &'a str {
+        let known = self.key.as_ref().or(self.address.as_ref()).or(self.network.as_ref());
+        known.map_or(&alert.host, String::as_str)
+    }
+}
+
+/// From 0 to 100.
+fn percent(share: f32) -> u8 {
+    // A share is from 0 to 1; the cast takes care of what is not.
+    (share * 100.0).round() as u8
+}
+
+fn severity_name(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Low => "Low",
+        Severity::Medium => "Medium",
+        Severity::High => "High",
+        Severity::Critical => "Critical",
+    }
+}
+
+/// What a call did, in a few words: `POST /api/v3/order`, `exchange.Orders/Place`.
+fn operation(call: &ApiCall) -> String {
+    if let Some(grpc) = &call.grpc {
+        return format!("{}/{}", grpc.service, grpc.method);
+    }
+    match &call.request {
+        Some(request) if request.method.is_empty() && request.path.is_empty() => {
+            call.op.as_str().into()
+        }
+        Some(request) if request.path.is_empty() => request.method.as_str().into(),
+        Some(request) if request.method.is_empty() => request.path.as_str().into(),
+        Some(request) => format!("{} {}", request.method, request.path),
+        None => call.op.as_str().into(),
+    }
+}

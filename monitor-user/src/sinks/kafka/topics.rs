@@ -1,0 +1,82 @@
+//! Topics that are not there yet, made as the config says.
+
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::types::RDKafkaErrorCode;
+
+use super::{options, watch};
+use crate::config;
+use crate::sinks::spool::Which;
+
+/// How long the controller may take.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Makes what is missing for a lane; an error is a line that says what to do by hand.
+pub(super) fn make(config: &ClientConfig, set: &config::Kafka, which: Which) -> Result<(), String> {
+    let admin: AdminClient<watch::Quiet> =
+        config.create_with_context(watch::Quiet).map_err(|error| options::reason(&error))?;
+    let metadata =
+        admin.inner().fetch_metadata(None, WAIT_MAX).map_err(|error| options::reason(&error))?;
+    let there: Vec<&str> = metadata.topics().iter().map(|topic| topic.name()).collect();
+    let plans = plans(set, which);
+    let missing: Vec<&Plan<'_>> =
+        plans.iter().filter(|plan| !there.contains(&plan.topic)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let topics: Vec<NewTopic<'_>> = missing.iter().map(|plan| plan.new_topic()).collect();
+    let options =
+        AdminOptions::new().operation_timeout(Some(WAIT_MAX)).request_timeout(Some(WAIT_MAX));
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let results = runtime
+        .block_on(admin.create_topics(&topics, &options))
+        .map_err(|error| options::reason(&error))?;
+    for (plan, result) in missing.iter().zip(results) {
+        match result {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => {
+                return Err(format!(
+                    "topic {topic} is not there and cannot be made ({code}): make it by hand with \
+                     {} partitions, or set sinks.kafka.make_topics = false",
+                    plan.partitions
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Plan<'a> {
+    topic: &'a str,
+    partitions: i32,
+    replication: i32,
+    retention_ms: String,
+}
+
+fn plans(set: &config::Kafka, which: Which) -> Vec<Plan<'_>> {
+    let plan = |topic, retention: Duration| Plan {
+        topic,
+        partitions: i32::try_from(set.partitions).unwrap_or(i32::MAX),
+        replication: i32::try_from(set.replication).unwrap_or(i32::MAX),
+        retention_ms: retention.as_millis().to_string(),
+    };
+    match which {
+        Which::Alerts => {
+            let topics = [&set.alerts_topic, &set.health_topic, &set.dlq_topic];
+            topics.map(|topic| plan(topic, set.alerts_retention)).into()
+        }
+        Which::Activity => vec![plan(&set.activity_topic, set.activity_retention)],
+    }
+}
+
+impl Plan<'_> {
+    fn new_topic(&self) -> NewTopic<'_> {
+        // KIP-464: -1 is what the broker is set to.
+        let replication = if self.replication == 0 { -1 } else { self.replication };
+        NewTopic::new(self.topic, self.partitions, TopicReplication::Fixed(replication))
+            .set("retention.ms", &self.retention_ms)
+    }
+}
