@@ -5,6 +5,8 @@
 //! here, each with a presence bit of its own, without a new version: a reader passes over what it does
 //! not know. A new version byte is for what old readers would misunderstand; they refuse it.
 
+mod optional;
+
 use std::sync::Arc;
 
 use compact_str::CompactString;
@@ -62,6 +64,9 @@ bitflags::bitflags! {
         const ANOMALIES = 1 << 20;
         const CLIENT_V4 = 1 << 21;
         const SERVER_V4 = 1 << 22;
+        const QUOTA = 1 << 23;
+        const TOKEN = 1 << 24;
+        const DETAIL = 1 << 25;
     }
 }
 
@@ -82,6 +87,8 @@ pub fn encode(call: &ApiCall, out: &mut Vec<u8>) {
         outcome,
         stream_id,
         grpc,
+        token,
+        detail,
         complete,
         anomalies,
     } = call;
@@ -111,6 +118,10 @@ pub fn encode(call: &ApiCall, out: &mut Vec<u8>) {
     has.set(Has::ANOMALIES, !anomalies.is_empty());
     has.set(Has::CLIENT_V4, is_v4(client));
     has.set(Has::SERVER_V4, is_v4(server));
+    let quota = response.as_ref().and_then(|response| response.quota.as_ref());
+    has.set(Has::QUOTA, quota.is_some());
+    has.set(Has::TOKEN, token.is_some());
+    has.set(Has::DETAIL, detail.is_some());
     number(out, has.bits());
     out.extend_from_slice(&time.0.to_le_bytes());
     out.extend_from_slice(&id.0.to_le_bytes());
@@ -136,7 +147,7 @@ pub fn encode(call: &ApiCall, out: &mut Vec<u8>) {
         [host, user_agent].into_iter().flatten().for_each(|known| text(out, known));
         number(out, *body_bytes);
     }
-    if let Some(Response { status, body_bytes }) = response {
+    if let Some(Response { status, body_bytes, quota: _ }) = response {
         status.iter().for_each(|status| number(out, u64::from(*status)));
         number(out, *body_bytes);
     }
@@ -166,6 +177,9 @@ pub fn encode(call: &ApiCall, out: &mut Vec<u8>) {
     if !anomalies.is_empty() {
         number(out, anomalies.bits());
     }
+    quota.into_iter().for_each(|quota| optional::put_quota(out, quota));
+    token.iter().for_each(|token| optional::put_token(out, token));
+    detail.iter().for_each(|detail| optional::put_detail(out, detail));
 }
 
 /// Reads a call. Bytes behind it are those of a later program, and passed over.
@@ -208,9 +222,9 @@ pub fn decode(bytes: &[u8]) -> Result<ApiCall, Malformed> {
         let user_agent = if_has(Has::USER_AGENT, from)?;
         Ok(Request { method, host, target, path, user_agent, body_bytes: from.number()? })
     })?;
-    let response = from.optional(has.contains(Has::RESPONSE), |from| {
+    let mut response = from.optional(has.contains(Has::RESPONSE), |from| {
         let status = from.optional(has.contains(Has::STATUS), |from| from.narrow("status"))?;
-        Ok(Response { status, body_bytes: from.number()? })
+        Ok(Response { status, body_bytes: from.number()?, quota: None })
     })?;
     let latency_us = from.optional(has.contains(Has::LATENCY), Reader::number)?;
     let key = from.optional(has.contains(Has::KEY), |from| {
@@ -238,6 +252,12 @@ pub fn decode(bytes: &[u8]) -> Result<ApiCall, Malformed> {
         Ok(Box::new(Grpc { service, method, status, sent, received }))
     })?;
     let anomalies = from.optional(has.contains(Has::ANOMALIES), Reader::number)?.unwrap_or(0);
+    let quota = from.optional(has.contains(Has::QUOTA), optional::quota)?;
+    if let Some(response) = &mut response {
+        response.quota = quota;
+    }
+    let token = from.optional(has.contains(Has::TOKEN), optional::token)?.map(Arc::new);
+    let detail = from.optional(has.contains(Has::DETAIL), optional::detail)?.map(Box::new);
     Ok(ApiCall {
         time,
         flow: Arc::new(flow),
@@ -252,6 +272,8 @@ pub fn decode(bytes: &[u8]) -> Result<ApiCall, Malformed> {
         outcome,
         stream_id,
         grpc,
+        token,
+        detail,
         complete: has.contains(Has::COMPLETE),
         // Those that only a later program knows are left out.
         anomalies: Anomalies::from_bits_truncate(anomalies),
@@ -366,6 +388,7 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use monitor_core::call::{Detail, Quota, Token};
     use proptest::prelude::*;
 
     use super::*;
@@ -394,7 +417,11 @@ pub(crate) mod tests {
                 user_agent: Some("client/1".into()),
                 body_bytes: 120,
             }),
-            response: Some(Response { status: Some(200), body_bytes: 70_000 }),
+            response: Some(Response {
+                status: Some(200),
+                body_bytes: 70_000,
+                quota: Some(Quota { used: Some(17), limit: Some(6000), remaining: None }),
+            }),
             latency_us: Some(1830),
             key: Some(Key {
                 id: KeyId(0x7f3a),
@@ -412,6 +439,26 @@ pub(crate) mod tests {
                 status: Some(0),
                 sent: Messages { count: 1, bytes: 120 },
                 received: Messages { count: 2, bytes: 70_000 },
+            })),
+            token: Some(Arc::new(Token {
+                algorithm: Some("RS256".into()),
+                issuer: Some("id.example.com".into()),
+                client: Some("desk".into()),
+                audience: vec!["api".into()],
+                scope: vec!["read".into(), "trade".into()],
+                expires: Some(1_795_467_600),
+                not_before: None,
+                issued: Some(1_795_464_000),
+                auth_time: Some(-1),
+                acr: Some("2".into()),
+                amr: vec!["otp".into()],
+            })),
+            detail: Some(Box::new(Detail {
+                forwarded_for: Some("2001:db8::7".parse().unwrap()),
+                account: Some("main".into()),
+                amount: Some("0.10".into()),
+                parts: Some(2),
+                name: Some("order.place".into()),
             })),
             complete: true,
             anomalies: Anomalies::GAP | Anomalies::EARLY_DATA,
@@ -441,6 +488,8 @@ pub(crate) mod tests {
             outcome: None,
             stream_id: None,
             grpc: None,
+            token: None,
+            detail: None,
             complete: false,
             anomalies: Anomalies::empty(),
             ..full()
@@ -465,13 +514,15 @@ pub(crate) mod tests {
             user_agent: None,
             body_bytes: 0,
         };
+        let empty = Response { status: None, body_bytes: u64::MAX, quota: Some(Quota::default()) };
         for call in [
             full(),
             bare(),
             ApiCall { flow: Arc::new(Flow { client: v6, ..(*full().flow).clone() }), ..full() },
             ApiCall { request: Some(odd_path), ..full() },
             ApiCall { request: Some(unseen), ..bare() },
-            ApiCall { response: Some(Response { status: None, body_bytes: u64::MAX }), ..bare() },
+            ApiCall { response: Some(empty), ..bare() },
+            ApiCall { token: Some(Arc::default()), detail: Some(Box::default()), ..bare() },
         ] {
             assert_eq!(decode(&encoded(&call)), Ok(call));
         }
@@ -494,7 +545,7 @@ pub(crate) mod tests {
     #[test]
     fn codes_never_change_their_meaning() {
         let names = Protocol::ALL.map(Protocol::as_str);
-        let known = ["http/0.9", "http/1.0", "http/1.1", "http/2", "grpc", "websocket"];
+        let known = ["http/0.9", "http/1.0", "http/1.1", "http/2", "grpc", "websocket", "fix"];
         assert_eq!(names[..known.len()], known);
         let names: Vec<_> = Operation::ALL.iter().map(|op| op.as_str()).collect();
         let known = [

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use monitor_core::alert::{Alert, Finding, Severity};
-use monitor_core::call::{Anomalies, ApiCall, Grpc, Operation, Outcome};
+use monitor_core::call::{Anomalies, ApiCall, Detail, Grpc, Operation, Outcome, Quota, Token};
 use monitor_core::input::Endpoint;
 use monitor_core::time::EventTime;
 use serde::Serialize;
@@ -136,6 +136,9 @@ pub(super) fn activity<'a>(
             container: call.flow.container.as_deref(),
             stream_id: call.stream_id,
             grpc: call.grpc.as_deref(),
+            quota: call.response.as_ref().and_then(|response| response.quota),
+            token: call.token.as_deref(),
+            detail: call.detail.as_deref(),
             complete: call.complete,
             anomalies: call.anomalies,
         },
@@ -510,6 +513,12 @@ struct CallRest<'a> {
     stream_id: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     grpc: Option<&'a Grpc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quota: Option<Quota>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<&'a Token>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a Detail>,
     complete: bool,
     anomalies: Anomalies,
 }
