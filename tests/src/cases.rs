@@ -25,6 +25,9 @@ struct Config {
     /// What the case is there for.
     #[serde(rename = "about")]
     _about: String,
+    /// The capture: its name says what kind of file it is.
+    #[serde(default = "pcap_file")]
+    input: PathBuf,
     /// Arguments of `keywatch replay`; `{dir}` is the folder of the case.
     #[serde(default)]
     args: Vec<String>,
@@ -33,6 +36,10 @@ struct Config {
     /// Exit code of `keywatch replay`.
     #[serde(default)]
     exit: i32,
+}
+
+fn pcap_file() -> PathBuf {
+    PathBuf::from("input.pcap")
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
@@ -66,8 +73,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         let name = format!("cases::{}::twice_gives_the_same_bytes", case.name);
         let path = case.dir();
         trials.push(trial(name, move || {
-            let capture = path.join("input.pcap");
-            let args = read_config(&path)?.args;
+            let Config { input: capture, args, .. } = read_config(&path)?;
             let (once, again) = (replay(&[&capture], &args)?, replay(&[&capture], &args)?);
             same("the second replay", &again, &once)
         }));
@@ -81,7 +87,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 fn as_expected(dir: &Path) -> Result<()> {
     let config = read_config(dir)?;
-    let replayed = replay(&[&dir.join("input.pcap")], &config.args)?;
+    let replayed = replay(&[&config.input], &config.args)?;
     ensure!(replayed.exit == config.exit, "exit code {}, not {}", replayed.exit, config.exit);
     let mut seen = String::new();
     for kind in &config.outputs {
@@ -105,6 +111,7 @@ fn read_config(dir: &Path) -> Result<Config> {
     let file = dir.join("case.toml");
     let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
     let mut config: Config = toml::from_str(&text).with_context(|| file.display().to_string())?;
+    config.input = dir.join(config.input);
     for arg in &mut config.args {
         *arg = arg.replace("{dir}", &dir.display().to_string());
     }
@@ -113,7 +120,7 @@ fn read_config(dir: &Path) -> Result<Config> {
 
 fn captures_are_as_generated() -> Result<()> {
     for case in cases::all() {
-        let stored = fs::read(case.dir().join("input.pcap"))?;
+        let stored = fs::read(case.input())?;
         ensure!(stored == case.file()?, "{} differs (mend: cargo xtask make-cases)", case.name);
         if let Some(keys) = case.keys {
             let stored = fs::read_to_string(case.dir().join("keys.log"))?;
@@ -142,7 +149,7 @@ fn no_credential_in_any_output() -> Result<()> {
     let mut lines = 0;
     for case in cases::all() {
         let dir = case.dir();
-        let replayed = replay(&[&dir.join("input.pcap")], &read_config(&dir)?.args)?;
+        let replayed = replay(&[&case.input()], &read_config(&dir)?.args)?;
         lines += replayed.calls.lines().count();
         for (number, secret) in CREDENTIALS.iter().enumerate() {
             let leaks = [&replayed.calls, &replayed.connections, &replayed.alerts]
@@ -158,7 +165,7 @@ fn no_credential_in_any_output() -> Result<()> {
 /// The same bytes in other segments at the same times: TCP promises no boundaries.
 fn rechunked(case: &Case) -> Result<()> {
     let args = read_config(&case.dir())?.args;
-    let expected = without_counts_of_segments(replay(&[&case.dir().join("input.pcap")], &args)?)?;
+    let expected = without_counts_of_segments(replay(&[&case.input()], &args)?)?;
     let dir = tempfile::tempdir()?;
     for seed in 0..RECHUNKINGS {
         let mut rng = Rng::with_seed(seed);

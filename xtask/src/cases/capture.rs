@@ -47,7 +47,7 @@ pub enum Link {
 
 impl Link {
     /// Its LINKTYPE_ number (tcpdump.org/linktypes.html).
-    fn number(self) -> u32 {
+    pub(super) fn number(self) -> u32 {
         match self {
             Link::Null => 0,
             Link::Ethernet | Link::Vlan => 1,
@@ -174,7 +174,8 @@ pub fn append(
     Ok(())
 }
 
-fn frame(packet: &Packet, link: Link) -> Result<Vec<u8>> {
+/// A packet with its headers.
+pub(super) fn frame(packet: &Packet, link: Link) -> Result<Vec<u8>> {
     let mut bytes = link.header(packet.source.is_ipv6());
     let builder = match (packet.source, packet.target) {
         (SocketAddr::V4(source), SocketAddr::V4(target)) => {

@@ -1,9 +1,10 @@
-//! The captures of the case folders (`tests/cases/NAME/input.pcap`): each is made by code here, so
+//! The captures of the case folders (`tests/cases/NAME/input.pcap`, or as `case.toml` names it): each is made by code here, so
 //! that it can be read, changed and made again byte for byte. Where it holds TLS, its key log
 //! (`keys.log`) stands beside it.
 
 mod attacks;
 pub mod capture;
+mod container;
 pub mod conversation;
 mod http;
 mod http2;
@@ -18,6 +19,7 @@ use anyhow::{Context, Result};
 
 use crate::build::workspace_root;
 use capture::{Format, Link, Packet, pcap};
+use container::Container;
 
 /// No cut: larger than any packet.
 const WHOLE: usize = 262_144;
@@ -32,6 +34,8 @@ pub struct Case {
     pub link: Link,
     /// File format.
     pub format: Format,
+    /// What the file is.
+    pub container: Container,
     /// Bytes kept of each packet.
     pub snap_bytes: usize,
     /// Bytes cut off the end of the file.
@@ -47,6 +51,7 @@ impl Case {
             packets,
             link: Link::Ethernet,
             format: Format::LittleMicros,
+            container: Container::Pcap,
             snap_bytes: WHOLE,
             cut_bytes: 0,
             keys: None,
@@ -66,7 +71,12 @@ impl Case {
     pub fn file(&self) -> Result<Vec<u8>> {
         let mut file = pcap(&self.packets, self.link, self.format, self.snap_bytes)?;
         file.truncate(file.len() - self.cut_bytes);
-        Ok(file)
+        self.container.pack(file, &self.packets)
+    }
+
+    /// Where that is.
+    pub fn input(&self) -> PathBuf {
+        self.dir().join(self.container.file_name())
     }
 
     /// Its folder.
@@ -81,13 +91,13 @@ pub fn all() -> Vec<Case> {
     all.into_iter().flatten().collect()
 }
 
-/// `cargo xtask make-cases`: writes every `input.pcap`, and the key logs.
+/// `cargo xtask make-cases`: writes every capture, and the key logs.
 pub fn write_all() -> Result<()> {
     let cases = all();
     for case in &cases {
         let dir = case.dir();
         fs::create_dir_all(&dir)?;
-        let file = dir.join("input.pcap");
+        let file = case.input();
         fs::write(&file, case.file()?).with_context(|| format!("writing {}", file.display()))?;
         if let Some(keys) = case.keys {
             let file = dir.join("keys.log");

@@ -6,6 +6,7 @@ use monitor_core::input::{Direction, TcpFlags};
 
 use super::Case;
 use super::capture::{Format, Link, Packet};
+use super::container::Container;
 use super::conversation::{Conversation, interleave, swap_with_next};
 use super::http::{get, ok, reply, request};
 
@@ -20,6 +21,10 @@ pub(super) fn all() -> Vec<Case> {
         Case::new("link-null", everyday()).link(Link::Null),
         Case::new("link-loop", everyday()).link(Link::Loop),
         Case { format: Format::BigNanos, ..Case::new("big-endian-nanos", everyday()) },
+        kept("gzip", Container::Gzip),
+        kept("zstd", Container::Zstd),
+        kept("pcapng", Container::PcapngLittle),
+        kept("pcapng-big-endian", Container::PcapngBig),
         Case::new("ipv6", everyday_v6()),
         Case::new("ipv6-null", everyday_v6()).link(Link::Null),
         out_of_order(),
@@ -40,6 +45,10 @@ pub(super) fn all() -> Vec<Case> {
         one_direction("only-responses", Direction::ToClient),
         late_retransmission(),
     ]
+}
+
+fn kept(name: &'static str, container: Container) -> Case {
+    Case { container, ..Case::new(name, everyday()) }
 }
 
 /// Two calls on one connection.
