@@ -146,7 +146,15 @@ impl Conversation {
         Conversation::Other
     }
 
+    /// TLS. Inside TLS it counts as a tunnel: a capture may bring the keys of any number of them.
     fn secured(cx: &mut Context<'_>) -> Conversation {
+        if cx.ends.is_secured() {
+            if cx.ends.tunnels >= cx.limits.tunnels_max {
+                cx.counters.tunnels_too_deep += 1;
+                return Conversation::Other;
+            }
+            cx.ends.tunnels += 1;
+        }
         cx.counters.tls_flows += 1;
         cx.ends.secure(None, None);
         Conversation::Tls(Box::default())

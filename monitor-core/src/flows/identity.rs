@@ -129,6 +129,11 @@ impl Ends {
         self.shared = None;
     }
 
+    /// Whether TLS was seen on it.
+    pub(crate) fn is_secured(&self) -> bool {
+        self.tls
+    }
+
     /// The record that calls share.
     pub(crate) fn flow(&mut self) -> &Arc<Flow> {
         let side = self.client.unwrap_or(Side::Low);

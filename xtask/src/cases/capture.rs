@@ -1,5 +1,7 @@
 //! A pcap writer for captures that are the same on every machine.
 
+mod wrap;
+
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail};
@@ -43,6 +45,10 @@ pub enum Link {
     Null,
     /// OpenBSD loopback: the same in network byte order.
     Loop,
+    /// Ethernet inside VXLAN (RFC 7348), as clouds mirror traffic.
+    Vxlan,
+    /// Ethernet, its IP packets in fragments (RFC 791, 3.2; RFC 8200, 4.5), the last one first.
+    Fragments,
 }
 
 impl Link {
@@ -50,7 +56,7 @@ impl Link {
     pub(super) fn number(self) -> u32 {
         match self {
             Link::Null => 0,
-            Link::Ethernet | Link::Vlan => 1,
+            Link::Ethernet | Link::Vlan | Link::Vxlan | Link::Fragments => 1,
             Link::Raw => 101,
             Link::Loop => 108,
             Link::Sll => 113,
@@ -68,7 +74,9 @@ impl Link {
         // AF_INET is 2 everywhere; AF_INET6 is 30 on macOS, where most such captures come from.
         let family: u32 = if v6 { 30 } else { 2 };
         match self {
-            Link::Ethernet => ethernet(ether_type).to_bytes().to_vec(),
+            Link::Ethernet | Link::Vxlan | Link::Fragments => {
+                ethernet(ether_type).to_bytes().to_vec()
+            }
             Link::Vlan => {
                 let tag = SingleVlanHeader {
                     vlan_id: VlanId::try_new(7).unwrap_or_default(),
@@ -162,16 +170,33 @@ pub fn append(
     snap_bytes: usize,
 ) -> Result<()> {
     for packet in packets {
-        let bytes = frame(packet, link)?;
-        let kept = &bytes[..bytes.len().min(snap_bytes)];
-        let fraction = packet.time.0 % 1_000_000_000 / format.fraction_ns();
-        file.extend(format.u32_bytes(u32::try_from(packet.time.secs())?));
-        file.extend(format.u32_bytes(u32::try_from(fraction)?));
-        file.extend(format.u32_bytes(u32::try_from(kept.len())?));
-        file.extend(format.u32_bytes(u32::try_from(bytes.len())?));
-        file.extend(kept);
+        for bytes in frames(packet, link)? {
+            let kept = &bytes[..bytes.len().min(snap_bytes)];
+            let fraction = packet.time.0 % 1_000_000_000 / format.fraction_ns();
+            file.extend(format.u32_bytes(u32::try_from(packet.time.secs())?));
+            file.extend(format.u32_bytes(u32::try_from(fraction)?));
+            file.extend(format.u32_bytes(u32::try_from(kept.len())?));
+            file.extend(format.u32_bytes(u32::try_from(bytes.len())?));
+            file.extend(kept);
+        }
     }
     Ok(())
+}
+
+/// A packet as it was on the wire: mostly in one piece.
+fn frames(packet: &Packet, link: Link) -> Result<Vec<Vec<u8>>> {
+    let frame = frame(packet, link)?;
+    match link {
+        Link::Vxlan => Ok(vec![wrap::vxlan(&frame)?]),
+        Link::Fragments => wrap::fragments(&frame, packet.seq),
+        Link::Ethernet
+        | Link::Vlan
+        | Link::Sll
+        | Link::Sll2
+        | Link::Raw
+        | Link::Null
+        | Link::Loop => Ok(vec![frame]),
+    }
 }
 
 /// A packet with its headers.
