@@ -17,8 +17,8 @@ use crate::identity::{Identified, Identifier, RequestHead};
 
 /// A request head.
 pub(super) struct Asked {
-    /// `None` when it does not parse.
-    pub(super) parts: Option<(Request, Identified)>,
+    /// `None` when it does not parse. On the heap, because it is passed on from hand to hand.
+    pub(super) parts: Option<Box<(Request, Identified)>>,
     pub(super) protocol: Protocol,
     pub(super) kind: Kind,
     /// Another protocol that it offers to change to.
@@ -155,7 +155,7 @@ impl Parse for Requests<'_> {
         let head = RequestHead { method: line.method, target: &target, headers: &head.headers };
         let mut asked = self.asked(&head, protocol);
         asked.framing.odd |= odd;
-        if let Some((request, _)) = &mut asked.parts
+        if let Some((request, _)) = asked.parts.as_deref_mut()
             && target.is_empty()
         {
             request.path = CompactString::default();
@@ -262,7 +262,7 @@ impl Requests<'_> {
         }
         let offer = if upgrade { Offer::read(head.headers) } else { None };
         framing.odd |= identified.anomalies;
-        let parts = Some((request, identified));
+        let parts = Some(Box::new((request, identified)));
         let grpc = grpc.filter(|_| !is_coded);
         Asked { parts, protocol, kind, offer, grpc, is_last, framing }
     }

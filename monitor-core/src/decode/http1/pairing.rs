@@ -21,7 +21,7 @@ pub(super) struct Pending {
     pub(super) time: EventTime,
     /// Capture of its last byte so far.
     pub(super) last: EventTime,
-    pub(super) asked: Option<(Request, Identified)>,
+    pub(super) asked: Option<Box<(Request, Identified)>>,
     pub(super) protocol: Protocol,
     pub(super) kind: Kind,
     /// Other protocols that it offers to change to.
@@ -116,14 +116,14 @@ impl Pending {
     }
 
     fn read(&mut self, text: &[u8], identifier: &Identifier) {
-        if let Some((request, identified)) = &mut self.asked {
+        if let Some((request, identified)) = self.asked.as_deref_mut() {
             identifier.read_body(request, identified, text);
         }
     }
 
     /// The style in which its answer is read.
     pub(super) fn style(&self) -> Style {
-        self.asked.as_ref().map_or(Style::GENERIC, |(_, identified)| identified.style)
+        self.asked.as_ref().map_or(Style::GENERIC, |asked| asked.1.style)
     }
 
     /// What the head of the answer says to a gRPC-Web call.
@@ -144,11 +144,14 @@ impl Pending {
     fn measure(&self) -> usize {
         // As if it were full: it grows and shrinks while the request waits.
         let grpc = if self.has_grpc { Talk::HELD_BYTES_MAX } else { 0 };
-        let Some((request, identified)) = &self.asked else { return size_of::<Pending>() };
+        let Some((request, identified)) = self.asked.as_deref() else {
+            return size_of::<Pending>();
+        };
         let settings = self.offer.as_ref().and_then(|offer| offer.settings.as_ref());
         let offer = settings.map_or(0, |settings| settings.len());
         let optional = [&request.host, &request.user_agent, &identified.symbol];
         size_of::<Pending>()
+            + size_of::<(Request, Identified)>()
             + offer
             + grpc
             + [&request.method, &request.target, &request.path]
@@ -454,7 +457,7 @@ pub(super) fn call(
         anomalies |= answer.anomalies;
     }
     let (asked, talk) = request.map_or((None, None), |request| (request.asked, request.grpc));
-    let (request, identified) = asked.unzip();
+    let (request, identified) = asked.map(|asked| *asked).unzip();
     let path = request.as_ref().map_or("", |request| request.path.as_str());
     let grpc = talk.map(|talk| Box::new(talk.record(path)));
     let protocol = if grpc.is_some() { Protocol::Grpc } else { protocol };

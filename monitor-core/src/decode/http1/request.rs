@@ -33,7 +33,7 @@ impl Connection {
                     if let Some(request) = self.pairing.open() {
                         request.last = request.last.max(time);
                         request.anomalies |= odd;
-                        if let Some((asked, _)) = &mut request.asked {
+                        if let Some((asked, _)) = request.asked.as_deref_mut() {
                             asked.body_bytes += progress.content.len() as u64;
                         }
                         if let Some(talk) = &mut request.grpc {
@@ -231,7 +231,7 @@ impl Connection {
                     request.anomalies |= Anomalies::GAP;
                     request.complete = false;
                     request.read_body(cx.identifier);
-                    if let Some((asked, _)) = &mut request.asked {
+                    if let Some((asked, _)) = request.asked.as_deref_mut() {
                         asked.body_bytes += skipped.content;
                     }
                     if let Some(talk) = &mut request.grpc {

@@ -265,7 +265,7 @@ impl Connection {
     /// The request that changes the protocol, for what takes over.
     fn upgraded(&mut self, head: &Answered, odd: Anomalies) -> Option<Box<Upgraded>> {
         let request = self.pairing.front()?;
-        let (asked, identified) = request.asked.clone()?;
+        let (asked, identified) = request.asked.as_deref().cloned()?;
         Some(Box::new(Upgraded {
             request: asked,
             identified,
