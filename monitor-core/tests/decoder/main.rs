@@ -8,6 +8,7 @@ mod http2_random;
 mod loss;
 mod messages;
 mod model;
+mod plain;
 mod random;
 mod switch;
 mod tcp;

@@ -10,6 +10,7 @@ mod hello;
 mod ja4;
 mod messages;
 mod opener;
+mod plain;
 mod protection;
 mod record;
 mod schedule;
@@ -43,6 +44,8 @@ pub(in crate::decode) struct Connection {
     retried: bool,
     /// What is spoken inside, from the first bytes of it on.
     inner: Option<Conversation>,
+    /// Plaintext comes from elsewhere: the records are not looked into any more.
+    given: Option<Box<plain::Given>>,
     summary: Box<Tls>,
     /// Records that were opened, and were not.
     opened: u64,
@@ -191,9 +194,7 @@ impl Connection {
     /// Nothing follows in either direction: gives out what is left.
     pub(in crate::decode) fn abort(&mut self, why: Anomalies, cx: &mut Context<'_>) {
         self.refuse_early(cx);
-        for side in &mut self.sides {
-            *side = Side { state: State::Opaque, ..Side::default() };
-        }
+        self.close_eyes();
         if let Some(inner) = &mut self.inner {
             inner.abort(why, cx);
         }
@@ -203,6 +204,13 @@ impl Connection {
     pub(in crate::decode) fn is_over(&self) -> bool {
         self.sides.iter().all(Side::is_over)
             || self.inner.as_ref().is_some_and(Conversation::is_over)
+    }
+
+    /// What the wire shows is of no use any more.
+    fn close_eyes(&mut self) {
+        for side in &mut self.sides {
+            *side = Side { state: State::Opaque, ..Side::default() };
+        }
     }
 
     /// Says in the connection's record what was seen.
