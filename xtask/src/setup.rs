@@ -31,13 +31,18 @@ struct Tool {
     package: &'static str,
 }
 
-const TOOLS: [Tool; 16] = [
+const TOOLS: [Tool; 21] = [
     Tool { purpose: Purpose::Build, command: "cc", package: "gcc" },
     Tool { purpose: Purpose::Build, command: "c++", package: "g++" },
     Tool { purpose: Purpose::Build, command: "make", package: "make" },
     Tool { purpose: Purpose::Live, command: "nginx", package: "nginx-light" },
     Tool { purpose: Purpose::Live, command: "tcpdump", package: "tcpdump" },
     Tool { purpose: Purpose::Live, command: "ip", package: "iproute2" },
+    Tool { purpose: Purpose::Live, command: "openssl", package: "openssl" },
+    Tool { purpose: Purpose::Live, command: "haproxy", package: "haproxy" },
+    Tool { purpose: Purpose::Live, command: "apache2", package: "apache2-bin" },
+    Tool { purpose: Purpose::Live, command: "curl", package: "curl" },
+    Tool { purpose: Purpose::Live, command: "python3", package: "python3" },
     Tool { purpose: Purpose::Live, command: "setpriv", package: "util-linux" },
     Tool { purpose: Purpose::Kafka, command: "java", package: "openjdk-17-jre-headless" },
     Tool { purpose: Purpose::Kafka, command: "mvn", package: "maven" },
