@@ -10,7 +10,7 @@ use monitor_common::{
 use monitor_core::input::{Direction, Endpoint, FlowKey, Input, Open, Plain, Segment, TcpFlags};
 use monitor_core::time::EventTime;
 
-use crate::capture::clock::Clock;
+use crate::capture::clock::{Clock, now_ns};
 use crate::capture::owner::Owners;
 use crate::capture::tls::{Process, Sealed};
 
@@ -35,7 +35,15 @@ pub(super) struct Events {
     /// Processes that have begun to listen, or to speak TLS.
     processes: Vec<Process>,
     sealed: Sealed,
+    /// Closed TLS connections, by when they were closed: their process may still read what had come,
+    /// and write what nobody takes.
+    lingering: VecDeque<(u64, u64)>,
+    lingering_flows: HashMap<FlowKey, u64>,
 }
+
+/// How long a closed TLS connection is still known. A process that takes longer to come to it has
+/// other troubles.
+const LINGER_NS: u64 = 1_000_000_000;
 
 /// Most processes of one look at the rings; those beyond it are met again.
 const PROCESSES_MAX: usize = 1024;
@@ -71,6 +79,8 @@ impl Events {
             plain_bytes_unknown: 0,
             processes: Vec::new(),
             sealed: Sealed::default(),
+            lingering: VecDeque::new(),
+            lingering_flows: HashMap::new(),
         }
     }
 
@@ -127,6 +137,7 @@ impl Events {
                 tracing::warn!(bytes = record.len(), "a record in the ring has a wrong size");
                 continue;
             };
+            self.end_lingering(header.time_ns, each);
             while self.waiting.front().is_some_and(|event| event.time_ns <= header.time_ns) {
                 self.give_first_waiting(each);
                 pulled_before = pulled_before.saturating_sub(1);
@@ -142,6 +153,7 @@ impl Events {
             // The ring was empty after these were pulled: all payload before them was read.
             let ready = if last { self.waiting.len() } else { pulled_before };
             (0..ready).for_each(|_| self.give_first_waiting(each));
+            self.end_lingering(if last { u64::MAX } else { now_ns() }, each);
         }
         records
     }
@@ -239,10 +251,16 @@ impl Events {
             server: Endpoint { addr: event.local, port: event.local_port },
             scope: event.scope,
         };
+        // The same addresses again: the one before is over.
+        if let Some(before) = self.lingering_flows.remove(&flow) {
+            self.end(before, time, each);
+        }
         if event.cookie != 0 {
             if self.sockets.len() >= SOCKETS_MAX {
                 tracing::warn!(SOCKETS_MAX, "too many sockets; their table starts anew");
                 self.sockets.clear();
+                self.lingering.clear();
+                self.lingering_flows.clear();
             }
             self.sockets.insert(event.cookie, Socket::new(flow, tls));
         }
@@ -264,11 +282,35 @@ impl Events {
     }
 
     fn close(&mut self, time: EventTime, event: &Control, each: &mut dyn FnMut(Input<'_>)) {
-        let Some(mut socket) = self.sockets.remove(&event.cookie) else { return };
+        let Some(socket) = self.sockets.get_mut(&event.cookie) else { return };
         for (direction, lost) in [INGRESS, EGRESS].into_iter().zip(event.lost_bytes) {
             socket.notice_loss(time, direction, lost, each);
         }
         if socket.tls {
+            self.lingering.push_back((event.time_ns, event.cookie));
+            self.lingering_flows.insert(socket.flow, event.cookie);
+        } else {
+            self.end(event.cookie, time, each);
+        }
+    }
+
+    /// Ends connections that were closed long enough before.
+    fn end_lingering(&mut self, now_ns: u64, each: &mut dyn FnMut(Input<'_>)) {
+        while let Some(&(closed_ns, cookie)) = self.lingering.front() {
+            let end_ns = closed_ns.saturating_add(LINGER_NS);
+            if end_ns > now_ns {
+                break;
+            }
+            self.lingering.pop_front();
+            self.end(cookie, self.clock.event_time(end_ns), each);
+        }
+    }
+
+    /// Nothing follows of a connection.
+    fn end(&mut self, cookie: u64, time: EventTime, each: &mut dyn FnMut(Input<'_>)) {
+        let Some(socket) = self.sockets.remove(&cookie) else { return };
+        if socket.tls {
+            self.lingering_flows.remove(&socket.flow);
             self.sealed.close(socket.pid, socket.inside);
         }
         each(Input::Close { time, flow: socket.flow });

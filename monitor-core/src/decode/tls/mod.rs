@@ -2,7 +2,8 @@
 //! clear, and what the secrets of a key log open.
 //!
 //! A secret must be there before the first record that needs it, or soon after: records that came
-//! before it are lost. Without secrets a connection is of no interest once its handshake is over.
+//! before it are lost. Without secrets the wire is of no interest once the handshake is over; plaintext
+//! that a library passed on may take its place (`plain`).
 
 mod certificate;
 mod cursor;
