@@ -31,7 +31,7 @@ struct Tool {
     package: &'static str,
 }
 
-const TOOLS: [Tool; 21] = [
+const TOOLS: [Tool; 22] = [
     Tool { purpose: Purpose::Build, command: "cc", package: "gcc" },
     Tool { purpose: Purpose::Build, command: "c++", package: "g++" },
     Tool { purpose: Purpose::Build, command: "make", package: "make" },
@@ -39,6 +39,7 @@ const TOOLS: [Tool; 21] = [
     Tool { purpose: Purpose::Live, command: "tcpdump", package: "tcpdump" },
     Tool { purpose: Purpose::Live, command: "ip", package: "iproute2" },
     Tool { purpose: Purpose::Live, command: "openssl", package: "openssl" },
+    Tool { purpose: Purpose::Live, command: "gnutls-serv", package: "gnutls-bin" },
     Tool { purpose: Purpose::Live, command: "haproxy", package: "haproxy" },
     Tool { purpose: Purpose::Live, command: "apache2", package: "apache2-bin" },
     Tool { purpose: Purpose::Live, command: "curl", package: "curl" },

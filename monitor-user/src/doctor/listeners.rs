@@ -46,7 +46,8 @@ pub(super) fn checks(ports: &[u16]) -> Vec<Check> {
     checks
 }
 
-/// Each process that holds a socket of a watched port: its TLS library, and whether it can be seen.
+/// Each process that holds a socket of a watched port: its TLS library, and whether it can be looked
+/// into. Whether what is found there can be tied to connections, the live run tells.
 fn inside_tls(ports: &[u16]) -> Vec<Check> {
     let mut checks = Vec::new();
     for pid in holding_ports(ports).into_keys() {
@@ -60,7 +61,7 @@ fn inside_tls(ports: &[u16]) -> Vec<Check> {
             Ok(Sight { libraries, .. }) if !libraries.is_empty() => {
                 let paths: Vec<String> =
                     libraries.iter().map(|found| found.path.display().to_string()).collect();
-                Some(Check::ok("TLS", format!("{who}: {}: seen inside", paths.join(", "))))
+                Some(Check::ok("TLS", format!("{who}: {}: looked into", paths.join(", "))))
             }
             Ok(_) => tls(pid).map(|library| {
                 let mend = "what it encrypts itself is seen as lengths only, for now";

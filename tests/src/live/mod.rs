@@ -24,7 +24,7 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 38] = [
+    let tests: [(&str, Test, &[&str]); 39] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -53,6 +53,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("tls::python", tls_servers::python, &["python3"]),
         ("tls::haproxy", tls_servers::haproxy, &["python3", "haproxy"]),
         ("tls::apache", tls_servers::apache, &["python3", "apache2"]),
+        ("tls::gnutls", tls_servers::gnutls, &["python3", "gnutls-serv"]),
         ("tls::nothing_is_left", tls_servers::nothing_is_left, &["python3"]),
         ("recording::same_bytes", recording::replay_gives_the_same_bytes, &["nginx"]),
         ("recording::losses", recording::losses_are_replayed, &["nginx"]),

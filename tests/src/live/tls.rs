@@ -1,5 +1,6 @@
 //! HTTPS with nginx, seen from within: on the right connection, whole, and as nginx logged it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
@@ -211,18 +212,23 @@ pub(crate) fn key_log_gives_the_same_calls() -> Result<()> {
     let mut tcpdump = Proc::spawn("tcpdump", &command, &rig.dir().join("tcpdump.log"))?;
     tcpdump.wait_for_line("tcpdump: listening on", Duration::from_secs(20))?;
     for version in ["--http1.1", "--http2"] {
-        for (path, body) in [("/ok", None), ("/files/some", None), ("/note", Some("body=1"))] {
+        // nginx answers a POST before its body, which HTTP/2 then may leave out.
+        let body = (version == "--http1.1").then_some("body=1");
+        for (path, body) in [("/ok", None), ("/files/some", None), ("/note", body)] {
             let mut args = vec![version];
             args.extend(body.iter().flat_map(|body| ["--data", body]));
             curl_with_keys(&rig.tls, &args, path, &keys)?;
         }
     }
-    // The client ends every connection when it has its answer.
-    let fins = format!("dst port {port} and tcp[tcpflags] & tcp-fin != 0");
+    // The client ends every connection when it has its answer, one way or another.
+    let ends = format!("dst port {port} and tcp[tcpflags] & (tcp-fin | tcp-rst) != 0");
     process::wait_until("tcpdump to write all", Duration::from_secs(20), || {
         let mut reader = Command::new("tcpdump");
-        let seen = process::run(reader.args(["-n", "-r"]).arg(&capture).arg(&fins))?;
-        Ok(seen.lines().count() >= 6)
+        reader.args(["-n", "-Z", "root", "-r"]).arg(&capture).arg(&ends);
+        let said = process::run(&mut reader)?;
+        // Time, `IP`, the client's address and port.
+        let clients: BTreeSet<_> = said.lines().filter_map(|line| line.split(' ').nth(2)).collect();
+        Ok(clients.len() >= 6)
     })?;
     tcpdump.signal(Signal::INT)?;
     tcpdump.wait(Duration::from_secs(20))?;

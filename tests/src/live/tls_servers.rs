@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use monitor_core::call::ApiCall;
 use xtask::process::{self, Proc};
 
@@ -64,7 +64,7 @@ pub(crate) fn haproxy() -> Result<()> {
             format!(
                 "global\n  nbthread 2\ndefaults\n  mode http\n  timeout client 30s\n  \
                  timeout server 30s\n  timeout connect 5s\nfrontend exchange\n  \
-                 bind {at} ssl crt {} alpn http/1.1\n  \
+                 bind {at} ssl crt {} alpn http/1.1\n  option http-buffer-request\n  \
                  http-request return status 200 content-type application/json string \"{{}}\"\n",
                 dir.join("both.pem").display()
             ),
@@ -100,10 +100,30 @@ pub(crate) fn apache() -> Result<()> {
     })
 }
 
+/// GnuTLS in its own server, which answers one call on a connection.
+pub(crate) fn gnutls() -> Result<()> {
+    let arguments = |command: &mut Command, dir: &Path, at: SocketAddr| {
+        command.args(["--http", "--quiet", "--port", &at.port().to_string()]);
+        command.arg("--x509certfile").arg(dir.join("tls.pem"));
+        command.arg("--x509keyfile").arg(dir.join("tls.key"));
+        Ok(())
+    };
+    seen("gnutls-serv", arguments, [CONNECTIONS, AT_ONCE, 1])
+}
+
 /// Starts a server and Keywatch, and makes calls; each is seen whole, on the port that it names.
 fn seen_whole(
     program: &str,
     arguments: impl FnOnce(&mut Command, &Path, SocketAddr) -> Result<()>,
+) -> Result<()> {
+    seen(program, arguments, [CONNECTIONS, AT_ONCE, CALLS])
+}
+
+/// With so many connections, so many at once, and so many calls on each.
+fn seen(
+    program: &str,
+    arguments: impl FnOnce(&mut Command, &Path, SocketAddr) -> Result<()>,
+    [connections, at_once, on_each]: [usize; 3],
 ) -> Result<()> {
     let dir = scratch()?;
     certificate(dir.path())?;
@@ -113,10 +133,10 @@ fn seen_whole(
     let mut server = Proc::spawn(program, &command, &dir.path().join("server.log"))?;
     server.wait_for_listener(at, Duration::from_secs(20))?;
     let agent = start_agent(dir.path(), &[at.port()], &[])?;
-    client(at, CONNECTIONS, AT_ONCE, CALLS)?;
+    client(at, connections, at_once, on_each)?;
     let calls = stop_agent(agent)?;
     server.stop()?;
-    ensure!(calls.len() == CONNECTIONS * CALLS, "{} calls", calls.len());
+    ensure!(calls.len() == connections * on_each, "{} calls", calls.len());
     all_whole(&calls)?;
     on_their_ports(&calls)?;
     once_each(&calls)
@@ -133,13 +153,21 @@ fn once_each(calls: &[ApiCall]) -> Result<()> {
 }
 
 /// Twenty agents come and go while one server works: its code is as it was, and calls go on. Twenty
-/// servers come and go under one agent: it holds no more files open than after the first.
+/// servers come and go under one agent: it holds no more files open than after the first. The server
+/// has a library of its own, which no other test attaches to.
 pub(crate) fn nothing_is_left() -> Result<()> {
     let dir = scratch()?;
     certificate(dir.path())?;
     let at = SocketAddr::new([127, 0, 0, 1].into(), process::free_server_port()?);
+    let library = ["x86_64-linux-gnu", "aarch64-linux-gnu"]
+        .map(|machine| Path::new("/usr/lib").join(machine).join("libssl.so.3"))
+        .into_iter()
+        .find(|path| path.exists())
+        .context("no libssl.so.3")?;
+    fs::copy(library, dir.path().join("libssl.so.3"))?;
     let server = || -> Result<Proc> {
         let mut command = Command::new(xtask::setup::find("python3").unwrap_or_default());
+        command.env("LD_LIBRARY_PATH", dir.path());
         command.args(["-c", PYTHON, &at.port().to_string()]);
         command.arg(dir.path().join("tls.pem")).arg(dir.path().join("tls.key"));
         let mut server = Proc::spawn("python3", &command, &dir.path().join("server.log"))?;
