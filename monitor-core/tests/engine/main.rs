@@ -373,6 +373,10 @@ fn lost_capture_is_one_alert_and_grows_with_the_loss() {
     let detached = engine.poll_alert().expect("at once");
     assert_eq!(detached.severity, Severity::High);
     assert!(detached.explanation.contains("ingress"));
+    engine.handle_impairment(later, &Impairment::Unseen { what: "node (pid 7): no way in".into() });
+    let unseen = engine.poll_alert().expect("at once");
+    assert_eq!((unseen.id, unseen.entity), (detached.id, Entity::Host));
+    assert!(unseen.explanation.contains("node (pid 7): no way in"), "{}", unseen.explanation);
     engine.finish();
     assert!(engine.poll_alert().is_none());
 }

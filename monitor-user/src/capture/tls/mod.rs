@@ -18,7 +18,7 @@ use aya::programs::uprobe::{
 };
 
 use self::library::{Function, Functions};
-pub use self::processes::{Found, Sight, holding_ports, look_at};
+pub use self::processes::{Found, Looked, Sight, holding_ports, look_at};
 pub(super) use self::sealed::Sealed;
 use super::privilege;
 
@@ -75,8 +75,13 @@ impl Watcher {
         if let Err(reason) = &ready {
             tracing::warn!("TLS is not looked into: {reason}");
         }
-        let mut attacher =
-            Attacher { object, ready, attached: HashMap::new(), state: state.clone() };
+        let mut attacher = Attacher {
+            object,
+            ready,
+            attached: HashMap::new(),
+            looked: Looked::default(),
+            state: state.clone(),
+        };
         for pid in holding_ports(ports).into_keys() {
             attacher.look_into(Process { pid, speaks_tls: false });
         }
@@ -146,6 +151,7 @@ struct Attacher {
     ready: Result<(), String>,
     /// By file.
     attached: HashMap<FileId, Result<Vec<UProbeLink>, String>>,
+    looked: Looked,
     state: Arc<Mutex<State>>,
 }
 
@@ -196,7 +202,7 @@ impl Attacher {
     }
 
     fn try_look_into(&mut self, pid: u32) -> Result<Seen, String> {
-        let sight = match look_at(pid) {
+        let sight = match look_at(pid, &mut self.looked) {
             Ok(sight) => sight,
             Err(_) if !processes::exists(pid) => return Ok(Seen::Gone),
             Err(error) => return Err(format!("{error:#}")),

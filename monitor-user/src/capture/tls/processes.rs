@@ -1,6 +1,6 @@
 //! Processes that hold the sockets of watched ports, and the TLS libraries in them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -31,6 +31,18 @@ pub struct Sight {
     pub forbidden: Option<String>,
 }
 
+/// What was found in files: each is read once, not once a process.
+#[derive(Default)]
+pub struct Looked {
+    files: HashMap<Version, Option<Functions>>,
+}
+
+/// Device, inode, bytes, and when it was changed: an inode may become another file's.
+type Version = (u64, u64, u64, i64, i64);
+
+/// Files that are remembered: programs that listen on one host are fewer.
+const FILES_MAX: usize = 1024;
+
 /// Larger files are not looked into: programs with a library of their own have tens of megabytes.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
@@ -39,7 +51,7 @@ const FILE_BYTES_MAX: u64 = 256 << 20;
 /// # Errors
 ///
 /// When the process is gone, or may not be looked into.
-pub fn look_at(pid: u32) -> anyhow::Result<Sight> {
+pub fn look_at(pid: u32, looked: &mut Looked) -> anyhow::Result<Sight> {
     let process = Process::new(i32::try_from(pid)?).context("it is gone")?;
     let maps = process.maps().context("what it has mapped cannot be read; run as root")?;
     let code: Vec<&MemoryMap> = maps
@@ -52,7 +64,7 @@ pub fn look_at(pid: u32) -> anyhow::Result<Sight> {
         let MMapPath::Path(path) = &map.pathname else { continue };
         let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
         if is_library(&name) && seen.insert((map.dev, map.inode)) {
-            libraries.extend(open(pid, map, path.clone())?);
+            libraries.extend(looked.open(pid, map, path.clone())?);
         }
     }
     if libraries.is_empty()
@@ -60,7 +72,7 @@ pub fn look_at(pid: u32) -> anyhow::Result<Sight> {
         && let Some(map) = code.iter().find(|map| map.pathname == MMapPath::Path(program.clone()))
     {
         // Most programs have none, and some are no files that can be read.
-        libraries.extend(open(pid, map, program).ok().flatten());
+        libraries.extend(looked.open(pid, map, program).ok().flatten());
     }
     let forbidden = if libraries.is_empty() { None } else { forbidden(&process) };
     Ok(Sight { libraries, forbidden })
@@ -73,21 +85,39 @@ fn is_library(name: &str) -> bool {
     rest.is_some_and(|rest| rest.starts_with(['.', '-']) && rest.contains(".so"))
 }
 
-/// Through the mapping: the file that is in use, whatever has become of its name, and in whatever
-/// mount namespace it is.
-fn open(pid: u32, map: &MemoryMap, path: PathBuf) -> anyhow::Result<Option<Found>> {
-    let (start, end) = map.address;
-    let link = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
-    let shown = path.display().to_string();
-    let file = File::open(&link).with_context(|| shown.clone())?;
-    let about = file.metadata().with_context(|| shown.clone())?;
-    anyhow::ensure!(about.is_file(), "{shown}: no regular file");
-    anyhow::ensure!(about.len() <= FILE_BYTES_MAX, "{shown}: {} bytes are too many", about.len());
+impl Looked {
+    /// Through the mapping: the file that is in use, whatever has become of its name, and in whatever
+    /// mount namespace it is.
+    fn open(&mut self, pid: u32, map: &MemoryMap, path: PathBuf) -> anyhow::Result<Option<Found>> {
+        let (start, end) = map.address;
+        let link = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
+        let shown = path.display().to_string();
+        let file = File::open(&link).with_context(|| shown.clone())?;
+        let about = file.metadata().with_context(|| shown.clone())?;
+        anyhow::ensure!(about.is_file(), "{shown}: no regular file");
+        let bytes = about.len();
+        anyhow::ensure!(bytes <= FILE_BYTES_MAX, "{shown}: {bytes} bytes are too many");
+        let id = (about.dev(), about.ino());
+        let version = (id.0, id.1, bytes, about.mtime(), about.mtime_nsec());
+        let functions = match self.files.get(&version) {
+            Some(functions) => functions.clone(),
+            None => {
+                let functions = read(&file).with_context(|| shown)?;
+                if self.files.len() >= FILES_MAX {
+                    self.files.clear();
+                }
+                self.files.insert(version, functions.clone());
+                functions
+            }
+        };
+        Ok(functions.map(|functions| Found { path, file, id, functions }))
+    }
+}
+
+fn read(file: &File) -> anyhow::Result<Option<Functions>> {
     let mut bytes = Vec::new();
-    (&file).take(FILE_BYTES_MAX).read_to_end(&mut bytes).with_context(|| shown.clone())?;
-    let functions = library::functions(&bytes).with_context(|| shown)?;
-    let id = (about.dev(), about.ino());
-    Ok(functions.map(|functions| Found { path, file, id, functions }))
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    library::functions(&bytes)
 }
 
 /// Kernels from 6.11 on return from a return probe by a system call, which a filter may end the
@@ -178,7 +208,7 @@ mod tests {
     #[test]
     fn a_process_that_is_not_there_is_an_error() {
         // Above the largest process id that Linux gives (2^22).
-        assert!(look_at(5_000_000).is_err());
+        assert!(look_at(5_000_000, &mut Looked::default()).is_err());
         assert!(!exists(5_000_000));
     }
 
