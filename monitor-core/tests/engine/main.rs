@@ -373,12 +373,18 @@ fn lost_capture_is_one_alert_and_grows_with_the_loss() {
     let detached = engine.poll_alert().expect("at once");
     assert_eq!(detached.severity, Severity::High);
     assert!(detached.explanation.contains("ingress"));
-    engine.handle_impairment(later, &Impairment::Unseen { what: "node (pid 7): no way in".into() });
-    let unseen = engine.poll_alert().expect("at once");
-    assert_eq!((unseen.id, unseen.entity), (detached.id, Entity::Host));
-    assert!(unseen.explanation.contains("node (pid 7): no way in"), "{}", unseen.explanation);
     engine.finish();
     assert!(engine.poll_alert().is_none());
+}
+
+#[test]
+fn a_process_whose_tls_is_not_seen_is_an_alert() {
+    let mut engine = Engine::new(Settings::default());
+    let what = "node (pid 7): no way in".to_owned();
+    engine.handle_impairment(EventTime(START), &Impairment::Unseen { what });
+    let alert = engine.poll_alert().expect("at once");
+    assert_eq!((&alert.entity, alert.severity), (&Entity::Host, Severity::Medium));
+    assert!(alert.explanation.contains("node (pid 7): no way in"), "{}", alert.explanation);
 }
 
 #[test]
