@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use monitor_core::input::{Direction, Input, Open, Owner, Segment, TcpFlags};
+use monitor_core::input::{Direction, Input, Open, Owner, Plain, Segment, TcpFlags};
 use monitor_core::limits::Limits;
 use monitor_core::time::EventTime;
 
@@ -43,6 +43,19 @@ fn play(data: &[u8]) -> Output {
             5 => {
                 let length = bytes.byte().unwrap_or_default();
                 watched.feed(Input::Secrets(bytes.take(usize::from(length))));
+            }
+            8 => {
+                let length = bytes.byte().unwrap_or_default();
+                watched.feed(Input::Plain(Plain {
+                    time,
+                    flow,
+                    direction,
+                    before: u64::from(bytes.byte().unwrap_or_default()) * 16,
+                    missing: u32::from(bytes.byte().unwrap_or_default() & 3),
+                    midstream: length & 1 == 1,
+                    end: length & 2 == 2,
+                    payload: bytes.take(usize::from(length)),
+                }));
             }
             kind => {
                 let (source, target) = match direction {

@@ -15,6 +15,20 @@ pub const PAYLOAD_BYTES_MAX: usize = 1 << 16;
 /// Records that one packet may become. BIG TCP makes packets of up to 512 KiB.
 pub const RECORDS_PER_PACKET_MAX: usize = 8;
 
+/// Records that one call of a TLS library may become, 4 MiB: a quarter of the usual ring. What is left
+/// of the call is missing.
+pub const RECORDS_PER_TLS_CALL_MAX: usize = 64;
+
+/// Payload bytes of a TLS connection that are delivered as they stand on the wire, both directions
+/// together: hellos and certificates take a few KiB.
+pub const TLS_WIRE_BYTES_MAX: u32 = 32 << 10;
+
+/// Calls into TLS libraries that may be under way at once: a thread each.
+pub const TLS_CALLS_MAX: usize = 16_384;
+
+/// TLS connections that are known at once, those of no watched socket among them.
+pub const TLS_SESSIONS_MAX: usize = 65_536;
+
 /// Bytes of data that wait in the ring before its reader is woken ahead of its next look.
 pub const WAKE_BYTES: u64 = 512 << 10;
 
@@ -31,9 +45,10 @@ pub struct DataHeader {
     pub cookie: u64,
     /// Network namespace cookie, or cgroup id on kernels that do not tell it.
     pub scope: u64,
-    /// Payload bytes of this direction of this socket that could not be delivered so far.
-    pub lost_bytes: u64,
-    /// Sender, IPv4 as IPv4-mapped IPv6, network order.
+    /// On the wire: payload bytes of this direction of this socket that could not be delivered so far.
+    /// Of plaintext: bytes that the library had passed on in this direction before these.
+    pub before: u64,
+    /// Sender, IPv4 as IPv4-mapped IPv6, network order; of plaintext, no address stands here.
     pub source: [u8; 16],
     /// Receiver.
     pub target: [u8; 16],
@@ -51,16 +66,24 @@ pub struct DataHeader {
     pub missing: u32,
     /// TCP flags.
     pub tcp_flags: u8,
-    /// [`INGRESS`] or [`EGRESS`].
+    /// [`INGRESS`], [`EGRESS`], [`PLAIN_IN`] or [`PLAIN_OUT`].
     pub direction: u8,
+    /// Of plaintext: 1 when the library had passed on other bytes before the first of this socket.
+    pub midstream: u8,
     /// Zero.
-    pub padding: [u8; 2],
+    pub padding: u8,
 }
 
 /// Towards the watched socket.
 pub const INGRESS: u8 = 0;
 /// Away from the watched socket.
 pub const EGRESS: u8 = 1;
+/// What a TLS library gave to the process behind the socket.
+pub const PLAIN_IN: u8 = 2;
+/// What the process gave to the TLS library to send.
+pub const PLAIN_OUT: u8 = 3;
+/// TCP's FIN, in [`DataHeader::tcp_flags`] of plaintext: its sender has ended it.
+pub const PLAIN_END: u8 = 0x01;
 
 /// A record in the control ring.
 #[repr(C)]
@@ -82,7 +105,7 @@ pub struct Control {
     pub local_port: u16,
     /// Its peer's.
     pub remote_port: u16,
-    /// One of [`OPENED`], [`OWNED`], [`CLOSED`].
+    /// One of [`OPENED`], [`OWNED`], [`CLOSED`], [`LISTENS`].
     pub kind: u32,
     /// Peer's initial sequence number.
     pub remote_isn: u32,
@@ -108,6 +131,8 @@ pub const OPENED: u32 = 1;
 pub const OWNED: u32 = 2;
 /// It was closed.
 pub const CLOSED: u32 = 3;
+/// A process, `pid`, begins to listen on some port.
+pub const LISTENS: u32 = 4;
 
 /// What is known about a socket; kept beside it in the kernel.
 #[repr(C)]
@@ -127,8 +152,14 @@ pub struct Socket {
     pub owned: u8,
     /// 1 when the capture begins in mid-stream.
     pub midstream: u8,
+    /// 1 once plaintext was taken from a TLS library: what is on the wire is of no use any more.
+    pub inside: u8,
     /// Zero.
-    pub padding: [u8; 4],
+    pub padding: [u8; 3],
+    /// Payload bytes delivered of a TLS connection.
+    pub wire_bytes: u32,
+    /// Zero.
+    pub padding2: u32,
 }
 
 /// Whether a socket's payload is of interest; the values of [`Socket::verdict`].
@@ -139,11 +170,94 @@ pub enum Verdict {
     Undecided = 0,
     /// An API protocol in plain text.
     Watch = 1,
-    /// TLS: counted, its bytes are of no use here.
+    /// TLS: the handshake is of interest, and what the library behind it is given and gives.
     Tls = 2,
     /// Something else.
     Ignore = 3,
 }
+
+/// What a probed function of a TLS library does; the cookie of its probes.
+#[repr(u64)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsCall {
+    /// `SSL_read(ssl, buffer, bytes)` gives the number of bytes.
+    Read = 1,
+    /// `SSL_read_ex(ssl, buffer, bytes, &read)` gives 1 when it is well.
+    ReadEx = 2,
+    /// `SSL_write(ssl, buffer, bytes)` gives the number of bytes taken.
+    Write = 3,
+    /// `SSL_write_ex(ssl, buffer, bytes, &written)` gives 1 when it is well.
+    WriteEx = 4,
+    /// `SSL_do_handshake(ssl)`.
+    Handshake = 5,
+    /// `SSL_sendfile(ssl, fd, offset, bytes, flags)` gives the number of bytes sent.
+    SendFile = 6,
+    /// `SSL_shutdown(ssl)`.
+    Shutdown = 7,
+}
+
+/// A call into a TLS library that is under way in a thread.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct TlsUnderWay {
+    /// The library's object of the connection.
+    pub session: u64,
+    /// Where the plaintext is.
+    pub buffer: u64,
+    /// Where the library says how many bytes there were.
+    pub length: u64,
+    /// A [`TlsCall`].
+    pub call: u64,
+}
+
+/// A TLS connection: the library's object, in a process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TlsSessionKey {
+    /// Its address.
+    pub session: u64,
+    /// The process.
+    pub pid: u32,
+    /// Zero.
+    pub padding: u32,
+}
+
+/// What is known of a TLS connection.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct TlsSession {
+    /// Cookie of its socket; 0: not known, or not watched.
+    pub cookie: u64,
+    /// Plaintext bytes passed on so far, in and out.
+    pub passed: [u64; 2],
+    /// Calls in which no watched socket was met; at [`TLS_CALLS_UNBOUND_MAX`] it is given up.
+    pub unbound: u8,
+    /// 1 when its handshake was seen.
+    pub begun: u8,
+    /// 1 once the process has ended its direction.
+    pub ended: u8,
+    /// A bit for each direction of which bytes could not be delivered that nothing has told of yet.
+    pub lost: u8,
+    /// Zero.
+    pub padding: [u8; 4],
+}
+
+impl TlsSession {
+    /// Nothing is known.
+    pub const NEW: TlsSession = TlsSession {
+        cookie: 0,
+        passed: [0; 2],
+        unbound: 0,
+        begun: 0,
+        ended: 0,
+        lost: 0,
+        padding: [0; 4],
+    };
+}
+
+/// Calls of one connection after which no watched socket is looked for any more: a handshake takes
+/// a few, of which some find nothing to read.
+pub const TLS_CALLS_UNBOUND_MAX: u8 = 32;
 
 /// Totals since the start, one per-CPU slot each. What goes well is counted by the reader, not here.
 #[repr(u32)]
@@ -167,12 +281,21 @@ pub enum Counter {
     SkippedBytes = 7,
     /// Packets of sockets whose state could not be kept for want of kernel memory.
     Untracked = 8,
+    /// Calls into TLS libraries that overtook another of the same thread, which is not seen.
+    TlsCallsMissed = 9,
+    /// TLS connections that used two watched sockets: neither is guessed.
+    TlsAmbiguous = 10,
+    /// Plaintext bytes that were not carried: beyond the bound of a call, or not readable.
+    TlsBytesMissing = 11,
 }
 
 /// Number of [`Counter`]s.
-pub const COUNTERS: usize = 9;
+pub const COUNTERS: usize = 12;
 
 const _: () = assert!(size_of::<DataHeader>() == 88);
 const _: () = assert!(size_of::<Control>() == 120);
-const _: () = assert!(size_of::<Socket>() == 40);
-const _: () = assert!(Counter::Untracked as usize + 1 == COUNTERS);
+const _: () = assert!(size_of::<Socket>() == 48);
+const _: () = assert!(size_of::<TlsUnderWay>() == 32);
+const _: () = assert!(size_of::<TlsSession>() == 32);
+const _: () = assert!(size_of::<TlsSessionKey>() == 16);
+const _: () = assert!(Counter::TlsBytesMissing as usize + 1 == COUNTERS);

@@ -28,7 +28,8 @@ pub struct Connection {
     /// Times that bytes came again and were not the same; the first ones counted.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub overlap_conflicts: u64,
-    /// Payload bytes from the client, retransmissions aside.
+    /// Payload bytes from the client, retransmissions aside. Live, of TLS that is looked into: those of
+    /// the handshake, and what was inside after it.
     pub bytes_to_server: u64,
     /// Payload bytes from the server.
     pub bytes_to_client: u64,

@@ -36,6 +36,8 @@ pub enum Input<'a> {
         /// How many payload bytes.
         bytes: u64,
     },
+    /// Plaintext of a TLS flow, as a library in the server's process passed it on.
+    Plain(Plain<'a>),
     /// The socket is gone; nothing of this flow follows.
     Close {
         /// When it went.
@@ -88,6 +90,28 @@ pub struct Segment<'a> {
     pub payload: &'a [u8],
     /// Payload bytes after `payload` that were sent and not captured (snap length).
     pub missing: u32,
+}
+
+/// Plaintext inside a TLS flow, in order of its direction. `payload` may be shorter than what was
+/// passed on: `missing` says by how much.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain<'a> {
+    /// When it was passed on.
+    pub time: EventTime,
+    /// The flow that it belongs to.
+    pub flow: FlowKey,
+    /// Which way it went.
+    pub direction: Direction,
+    /// Plaintext bytes of this direction before these, from where it is known on.
+    pub before: u64,
+    /// What was captured.
+    pub payload: &'a [u8],
+    /// Bytes after `payload` that were passed on and not captured.
+    pub missing: u32,
+    /// True when other bytes had passed before it was known.
+    pub midstream: bool,
+    /// True when nothing follows in this direction.
+    pub end: bool,
 }
 
 bitflags! {

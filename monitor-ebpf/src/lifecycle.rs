@@ -5,18 +5,28 @@ use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use monitor_common::{CLOSED, Control, OWNED, Socket, Verdict};
+use monitor_common::{CLOSED, Control, LISTENS, OWNED, Socket, Verdict};
 
 use crate::rings::put_control;
-use crate::sockets::known;
+use crate::sockets::{known, looks_inside_tls};
+use crate::tls;
 
 const TCP_CLOSE: i32 = 7;
+const TCP_LISTEN: i32 = 10;
 
 /// Kernel 5.15: `inet_sock_set_state(sk, oldstate, newstate)`.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn keywatch_state(ctx: BtfTracePointContext) -> i32 {
-    if ctx.arg::<i32>(2) != TCP_CLOSE {
-        return 0;
+    match ctx.arg::<i32>(2) {
+        TCP_CLOSE => {}
+        TCP_LISTEN if looks_inside_tls() => {
+            // In the context of the process that listens.
+            let mut event = event_of(&NO_SOCKET, LISTENS);
+            event.pid = ctx.tgid();
+            put_control(&event);
+            return 0;
+        }
+        _ => return 0,
     }
     // SAFETY: the first argument is the socket.
     let Some(socket) = (unsafe { known(ctx.arg::<*mut c_void>(0)) }) else { return 0 };
@@ -43,8 +53,38 @@ pub fn keywatch_recv(ctx: BtfTracePointContext) -> i32 {
         event.command = ctx.command().unwrap_or_default();
         socket.owned = u8::from(put_control(&event));
     }
+    if ctx.arg::<i32>(1) > 0 {
+        tls::meet(socket);
+    }
     0
 }
+
+/// Kernel 6.3: `sock_send_length(sk, ret, flags)`, in the context of the sending process.
+#[btf_tracepoint(function = "sock_send_length")]
+pub fn keywatch_send(ctx: BtfTracePointContext) -> i32 {
+    if ctx.arg::<i32>(1) > 0
+        // SAFETY: the first argument is the socket.
+        && let Some(socket) = unsafe { known(ctx.arg::<*mut c_void>(0)) }
+    {
+        tls::meet(socket);
+    }
+    0
+}
+
+/// What stands in an event of no connection.
+const NO_SOCKET: Socket = Socket {
+    lost_bytes: [0; 2],
+    scope: 0,
+    cookie: 0,
+    verdict: 0,
+    announced: 0,
+    owned: 0,
+    midstream: 0,
+    inside: 0,
+    padding: [0; 3],
+    wire_bytes: 0,
+    padding2: 0,
+};
 
 #[inline(always)]
 fn event_of(socket: &Socket, kind: u32) -> Control {

@@ -1,7 +1,7 @@
 //! The kernel side of Keywatch: watches, never touches.
 //!
 //! One file per hook family: [`packets`] sees TCP payload at the sockets of watched ports,
-//! [`lifecycle`] who owns them and when they close. What they find goes into two rings ([`rings`]).
+//! [`lifecycle`] who owns them and when they close, [`tls`] what TLS libraries pass on. What they find goes into two rings ([`rings`]).
 //! No protocol is parsed here beyond "is this socket of interest".
 #![no_std]
 #![no_main]
@@ -12,6 +12,7 @@ mod lifecycle;
 mod packets;
 mod rings;
 mod sockets;
+mod tls;
 
 /// Lets the kernel offer the helpers that it keeps for GPL-compatible programs.
 #[unsafe(link_section = "license")]

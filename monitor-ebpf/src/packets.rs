@@ -9,13 +9,14 @@ use aya_ebpf::programs::SkBuffContext;
 use aya_log_ebpf::debug;
 use monitor_common::{
     Control, Counter, DataHeader, EGRESS, INGRESS, OPENED, PAYLOAD_BYTES_MAX,
-    RECORDS_PER_PACKET_MAX, Socket, Verdict,
+    RECORDS_PER_PACKET_MAX, Socket, TLS_WIRE_BYTES_MAX, Verdict,
 };
 
 use crate::headers::{self, FIN, Headers, RST, SYN, load};
-use crate::rings::{put_control, put_payload};
+use crate::rings::{Packet, put_control, put_payload};
 use crate::sockets::{
     add, count, first_bytes_decide, has_netns_cookie, is_watched, known, known_or_new,
+    looks_inside_tls,
 };
 
 /// What a cgroup_skb program returns to let a packet through.
@@ -52,12 +53,10 @@ fn observe(ctx: &SkBuffContext, direction: u8) {
     }
     // SAFETY: `sk` is this packet's socket.
     let known = unsafe { known(sk.cast()) };
-    if known.as_ref().is_some_and(|socket| {
-        socket.verdict == Verdict::Tls as u8 || socket.verdict == Verdict::Ignore as u8
-    }) {
+    if known.as_ref().is_some_and(|socket| is_done_with(socket)) {
         return;
     }
-    let Some(headers) = headers::read(skb) else { return count(Counter::Malformed, 1) };
+    let Some(mut headers) = headers::read(skb) else { return count(Counter::Malformed, 1) };
     if headers.payload_len == 0 && headers.flags & (FIN | RST) == 0 {
         return;
     }
@@ -78,9 +77,27 @@ fn observe(ctx: &SkBuffContext, direction: u8) {
     if socket.verdict == Verdict::Undecided as u8 {
         decide(ctx, sk, socket, &headers, direction, now);
     }
-    if socket.verdict == Verdict::Watch as u8 {
-        deliver(skb, socket, &headers, direction, now);
+    if is_done_with(socket) || socket.verdict == Verdict::Undecided as u8 {
+        return;
     }
+    if socket.verdict == Verdict::Tls as u8 {
+        // The end is told when the socket is closed: what the library gives out of the last packets
+        // comes after them.
+        headers.flags &= !(FIN | RST);
+        if headers.payload_len == 0 {
+            return;
+        }
+        socket.wire_bytes = socket.wire_bytes.saturating_add(headers.payload_len);
+    }
+    deliver(skb, socket, &headers, direction, now);
+}
+
+/// Whether a socket's packets are of no interest any more.
+#[inline(always)]
+fn is_done_with(socket: &Socket) -> bool {
+    let seen = || socket.inside == 1 || socket.wire_bytes >= TLS_WIRE_BYTES_MAX;
+    socket.verdict == Verdict::Ignore as u8
+        || (socket.verdict == Verdict::Tls as u8 && (!looks_inside_tls() || seen()))
 }
 
 /// Payload that comes with the last segment of the handshake belongs to a socket that is not made
@@ -90,9 +107,15 @@ fn before_accept(skb: *mut __sk_buff, headers: &Headers, now: u64) {
     if headers.payload_len == 0 {
         return;
     }
-    if first_bytes_decide() && first_bytes(skb, headers) != Some(Content::Api) {
-        return;
-    }
+    let verdict = if first_bytes_decide() {
+        match first_bytes(skb, headers) {
+            Some(Content::Api) => Verdict::Watch,
+            Some(Content::Tls) if looks_inside_tls() => Verdict::Tls,
+            Some(Content::Tls) | None => return,
+        }
+    } else {
+        Verdict::Watch
+    };
     let first_seq = headers.seq.wrapping_add(u32::from(headers.flags & SYN != 0));
     let scope = scope_of(skb);
     put_control(&Control {
@@ -111,18 +134,21 @@ fn before_accept(skb: *mut __sk_buff, headers: &Headers, now: u64) {
         pid: 0,
         command: [0; 16],
         midstream: 0,
-        verdict: Verdict::Watch as u8,
+        verdict: verdict as u8,
         padding: [0; 6],
     });
     let mut socket = Socket {
         lost_bytes: [0; 2],
         scope,
         cookie: 0,
-        verdict: Verdict::Watch as u8,
+        verdict: verdict as u8,
         announced: 1,
         owned: 0,
         midstream: 0,
-        padding: [0; 4],
+        inside: 0,
+        padding: [0; 3],
+        wire_bytes: 0,
+        padding2: 0,
     };
     deliver(skb, &mut socket, headers, INGRESS, now);
 }
@@ -158,7 +184,9 @@ fn decide(
     // The first bytes went to the listening socket and were of interest, or came before the start.
     let begun_at_listener = direction == INGRESS && received != 0 && segments_out == 0;
     let unordered = direction == INGRESS && fresh && headers.seq != remote_next;
-    let verdict = if !first_bytes_decide() || begun_at_listener || unordered {
+    let verdict = if socket.inside == 1 {
+        Verdict::Tls
+    } else if !first_bytes_decide() || begun_at_listener || unordered {
         Verdict::Watch
     } else {
         match (first_bytes(skb, headers), fresh && direction == INGRESS) {
@@ -263,7 +291,7 @@ fn deliver(skb: *mut __sk_buff, socket: &mut Socket, headers: &Headers, directio
             time_ns: now,
             cookie: socket.cookie,
             scope: socket.scope,
-            lost_bytes: socket.lost_bytes[way],
+            before: socket.lost_bytes[way],
             source: headers.source,
             target: headers.target,
             source_port: headers.source_port,
@@ -275,9 +303,10 @@ fn deliver(skb: *mut __sk_buff, socket: &mut Socket, headers: &Headers, directio
             // An end of stream belongs to the last byte; a SYN is told by the sequence numbers.
             tcp_flags: if last { headers.flags & !SYN } else { headers.flags & !(SYN | FIN | RST) },
             direction,
-            padding: [0; 2],
+            midstream: 0,
+            padding: 0,
         };
-        if !put_payload(skb, headers.payload_offset + done, &header) {
+        if !put_payload(Packet(skb, headers.payload_offset + done), &header) {
             // SAFETY: the state lives as long as the socket, which this packet holds.
             unsafe { add(&raw mut socket.lost_bytes[way], u64::from(len)) };
         }

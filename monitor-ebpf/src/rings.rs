@@ -3,8 +3,8 @@
 use aya_ebpf::bindings::{__sk_buff, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{
-    bpf_ringbuf_discard, bpf_ringbuf_query, bpf_ringbuf_reserve, bpf_ringbuf_submit,
-    bpf_skb_load_bytes,
+    bpf_probe_read_user, bpf_ringbuf_discard, bpf_ringbuf_query, bpf_ringbuf_reserve,
+    bpf_ringbuf_submit, bpf_skb_load_bytes,
 };
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::RingBuf;
@@ -19,23 +19,57 @@ static DATA: RingBuf = RingBuf::with_byte_size(1 << 24, 0);
 #[map]
 static CONTROL: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
-/// Puts one record with `header.payload_len` bytes at `offset` of the packet into the data ring.
-/// False, with the loss counted in total, when there is no room.
+/// Where a record's payload comes from.
+pub trait Source: Copy {
+    /// Copies `len` bytes to `to`, all or none; true when it did.
+    ///
+    /// # Safety
+    ///
+    /// There is room for so many.
+    unsafe fn copy(self, to: *mut c_void, len: u32) -> bool;
+}
+
+/// From an offset in a packet on.
+#[derive(Clone, Copy)]
+pub struct Packet(pub *mut __sk_buff, pub u32);
+
+impl Source for Packet {
+    #[inline(always)]
+    unsafe fn copy(self, to: *mut c_void, len: u32) -> bool {
+        // SAFETY: by the caller.
+        unsafe { bpf_skb_load_bytes(self.0.cast(), self.1, to, len) == 0 }
+    }
+}
+
+/// From an address in the process that runs.
+#[derive(Clone, Copy)]
+pub struct User(pub u64);
+
+impl Source for User {
+    #[inline(always)]
+    unsafe fn copy(self, to: *mut c_void, len: u32) -> bool {
+        // SAFETY: by the caller; the helper reads user memory or fails.
+        unsafe { bpf_probe_read_user(to, len, self.0 as *const c_void) == 0 }
+    }
+}
+
+/// Puts one record with `header.payload_len` bytes of `source` into the data ring. False, with the
+/// loss counted in total, when there is no room or the bytes cannot be had.
 #[inline(always)]
-pub fn put_payload(skb: *mut __sk_buff, offset: u32, header: &DataHeader) -> bool {
+pub fn put_payload(source: impl Source, header: &DataHeader) -> bool {
     let len = header.payload_len as usize;
     let put = if len == 0 {
         put_empty(header)
     } else if len <= PAYLOAD_CLASSES[0] {
-        put_class::<{ PAYLOAD_CLASSES[0] }>(skb, offset, header)
+        put_class::<{ PAYLOAD_CLASSES[0] }>(source, header)
     } else if len <= PAYLOAD_CLASSES[1] {
-        put_class::<{ PAYLOAD_CLASSES[1] }>(skb, offset, header)
+        put_class::<{ PAYLOAD_CLASSES[1] }>(source, header)
     } else if len <= PAYLOAD_CLASSES[2] {
-        put_class::<{ PAYLOAD_CLASSES[2] }>(skb, offset, header)
+        put_class::<{ PAYLOAD_CLASSES[2] }>(source, header)
     } else if len <= PAYLOAD_CLASSES[3] {
-        put_class::<{ PAYLOAD_CLASSES[3] }>(skb, offset, header)
+        put_class::<{ PAYLOAD_CLASSES[3] }>(source, header)
     } else {
-        put_class::<{ PAYLOAD_CLASSES[4] }>(skb, offset, header)
+        put_class::<{ PAYLOAD_CLASSES[4] }>(source, header)
     };
     if !put {
         count(Counter::LostRecords, 1);
@@ -58,7 +92,7 @@ fn put_empty(header: &DataHeader) -> bool {
 }
 
 #[inline(always)]
-fn put_class<const CLASS: usize>(skb: *mut __sk_buff, offset: u32, header: &DataHeader) -> bool {
+fn put_class<const CLASS: usize>(source: impl Source, header: &DataHeader) -> bool {
     // SAFETY: a reservation is null or as large as asked for; the bytes loaded are at most CLASS.
     unsafe {
         let record = bpf_ringbuf_reserve(data(), (size_of::<DataHeader>() + CLASS) as u64, 0);
@@ -66,7 +100,7 @@ fn put_class<const CLASS: usize>(skb: *mut __sk_buff, offset: u32, header: &Data
         *slot = *header;
         let payload = record.add(size_of::<DataHeader>());
         let len = at_most::<CLASS>(header.payload_len);
-        if bpf_skb_load_bytes(skb.cast(), offset, payload, len) != 0 {
+        if !source.copy(payload, len) {
             bpf_ringbuf_discard(record, u64::from(BPF_RB_NO_WAKEUP));
             return false;
         }

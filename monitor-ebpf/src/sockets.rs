@@ -26,6 +26,16 @@ static HAS_NETNS_COOKIE: Global<u8> = Global::new(0);
 #[unsafe(no_mangle)]
 static FIRST_BYTES: Global<u8> = Global::new(1);
 
+/// 1 to deliver the handshakes of TLS connections and the plaintext that is found in processes.
+#[unsafe(no_mangle)]
+static INSIDE_TLS: Global<u8> = Global::new(0);
+
+/// Whether TLS connections are of interest.
+#[inline(always)]
+pub fn looks_inside_tls() -> bool {
+    INSIDE_TLS.load() == 1
+}
+
 /// Whether the kernel tells the network namespace here.
 #[inline(always)]
 pub fn has_netns_cookie() -> bool {

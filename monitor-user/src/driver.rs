@@ -118,7 +118,7 @@ impl Driver {
                 *lost_bytes = lost_bytes.saturating_add(*bytes);
                 *lost_events = lost_events.saturating_add(*events);
             }
-            Impairment::Detached { program: _ } => {}
+            Impairment::Detached { program: _ } | Impairment::Unseen { what: _ } => {}
         }
         self.engine.handle_impairment(now, what);
         self.alerts();
@@ -238,6 +238,7 @@ fn time_of(input: &Input<'_>) -> Option<EventTime> {
         Input::Open(open) => Some(open.time),
         Input::Owner { flow: _, owner: _ } | Input::Secrets(_) => None,
         Input::Segment(segment) => Some(segment.time),
+        Input::Plain(plain) => Some(plain.time),
         Input::Lost { time, .. } | Input::Close { time, .. } => Some(*time),
         Input::Tick(time) => Some(*time),
     }

@@ -139,6 +139,12 @@ fn look_after(capture: &mut Capture, seen: &mut Health, listener: &mut dyn Liste
             listener.impairment(now(), &Impairment::Detached { program: program.clone() });
         }
     }
+    for what in &health.tls_unseen {
+        if !seen.tls_unseen.contains(what) {
+            tracing::warn!(what, "calls inside TLS are not seen");
+            listener.impairment(now(), &Impairment::Unseen { what: what.clone() });
+        }
+    }
     listener.health(health.clone());
     *seen = health;
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::capture::{Capture, Options, privilege};
 use crate::cli::{LiveArgs, RunArgs};
 use crate::commands::{self, Outputs};
-use crate::config::{Config, LogLevel};
+use crate::config::{Config, LogLevel, TlsCapture};
 use crate::fault::{AlreadyTold, Misuse};
 use crate::live::{self, Stop};
 use crate::notify::notify;
@@ -90,5 +90,6 @@ pub(crate) fn options(args: &LiveArgs, config: &Config, ports: &[u16]) -> Option
         control_ring_bytes: set.control_ring_bytes,
         kernel_log,
         first_bytes: set.first_bytes,
+        tls: set.tls == TlsCapture::Auto,
     }
 }

@@ -30,11 +30,14 @@ pub struct Listen {
     pub at: SocketAddr,
     /// Whether it speaks HTTP/2 there, and nothing else.
     pub http2: bool,
+    /// Whether it speaks TLS; then HTTP/2 is one choice, and HTTP/1 another. The role names the
+    /// certificate.
+    pub tls: bool,
 }
 
 impl From<SocketAddr> for Listen {
     fn from(at: SocketAddr) -> Listen {
-        Listen { at, http2: false }
+        Listen { at, http2: false, tls: false }
     }
 }
 
@@ -135,9 +138,10 @@ fn parse(line: &str) -> Option<Logged> {
 fn config_text(listen: &[Listen], role: &Role, dir: &Path) -> String {
     let listen: String = listen
         .iter()
-        .map(|Listen { at, http2 }| {
+        .map(|Listen { at, http2, tls }| {
+            let tls = if *tls { "ssl " } else { "" };
             let http2 = if *http2 { "http2 " } else { "" };
-            format!("    listen {at} {http2}backlog=4096;\n")
+            format!("    listen {at} {tls}{http2}backlog=4096;\n")
         })
         .collect();
     let (upstream, block) = match role {

@@ -7,15 +7,22 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
-use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SectionKind};
+use object::{
+    Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SectionKind, SymbolKind,
+};
 
-/// Program types that may be there. Neither can change what it sees, but for the return value and
-/// the context of the first, which are looked at below.
-const PROGRAM_TYPES: [&str; 3] = ["cgroup_skb/ingress", "cgroup_skb/egress", "tp_btf/"];
+/// Program types that may be there. None can change what it sees, but for the return value and the
+/// context of the first two, and the context of probes: registers of the process, which kernels from
+/// 6.18 on let them set. Both are looked at below. Sleepable probes (`uprobe.s`), which could call
+/// more, are not among them.
+const PROGRAM_TYPES: [&str; 5] =
+    ["cgroup_skb/ingress", "cgroup_skb/egress", "tp_btf/", "uprobe", "uretprobe"];
 
 /// Helpers that only read, or write to memory that is the programs' own.
-const HELPERS: [(i32, &str); 16] = [
+const HELPERS: [(i32, &str); 20] = [
     (1, "map_lookup_elem"),
+    (2, "map_update_elem"),
+    (3, "map_delete_elem"),
     (5, "ktime_get_ns"),
     (8, "get_smp_processor_id"),
     (14, "get_current_pid_tgid"),
@@ -26,11 +33,13 @@ const HELPERS: [(i32, &str); 16] = [
     (95, "sk_fullsock"),
     (96, "tcp_sock"),
     (107, "sk_storage_get"),
+    (112, "probe_read_user"),
     (122, "get_netns_cookie"),
     (130, "ringbuf_output"),
     (131, "ringbuf_reserve"),
     (132, "ringbuf_submit"),
     (133, "ringbuf_discard"),
+    (174, "get_attach_cookie"),
 ];
 const RINGBUF_QUERY: i32 = 134;
 
@@ -63,14 +72,16 @@ fn prove(object: &[u8]) -> anyhow::Result<Proof> {
             continue;
         }
         ensure!(
-            PROGRAM_TYPES.iter().any(|allowed| section.name.starts_with(allowed)),
+            is_allowed(&section.name),
             "program type `{}` is not one that only watches",
             section.name
         );
-        programs += 1;
         let mut arguments = [Value::Other; 5];
         arguments[0] = Value::Context;
-        pending.push((Function { section: index, start: 0 }, arguments));
+        for &start in &section.functions {
+            programs += 1;
+            pending.push((Function { section: index, start }, arguments));
+        }
     }
     ensure!(programs > 0, "there are no programs");
     // Functions are looked at again when a call with another kind of argument is found.
@@ -89,6 +100,15 @@ fn prove(object: &[u8]) -> anyhow::Result<Proof> {
     Ok(Proof { programs, helpers: helpers.into_iter().collect() })
 }
 
+/// Types that end in `/` may be followed by what they are attached to; the others are whole names, or
+/// followed by a `/` and that.
+fn is_allowed(section: &str) -> bool {
+    PROGRAM_TYPES.iter().any(|allowed| {
+        let rest = section.strip_prefix(allowed);
+        rest.is_some_and(|rest| allowed.ends_with('/') || rest.is_empty() || rest.starts_with('/'))
+    })
+}
+
 /// Kinds of the five argument registers.
 type Arguments = [Value; 5];
 
@@ -102,7 +122,7 @@ struct Function {
 /// What a register may hold, as far as it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Value {
-    /// Perhaps the context: the packet that the kernel shows.
+    /// Perhaps the context: the packet that the kernel shows, or the registers.
     Context,
     /// Certainly 1: "let it through".
     One,
@@ -196,13 +216,13 @@ impl Walk<'_> {
             class @ (2 | 3) => {
                 ensure!(
                     state.registers[target] != Value::Context,
-                    "writes to the packet's context"
+                    "writes to the context: the packet, or registers of the process"
                 );
                 let value = if class == 3 { state.registers[source] } else { Value::Other };
                 if target == FRAME_POINTER {
                     state.stack.insert(offset, value);
                 } else {
-                    ensure!(value != Value::Context, "lets the packet's context out of sight");
+                    ensure!(value != Value::Context, "lets the context out of sight");
                 }
                 next.push((at + 1, state));
             }
@@ -304,6 +324,8 @@ struct Code {
 struct Section {
     name: String,
     code: Vec<Instruction>,
+    /// Instructions at which functions begin: outside of `.text`, programs; at least one.
+    functions: BTreeSet<usize>,
     /// By instruction: offset in `.text` of the symbol that a call refers to.
     calls: BTreeMap<usize, u64>,
 }
@@ -324,7 +346,18 @@ impl Code {
                 let symbol = file.symbol_by_index(symbol).ok()?;
                 Some((usize::try_from(offset / 8).ok()?, symbol.address()))
             });
+            let own = |symbol: &object::Symbol<'_, '_>| {
+                symbol.section_index() == Some(section.index()) && symbol.kind() == SymbolKind::Text
+            };
+            // What no symbol names is looked at as well.
+            let functions = file
+                .symbols()
+                .filter(own)
+                .filter_map(|symbol| usize::try_from(symbol.address() / 8).ok())
+                .chain([0])
+                .collect();
             sections.push(Section {
+                functions,
                 name: section.name().context("a section's name")?.to_owned(),
                 code: instructions.iter().copied().map(Instruction::from).collect(),
                 calls: calls.collect(),
@@ -356,6 +389,7 @@ mod tests {
         let section = Section {
             name: section.to_owned(),
             code: instructions.iter().copied().map(Instruction::from).collect(),
+            functions: BTreeSet::from([0]),
             calls: BTreeMap::new(),
         };
         let code = Code { sections: vec![section], text: None };
@@ -374,7 +408,7 @@ mod tests {
     fn the_checked_in_object_is_passive() {
         let object = fs::read(crate::ebpf::prebuilt()).unwrap();
         let proof = prove(&object).unwrap();
-        assert!(proof.programs == 4 && proof.helpers.contains(&"skb_load_bytes"), "{proof:?}");
+        assert!(proof.programs == 8 && proof.helpers.contains(&"skb_load_bytes"), "{proof:?}");
     }
 
     #[test]
@@ -403,7 +437,21 @@ mod tests {
             PASS[0],
             PASS[1],
         ];
-        assert!(refusal("cgroup_skb/ingress", &spill).contains("writes to the packet's context"));
+        assert!(refusal("cgroup_skb/ingress", &spill).contains("writes to the context"));
+    }
+
+    #[test]
+    fn probes_may_not_set_registers_nor_sleep() {
+        check("uprobe", &PASS).unwrap();
+        // *(u64 *)(r1 + 80) = 0: the first result register of the process.
+        let set = [[0x7a, 0x01, 80, 0, 0, 0, 0, 0], PASS[0], PASS[1]];
+        assert!(refusal("uretprobe", &set).contains("registers of the process"));
+        for section in ["uprobe", "uretprobe", "uprobe/libssl", "tp_btf/sock_send_length"] {
+            assert!(is_allowed(section), "{section}");
+        }
+        for section in ["uprobe.s", "uprobe.multi", "kprobe", "fmod_ret/x", "xdp", "sk_msg"] {
+            assert!(!is_allowed(section), "{section}");
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ struct Tool {
     package: &'static str,
 }
 
-const TOOLS: [Tool; 18] = [
+const TOOLS: [Tool; 24] = [
     Tool { purpose: Purpose::Build, command: "cc", package: "gcc" },
     Tool { purpose: Purpose::Build, command: "c++", package: "g++" },
     Tool { purpose: Purpose::Build, command: "make", package: "make" },
@@ -39,6 +39,12 @@ const TOOLS: [Tool; 18] = [
     Tool { purpose: Purpose::Live, command: "nginx", package: "nginx-light" },
     Tool { purpose: Purpose::Live, command: "tcpdump", package: "tcpdump" },
     Tool { purpose: Purpose::Live, command: "ip", package: "iproute2" },
+    Tool { purpose: Purpose::Live, command: "openssl", package: "openssl" },
+    Tool { purpose: Purpose::Live, command: "gnutls-serv", package: "gnutls-bin" },
+    Tool { purpose: Purpose::Live, command: "haproxy", package: "haproxy" },
+    Tool { purpose: Purpose::Live, command: "apache2", package: "apache2-bin" },
+    Tool { purpose: Purpose::Live, command: "curl", package: "curl" },
+    Tool { purpose: Purpose::Live, command: "python3", package: "python3" },
     Tool { purpose: Purpose::Live, command: "setpriv", package: "util-linux" },
     Tool { purpose: Purpose::Kafka, command: "java", package: "openjdk-17-jre-headless" },
     Tool { purpose: Purpose::Kafka, command: "mvn", package: "maven" },

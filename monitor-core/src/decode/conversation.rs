@@ -14,7 +14,7 @@ use super::websocket;
 use crate::call::{Anomalies, Protocol, Request};
 use crate::connection::Connection;
 use crate::identity::Identified;
-use crate::input::Direction;
+use crate::input::{Direction, Plain};
 use crate::limits::Limits;
 use crate::time::EventTime;
 
@@ -139,6 +139,34 @@ impl Conversation {
             conversation.data(direction, time, bytes, cx);
         }
         conversation
+    }
+
+    /// TLS of which nothing was seen on the wire.
+    pub(super) fn unseen_tls(cx: &mut Context<'_>) -> Conversation {
+        cx.counters.tls_flows += 1;
+        cx.ends.secure(None, None);
+        Conversation::Tls(Box::default())
+    }
+
+    /// Plaintext from inside, and how many bytes of it are missing; `None`: this is no TLS.
+    pub(super) fn plain(&mut self, plain: &Plain<'_>, cx: &mut Context<'_>) -> Option<u64> {
+        match self {
+            Conversation::Tls(connection) => Some(connection.plain(plain, cx)),
+            Conversation::Other => {
+                let Conversation::Tls(mut connection) = Conversation::unseen_tls(cx) else {
+                    return None;
+                };
+                let missing = connection.plain(plain, cx);
+                *self = Conversation::Tls(connection);
+                Some(missing)
+            }
+            Conversation::Http1(_)
+            | Conversation::Http2(_)
+            | Conversation::WebSocket(_)
+            | Conversation::Midstream(..)
+            | Conversation::Unknown(_)
+            | Conversation::NoRequest(_) => None,
+        }
     }
 
     fn other(cx: &mut Context<'_>) -> Conversation {

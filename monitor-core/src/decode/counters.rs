@@ -28,6 +28,10 @@ counters! {
     segments_unknown,
     /// Segments whose sequence number is more than 1 GiB from what is expected.
     segments_absurd,
+    /// Plaintext bytes of TLS connections that were given by libraries.
+    plain_bytes,
+    /// Bytes among them of connections that do not speak TLS as far as was seen.
+    plain_bytes_astray,
     /// Calls given out.
     calls,
     /// Calls among them without a response.

@@ -10,7 +10,7 @@ use crate::connection::Connection;
 use crate::flows::identity::Ends;
 use crate::flows::key::{PairKey, Side};
 use crate::flows::stream::{Accepted, Run, Stream};
-use crate::input::{Direction, Open, Segment, TcpFlags};
+use crate::input::{Direction, Open, Plain, Segment, TcpFlags};
 use crate::time::EventTime;
 
 /// A SYN carries at most one packet of data.
@@ -239,6 +239,37 @@ impl FlowState {
         if flags.contains(TcpFlags::RST) {
             self.reset(side, seq, time, shell);
         }
+    }
+
+    /// Takes plaintext that was found inside the encryption. From here on the wire is only counted.
+    pub(super) fn plain(&mut self, client: Side, plain: &Plain<'_>, shell: &mut Shell<'_>) {
+        let client = self.ends.orient(|| client);
+        let side = match plain.direction {
+            Direction::ToServer => client,
+            Direction::ToClient => client.other(),
+        };
+        self.seen[side.index()] = true;
+        self.has_payload = true;
+        self.account.bytes[side.index()] += plain.payload.len() as u64;
+        if !plain.payload.is_empty() {
+            self.account.first.get_or_insert(plain.time);
+        }
+        self.account.last = self.account.last.max(plain.time);
+        let cx = &mut shell.context(&mut self.ends);
+        if let Speaks::Unknown(_) = self.speaks {
+            self.speaks = Speaks::Known(Conversation::unseen_tls(cx));
+        }
+        let Speaks::Known(conversation) = &mut self.speaks else { return };
+        let Some(missing) = conversation.plain(plain, cx) else {
+            cx.counters.plain_bytes_astray += plain.payload.len() as u64;
+            return;
+        };
+        if missing > 0 {
+            shell.counters.gaps += 1;
+            shell.counters.gap_bytes += missing;
+            self.account.missing_bytes = self.account.missing_bytes.saturating_add(missing);
+        }
+        self.let_streams_go();
     }
 
     /// Takes bytes of one side; false when they cannot belong to it.

@@ -32,7 +32,7 @@ use crate::flows::key::{PairKey, Side};
 use crate::flows::stream::Spare;
 use crate::flows::table::{Slot, Standing, Table};
 use crate::identity::Identifier;
-use crate::input::{Direction, Endpoint, FlowKey, Input, Open, Segment, TcpFlags};
+use crate::input::{Direction, Endpoint, FlowKey, Input, Open, Plain, Segment, TcpFlags};
 use crate::limits::Limits;
 use crate::time::EventTime;
 
@@ -134,6 +134,7 @@ impl Decoder {
             Input::Lost { time, flow, direction, bytes } => {
                 self.lost(time, &flow, direction, bytes);
             }
+            Input::Plain(plain) => self.plain(&plain),
             Input::Close { time, flow } => {
                 self.pass(time);
                 if let Some(slot) = self.table.find(&PairKey::of(&flow).0) {
@@ -263,6 +264,19 @@ impl Decoder {
             flow.streams[side.index()].lose(bytes);
             flow.pump(side, time, shell);
         });
+    }
+
+    /// Plaintext that the shell found elsewhere than on the wire.
+    fn plain(&mut self, plain: &Plain<'_>) {
+        self.counters.plain_bytes += plain.payload.len() as u64;
+        self.pass(plain.time);
+        let (key, client) = PairKey::of(&plain.flow);
+        let slot = match self.table.find(&key) {
+            Some(slot) => slot,
+            // It was given up to make room, and goes on.
+            None => self.insert(key, FlowState::new(key)),
+        };
+        self.with_flow(slot, |flow, shell| flow.plain(client, plain, shell));
     }
 
     /// Time goes on: what has waited too long is given up.

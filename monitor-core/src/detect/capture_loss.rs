@@ -46,6 +46,15 @@ impl Detector for CaptureLoss {
                     format!("lost its capture program {program}"),
                 )
             }),
+            Impairment::Unseen { what } => report.add(|| {
+                found(
+                    Severity::Medium,
+                    true,
+                    "every TLS server on a watched port seen from within".into(),
+                    format!("the calls inside TLS are not seen of {what}"),
+                    format!("does not see inside TLS: {what}"),
+                )
+            }),
             Impairment::Lost { bytes, events } => {
                 let limits = &settings.capture;
                 let Some(severity) = capture.add(now, *bytes, *events, limits) else { return };

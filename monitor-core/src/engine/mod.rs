@@ -30,6 +30,11 @@ pub enum Impairment {
         /// Its name.
         program: String,
     },
+    /// TLS of a process cannot be looked into.
+    Unseen {
+        /// Which process, and why.
+        what: String,
+    },
 }
 
 /// What the Engine did and where it met a bound.

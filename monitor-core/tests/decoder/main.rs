@@ -10,6 +10,7 @@ mod login;
 mod loss;
 mod messages;
 mod model;
+mod plain;
 mod random;
 mod switch;
 mod tcp;

@@ -378,6 +378,16 @@ fn lost_capture_is_one_alert_and_grows_with_the_loss() {
 }
 
 #[test]
+fn a_process_whose_tls_is_not_seen_is_an_alert() {
+    let mut engine = Engine::new(Settings::default());
+    let what = "node (pid 7): no way in".to_owned();
+    engine.handle_impairment(EventTime(START), &Impairment::Unseen { what });
+    let alert = engine.poll_alert().expect("at once");
+    assert_eq!((&alert.entity, alert.severity), (&Entity::Host, Severity::Medium));
+    assert!(alert.explanation.contains("node (pid 7): no way in"), "{}", alert.explanation);
+}
+
+#[test]
 fn the_budget_holds_back_what_is_not_urgent() {
     let settings = Settings { alerts_per_day_max: 3, ..Settings::default() };
     let mut world = World::new(17, 12);

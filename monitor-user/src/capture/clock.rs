@@ -40,11 +40,16 @@ impl Clock {
 
 /// UTC less the monotonic clock, nanoseconds.
 fn utc_at_boot_ns() -> u64 {
-    let utc = now_ns(libc::CLOCK_REALTIME);
-    utc.saturating_sub(now_ns(libc::CLOCK_MONOTONIC))
+    let utc = read_ns(libc::CLOCK_REALTIME);
+    utc.saturating_sub(now_ns())
 }
 
-fn now_ns(clock: libc::clockid_t) -> u64 {
+/// The monotonic clock, nanoseconds.
+pub(super) fn now_ns() -> u64 {
+    read_ns(libc::CLOCK_MONOTONIC)
+}
+
+fn read_ns(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a timespec to be filled; both clocks exist on every kernel.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
@@ -59,8 +64,8 @@ mod tests {
     #[test]
     fn event_time_is_utc() {
         let clock = Clock::new();
-        let utc = now_ns(libc::CLOCK_REALTIME);
-        let event = clock.event_time(now_ns(libc::CLOCK_MONOTONIC));
+        let utc = read_ns(libc::CLOCK_REALTIME);
+        let event = clock.event_time(now_ns());
         // Both were read within this test; a minute allows for any pause of the machine.
         assert!(event.0.abs_diff(utc) < 60_000_000_000);
     }

@@ -3,12 +3,16 @@
 use std::collections::{HashMap, VecDeque};
 
 use aya::maps::{MapData, RingBuf};
-use monitor_common::{CLOSED, Control, DataHeader, EGRESS, INGRESS, OPENED, OWNED, Verdict};
-use monitor_core::input::{Direction, Endpoint, FlowKey, Input, Open, Segment, TcpFlags};
+use monitor_common::{
+    CLOSED, Control, DataHeader, EGRESS, INGRESS, LISTENS, OPENED, OWNED, PLAIN_END, PLAIN_IN,
+    PLAIN_OUT, Verdict,
+};
+use monitor_core::input::{Direction, Endpoint, FlowKey, Input, Open, Plain, Segment, TcpFlags};
 use monitor_core::time::EventTime;
 
-use crate::capture::clock::Clock;
+use crate::capture::clock::{Clock, now_ns};
 use crate::capture::owner::Owners;
+use crate::capture::tls::{Process, Sealed};
 
 /// Sockets that are tracked here for their losses and owners. Twice what the Decoder holds; beyond
 /// it the kernel side's close events were lost, and the table starts anew.
@@ -22,26 +26,82 @@ pub(super) struct Events {
     sockets: HashMap<u64, Socket>,
     owners: Owners,
     clock: Clock,
+    /// Whether TLS is of interest.
+    tls: bool,
     records: u64,
     payload_bytes: u64,
+    plain_bytes: u64,
+    plain_bytes_unknown: u64,
+    /// Processes that have begun to listen, or to speak TLS.
+    processes: Vec<Process>,
+    sealed: Sealed,
+    /// Closed TLS connections, by when they were closed: their process may still read what had come,
+    /// and write what nobody takes.
+    lingering: VecDeque<(u64, u64)>,
+    lingering_flows: HashMap<FlowKey, u64>,
 }
+
+/// How long a closed TLS connection is still known. A process that takes longer to come to it has
+/// other troubles.
+const LINGER_NS: u64 = 1_000_000_000;
+
+/// Most processes of one look at the rings; those beyond it are met again.
+const PROCESSES_MAX: usize = 1024;
 
 struct Socket {
     flow: FlowKey,
     lost_bytes: [u64; 2],
+    tls: bool,
+    /// Plaintext of it was passed on by a library.
+    inside: bool,
+    /// Who received on it.
+    pid: Option<u32>,
+}
+
+impl Socket {
+    fn new(flow: FlowKey, tls: bool) -> Socket {
+        Socket { flow, lost_bytes: [0; 2], tls, inside: false, pid: None }
+    }
 }
 
 impl Events {
-    pub(super) fn new(control: RingBuf<MapData>) -> Events {
+    pub(super) fn new(control: RingBuf<MapData>, tls: bool) -> Events {
         Events {
             control,
             waiting: VecDeque::new(),
             sockets: HashMap::new(),
             owners: Owners::default(),
             clock: Clock::new(),
+            tls,
             records: 0,
             payload_bytes: 0,
+            plain_bytes: 0,
+            plain_bytes_unknown: 0,
+            processes: Vec::new(),
+            sealed: Sealed::default(),
+            lingering: VecDeque::new(),
+            lingering_flows: HashMap::new(),
         }
+    }
+
+    /// TLS connections that are over and were not seen from within.
+    pub(super) fn sealed(&self) -> &Sealed {
+        &self.sealed
+    }
+
+    /// Plaintext bytes of TLS connections read so far.
+    pub(super) fn plain_bytes(&self) -> u64 {
+        self.plain_bytes
+    }
+
+    /// Those among them whose connection was not known.
+    pub(super) fn plain_bytes_unknown(&self) -> u64 {
+        self.plain_bytes_unknown
+    }
+
+    /// Processes to look into since the last time.
+    pub(super) fn processes(&mut self) -> impl Iterator<Item = Process> {
+        self.processes.drain(..)
     }
 
     /// Payload records read so far.
@@ -77,18 +137,23 @@ impl Events {
                 tracing::warn!(bytes = record.len(), "a record in the ring has a wrong size");
                 continue;
             };
+            self.end_lingering(header.time_ns, each);
             while self.waiting.front().is_some_and(|event| event.time_ns <= header.time_ns) {
                 self.give_first_waiting(each);
                 pulled_before = pulled_before.saturating_sub(1);
             }
             self.records += 1;
             self.payload_bytes += payload.len() as u64;
-            self.give_payload(&header, payload, each);
+            match header.direction {
+                PLAIN_IN | PLAIN_OUT => self.give_plain(&header, payload, each),
+                _ => self.give_payload(&header, payload, each),
+            }
         }
         if records < max {
             // The ring was empty after these were pulled: all payload before them was read.
             let ready = if last { self.waiting.len() } else { pulled_before };
             (0..ready).for_each(|_| self.give_first_waiting(each));
+            self.end_lingering(if last { u64::MAX } else { now_ns() }, each);
         }
         records
     }
@@ -111,15 +176,13 @@ impl Events {
         let time = self.clock.event_time(header.time_ns);
         let source = Endpoint { addr: header.source, port: header.source_port };
         let target = Endpoint { addr: header.target, port: header.target_port };
-        if header.lost_bytes != 0 {
+        if header.before != 0 {
             let (client, server) =
                 if header.direction == INGRESS { (source, target) } else { (target, source) };
             let flow = FlowKey { client, server, scope: header.scope };
-            let socket = self
-                .sockets
-                .entry(header.cookie)
-                .or_insert_with(|| Socket { flow, lost_bytes: [0; 2] });
-            socket.notice_loss(time, header.direction, header.lost_bytes, each);
+            let socket =
+                self.sockets.entry(header.cookie).or_insert_with(|| Socket::new(flow, false));
+            socket.notice_loss(time, header.direction, header.before, each);
         }
         each(Input::Segment(Segment {
             time,
@@ -134,19 +197,53 @@ impl Events {
         }));
     }
 
+    fn give_plain(&mut self, header: &DataHeader, payload: &[u8], each: &mut dyn FnMut(Input<'_>)) {
+        self.plain_bytes += payload.len() as u64;
+        let Some(socket) = self.sockets.get_mut(&header.cookie) else {
+            self.plain_bytes_unknown += payload.len() as u64 + u64::from(header.missing);
+            return;
+        };
+        socket.inside = true;
+        each(Input::Plain(Plain {
+            time: self.clock.event_time(header.time_ns),
+            flow: socket.flow,
+            direction: match header.direction {
+                PLAIN_IN => Direction::ToServer,
+                _ => Direction::ToClient,
+            },
+            before: header.before,
+            payload,
+            missing: header.missing,
+            midstream: header.midstream != 0,
+            end: header.tcp_flags & PLAIN_END != 0,
+        }));
+    }
+
     fn give_first_waiting(&mut self, each: &mut dyn FnMut(Input<'_>)) {
         let Some(event) = self.waiting.pop_front() else { return };
         let time = self.clock.event_time(event.time_ns);
         match event.kind {
             OPENED => self.open(time, &event, each),
-            OWNED => self.own(time, &event, each),
+            OWNED => {
+                let speaks_tls = event.verdict == Verdict::Tls as u8;
+                self.meet(Process { pid: event.pid, speaks_tls });
+                self.own(time, &event, each);
+            }
+            LISTENS => self.meet(Process { pid: event.pid, speaks_tls: false }),
             CLOSED => self.close(time, &event, each),
             kind => tracing::warn!(kind, "a lifecycle record of an unknown kind"),
         }
     }
 
+    fn meet(&mut self, process: Process) {
+        if self.processes.len() < PROCESSES_MAX && !self.processes.contains(&process) {
+            self.processes.push(process);
+        }
+    }
+
     fn open(&mut self, time: EventTime, event: &Control, each: &mut dyn FnMut(Input<'_>)) {
-        if event.verdict != Verdict::Watch as u8 {
+        let tls = event.verdict == Verdict::Tls as u8 && self.tls;
+        if event.verdict != Verdict::Watch as u8 && !tls {
             return;
         }
         let flow = FlowKey {
@@ -154,12 +251,18 @@ impl Events {
             server: Endpoint { addr: event.local, port: event.local_port },
             scope: event.scope,
         };
+        // The same addresses again: the one before is over.
+        if let Some(before) = self.lingering_flows.remove(&flow) {
+            self.end(before, time, each);
+        }
         if event.cookie != 0 {
             if self.sockets.len() >= SOCKETS_MAX {
                 tracing::warn!(SOCKETS_MAX, "too many sockets; their table starts anew");
                 self.sockets.clear();
+                self.lingering.clear();
+                self.lingering_flows.clear();
             }
-            self.sockets.insert(event.cookie, Socket { flow, lost_bytes: [0; 2] });
+            self.sockets.insert(event.cookie, Socket::new(flow, tls));
         }
         each(Input::Open(Open {
             time,
@@ -172,15 +275,43 @@ impl Events {
     }
 
     fn own(&mut self, time: EventTime, event: &Control, each: &mut dyn FnMut(Input<'_>)) {
-        let Some(socket) = self.sockets.get(&event.cookie) else { return };
+        let Some(socket) = self.sockets.get_mut(&event.cookie) else { return };
+        socket.pid = Some(event.pid);
         let owner = self.owners.owner(time, event.pid, &event.command);
         each(Input::Owner { flow: socket.flow, owner });
     }
 
     fn close(&mut self, time: EventTime, event: &Control, each: &mut dyn FnMut(Input<'_>)) {
-        let Some(mut socket) = self.sockets.remove(&event.cookie) else { return };
+        let Some(socket) = self.sockets.get_mut(&event.cookie) else { return };
         for (direction, lost) in [INGRESS, EGRESS].into_iter().zip(event.lost_bytes) {
             socket.notice_loss(time, direction, lost, each);
+        }
+        if socket.tls {
+            self.lingering.push_back((event.time_ns, event.cookie));
+            self.lingering_flows.insert(socket.flow, event.cookie);
+        } else {
+            self.end(event.cookie, time, each);
+        }
+    }
+
+    /// Ends connections that were closed long enough before.
+    fn end_lingering(&mut self, now_ns: u64, each: &mut dyn FnMut(Input<'_>)) {
+        while let Some(&(closed_ns, cookie)) = self.lingering.front() {
+            let end_ns = closed_ns.saturating_add(LINGER_NS);
+            if end_ns > now_ns {
+                break;
+            }
+            self.lingering.pop_front();
+            self.end(cookie, self.clock.event_time(end_ns), each);
+        }
+    }
+
+    /// Nothing follows of a connection.
+    fn end(&mut self, cookie: u64, time: EventTime, each: &mut dyn FnMut(Input<'_>)) {
+        let Some(socket) = self.sockets.remove(&cookie) else { return };
+        if socket.tls {
+            self.lingering_flows.remove(&socket.flow);
+            self.sealed.close(socket.pid, socket.inside);
         }
         each(Input::Close { time, flow: socket.flow });
     }
@@ -214,11 +345,11 @@ fn split(record: &[u8]) -> Option<(DataHeader, &[u8])> {
 }
 
 /// Types that are valid for any bytes.
-trait Plain: Copy {}
-impl Plain for DataHeader {}
-impl Plain for Control {}
+trait AnyBytes: Copy {}
+impl AnyBytes for DataHeader {}
+impl AnyBytes for Control {}
 
-fn read<T: Plain>(bytes: &[u8]) -> Option<T> {
+fn read<T: AnyBytes>(bytes: &[u8]) -> Option<T> {
     // SAFETY: there are enough bytes, and by its trait the type takes any.
     (bytes.len() >= size_of::<T>()).then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
 }

@@ -6,6 +6,7 @@ mod events;
 mod object;
 mod owner;
 pub mod privilege;
+pub mod tls;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,8 @@ pub struct Options {
     pub kernel_log: Option<String>,
     /// Whether the first bytes of a connection decide if it is of interest.
     pub first_bytes: bool,
+    /// Whether the TLS libraries of the servers are looked into.
+    pub tls: bool,
 }
 
 /// Totals since the start.
@@ -53,8 +56,24 @@ pub struct Health {
     pub lost_controls: u64,
     /// Connections in plain text that are decoded.
     pub sockets: u64,
-    /// Connections that speak TLS, whose calls are not seen.
+    /// Connections that speak TLS.
     pub sockets_tls: u64,
+    /// Plaintext bytes that TLS libraries passed on.
+    pub tls_bytes: u64,
+    /// Plaintext bytes that were not carried: beyond the bound of a call, or not in memory.
+    pub tls_bytes_missing: u64,
+    /// Plaintext bytes of connections that were not known, or no more.
+    pub tls_bytes_unknown: u64,
+    /// TLS connections that could belong to more than one socket.
+    pub tls_ambiguous: u64,
+    /// Calls into TLS libraries that could not be followed to their end.
+    pub tls_calls_missed: u64,
+    /// TLS connections that ended without that anything was seen inside, failed handshakes among them.
+    pub tls_sealed: u64,
+    /// Files with a TLS library that is looked into.
+    pub tls_libraries: u64,
+    /// Processes whose TLS is not looked into, and why.
+    pub tls_unseen: Vec<String>,
     /// Connections that speak something else.
     pub sockets_ignored: u64,
     /// Packets whose headers could not be read.
@@ -109,7 +128,7 @@ impl Capture {
             data: polled(data)?,
             counters,
             logger,
-            events: Events::new(control),
+            events: Events::new(control, options.tls),
             pause: PAUSE_MIN,
             cgroup,
         })
@@ -140,6 +159,11 @@ impl Capture {
     /// how many records there were: fewer than `max` when the ring is empty.
     pub fn drain(&mut self, max: usize, each: &mut dyn FnMut(Input<'_>)) -> usize {
         let records = self.events.drain(self.data.get_mut(), max, self.programs.is_none(), each);
+        for pid in self.events.processes() {
+            if let Some(programs) = &self.programs {
+                programs.look_into(pid);
+            }
+        }
         self.pause = match records {
             0 => (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX),
             // There may be more.
@@ -165,12 +189,30 @@ impl Capture {
             lost_controls: total(Counter::LostControls),
             sockets: total(Counter::SocketsWatched),
             sockets_tls: total(Counter::SocketsTls),
+            tls_bytes: self.events.plain_bytes(),
+            tls_bytes_missing: total(Counter::TlsBytesMissing),
+            tls_bytes_unknown: self.events.plain_bytes_unknown(),
+            tls_ambiguous: total(Counter::TlsAmbiguous),
+            tls_calls_missed: total(Counter::TlsCallsMissed),
+            tls_libraries: self.programs.as_ref().map_or(0, Programs::tls_libraries),
+            tls_sealed: self.events.sealed().connections(),
+            tls_unseen: self.unseen(),
             sockets_ignored: total(Counter::SocketsIgnored),
             malformed: total(Counter::Malformed),
             skipped_bytes: total(Counter::SkippedBytes),
             untracked: total(Counter::Untracked),
             detached: self.programs.as_ref().map(Programs::detached).unwrap_or_default(),
         }
+    }
+
+    fn unseen(&self) -> Vec<String> {
+        let mut unseen = self.programs.as_ref().map(Programs::tls_unseen).unwrap_or_default();
+        // What has a library that cannot be attached to needs no second line.
+        let more = self.events.sealed().unseen();
+        let subject = |line: &str| line.split("): ").next().map(str::to_owned);
+        let known: Vec<_> = unseen.iter().map(|line| subject(line)).collect();
+        unseen.extend(more.into_iter().filter(|line| !known.contains(&subject(line))));
+        unseen
     }
 
     /// Takes the kernel side down. What is in the rings stays there for [`drain`](Capture::drain).

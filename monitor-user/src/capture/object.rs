@@ -10,6 +10,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use monitor_common::PORT_WORDS;
 
 use crate::capture::Options;
+use crate::capture::tls::{self, Process, Watcher};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KEYWATCH_BPF_OBJECT"));
 
@@ -24,6 +25,9 @@ const PACKETS: [(&str, CgroupSkbAttachType); 2] = [
 const LIFECYCLE: [(&str, &str); 2] =
     [("keywatch_state", "inet_sock_set_state"), ("keywatch_recv", "sock_recv_length")];
 
+/// Brings what a TLS library sends together with its socket.
+const SENDS: (&str, &str) = ("keywatch_send", "sock_send_length");
+
 /// Everything that capture keeps of the loaded object.
 pub(super) struct Loaded {
     pub(super) programs: Programs,
@@ -35,9 +39,17 @@ pub(super) struct Loaded {
 
 /// Keeps the programs attached as long as it lives.
 pub(super) struct Programs {
-    /// Holds the tracepoint programs and their links.
-    _object: Ebpf,
+    /// Hold the tracepoint programs and their links.
+    objects: Objects,
     packets: Vec<Packets>,
+}
+
+/// Who holds the object.
+enum Objects {
+    /// Its programs stay as they are.
+    Kept { _object: Ebpf },
+    /// Others are attached as processes come.
+    Attaching(Watcher),
 }
 
 /// An attached packet program.
@@ -48,6 +60,30 @@ struct Packets {
 }
 
 impl Programs {
+    /// Files whose TLS library is looked into.
+    pub(super) fn tls_libraries(&self) -> u64 {
+        match &self.objects {
+            Objects::Kept { .. } => 0,
+            Objects::Attaching(watcher) => watcher.libraries(),
+        }
+    }
+
+    /// Processes whose TLS is not, and why.
+    pub(super) fn tls_unseen(&self) -> Vec<String> {
+        match &self.objects {
+            Objects::Kept { .. } => Vec::new(),
+            Objects::Attaching(watcher) => watcher.unseen(),
+        }
+    }
+
+    /// Looks for a TLS library in a process, soon.
+    pub(super) fn look_into(&self, process: Process) {
+        match &self.objects {
+            Objects::Kept { .. } => {}
+            Objects::Attaching(watcher) => watcher.look_into(process),
+        }
+    }
+
     /// Names of packet programs that somebody has detached, or whose cgroup is gone: their link is
     /// there, but holds no cgroup.
     pub(super) fn detached(&self) -> Vec<String> {
@@ -86,19 +122,21 @@ pub(super) fn load_and_attach(options: &Options, cgroup: &File) -> anyhow::Resul
         let program_id = program.info().with_context(|| format!("asking about {name}"))?.id();
         packets.push(Packets { name, program_id, _link: link });
     }
-    attach_lifecycle(&mut object);
+    let attached = attach_lifecycle(&mut object, options.tls);
     let logger = match &options.kernel_log {
         Some(_) => Some(aya_log::EbpfLogger::init(&mut object).context("reading the kernel log")?),
         None => None,
     };
     let mut take = |name| object.take_map(name).with_context(|| format!("map {name}"));
-    Ok(Loaded {
-        data: take("DATA")?.try_into()?,
-        control: take("CONTROL")?.try_into()?,
-        counters: take("COUNTERS")?.try_into()?,
-        programs: Programs { _object: object, packets },
-        logger,
-    })
+    let data = take("DATA")?.try_into()?;
+    let control = take("CONTROL")?.try_into()?;
+    let counters = take("COUNTERS")?.try_into()?;
+    let objects = if options.tls {
+        Objects::Attaching(Watcher::start(object, &options.ports, attached)?)
+    } else {
+        Objects::Kept { _object: object }
+    };
+    Ok(Loaded { data, control, counters, programs: Programs { objects, packets }, logger })
 }
 
 /// Loads object and packet programs, with the network namespace told by the kernel if it can
@@ -112,6 +150,7 @@ fn load_with(options: &Options, has_netns_cookie: bool) -> anyhow::Result<Ebpf> 
     let mut object = EbpfLoader::new()
         .override_global("HAS_NETNS_COOKIE", &u8::from(has_netns_cookie), true)
         .override_global("FIRST_BYTES", &u8::from(options.first_bytes), true)
+        .override_global("INSIDE_TLS", &u8::from(options.tls), true)
         .override_global("AYA_LOG_LEVEL", &level, true)
         .map_max_entries("DATA", ring_size(options.ring_bytes)?)
         .map_max_entries("CONTROL", ring_size(options.control_ring_bytes)?)
@@ -157,16 +196,23 @@ fn watch_ports(object: &mut Ebpf, ports: &[u16]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn attach_lifecycle(object: &mut Ebpf) {
+/// Tells what it takes to look inside TLS and is not there.
+fn attach_lifecycle(object: &mut Ebpf, tls: bool) -> Result<(), String> {
     let btf = match Btf::from_sys_fs() {
         Ok(btf) => btf,
-        Err(error) => return tracing::warn!(%error, "no BTF: processes of sockets stay unknown"),
+        Err(error) => {
+            tracing::warn!(%error, "no BTF: processes of sockets stay unknown");
+            return Err(format!("no BTF: {error}"));
+        }
     };
-    for (name, tracepoint) in LIFECYCLE {
+    let mut missing = Ok(());
+    for (name, tracepoint) in LIFECYCLE.into_iter().chain(tls.then_some(SENDS)) {
         if let Err(error) = attach_tracepoint(object, name, tracepoint, &btf) {
             tracing::warn!(tracepoint, "not attached; goes on without it: {error:#}");
+            missing = Err(format!("no tracepoint {tracepoint} (kernel 6.3 has it)"));
         }
     }
+    missing
 }
 
 fn attach_tracepoint(
@@ -199,6 +245,7 @@ pub(super) fn probe() -> Vec<(String, Result<(), String>)> {
         control_ring_bytes: 0,
         kernel_log: None,
         first_bytes: true,
+        tls: true,
     };
     let mut object = match load(&options) {
         Ok(object) => object,
@@ -208,7 +255,7 @@ pub(super) fn probe() -> Vec<(String, Result<(), String>)> {
         }
     };
     parts.push(("rings and packet programs".to_owned(), Ok(())));
-    for (name, tracepoint) in LIFECYCLE {
+    for (name, tracepoint) in LIFECYCLE.into_iter().chain([SENDS]) {
         let attached = Btf::from_sys_fs()
             .context("reading BTF")
             .and_then(|btf| attach_tracepoint(&mut object, name, tracepoint, &btf));
@@ -217,6 +264,8 @@ pub(super) fn probe() -> Vec<(String, Result<(), String>)> {
             attached.map_err(|error| format!("{error:#}")),
         ));
     }
+    let probes = tls::load(&mut object).map_err(|error| format!("{error:#}"));
+    parts.push(("probes of TLS libraries".to_owned(), probes));
     parts
 }
 

@@ -43,7 +43,26 @@ pub fn require() -> anyhow::Result<()> {
 ///
 /// When the kernel refuses.
 pub fn drop_all_but_reading() -> anyhow::Result<()> {
-    let keep = CapsHashSet::from([Capability::CAP_BPF]);
+    keep_only(CapsHashSet::from([Capability::CAP_BPF]))
+}
+
+/// Gives up every right of this thread but those that it takes to find TLS libraries in processes of
+/// others and to attach to them.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub(super) fn drop_all_but_attaching() -> anyhow::Result<()> {
+    keep_only(CapsHashSet::from([
+        // For probes in processes the kernel asks for no less; it stands for CAP_BPF and CAP_PERFMON.
+        Capability::CAP_SYS_ADMIN,
+        // To see what a process has mapped, and to open it.
+        Capability::CAP_SYS_PTRACE,
+        Capability::CAP_DAC_READ_SEARCH,
+    ]))
+}
+
+fn keep_only(keep: CapsHashSet) -> anyhow::Result<()> {
     let had = caps::read(None, CapSet::Permitted).context("reading capabilities")?;
     let keep: CapsHashSet = keep.intersection(&had).copied().collect();
     if had.contains(&Capability::CAP_SETPCAP) {

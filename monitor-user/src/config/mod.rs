@@ -56,8 +56,20 @@ pub struct Capture {
     pub control_ring_bytes: u32,
     /// Whether a connection is given up when its first bytes are no API protocol.
     pub first_bytes: bool,
+    /// How TLS is looked into.
+    pub tls: TlsCapture,
     /// Log of the kernel programs.
     pub kernel_log: LogLevel,
+}
+
+/// How TLS is looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsCapture {
+    /// At the calls into the TLS libraries of the servers, where they are known.
+    Auto,
+    /// Not at all.
+    Off,
 }
 
 impl Default for Capture {
@@ -68,6 +80,7 @@ impl Default for Capture {
             ring_bytes: 16 << 20,
             control_ring_bytes: 1 << 20,
             first_bytes: true,
+            tls: TlsCapture::Auto,
             kernel_log: LogLevel::Off,
         }
     }

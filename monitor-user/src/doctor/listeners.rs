@@ -8,6 +8,7 @@ use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::{FDTarget, MMapPath, Process};
 
 use super::Check;
+use crate::capture::tls::{Looked, Sight, holding_ports, look_at};
 
 pub(super) fn checks(ports: &[u16]) -> Vec<Check> {
     if ports.is_empty() {
@@ -16,7 +17,6 @@ pub(super) fn checks(ports: &[u16]) -> Vec<Check> {
     let sockets = listening();
     let owners = owners(&sockets);
     let mut checks = Vec::new();
-    let mut processes = BTreeMap::new();
     for &port in ports {
         let inodes: Vec<u64> =
             sockets.iter().filter(|(_, at)| **at == port).map(|(inode, _)| *inode).collect();
@@ -41,15 +41,36 @@ pub(super) fn checks(ports: &[u16]) -> Vec<Check> {
             ),
             names => Check::ok("port", format!("{port}: {}", names.join(", "))),
         });
-        processes.extend(listeners.iter().map(|owner| (owner.pid, owner.name.clone())));
     }
-    let libraries: BTreeSet<String> = processes
-        .iter()
-        .filter_map(|(pid, name)| Some(format!("{name}: {}", tls(*pid)?)))
-        .collect();
-    checks.extend(libraries.into_iter().map(|line| {
-        Check::warn("TLS", line, "what it encrypts itself is seen as lengths only, for now")
-    }));
+    checks.extend(inside_tls(ports));
+    checks
+}
+
+/// Each process that holds a socket of a watched port: its TLS library, and whether it can be looked
+/// into. Whether what is found there can be tied to connections, the live run tells.
+fn inside_tls(ports: &[u16]) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let mut looked = Looked::default();
+    for pid in holding_ports(ports).into_keys() {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let who = format!("{} ({pid})", name.trim_end());
+        let look = "see the reason; its connections are seen as lengths only";
+        checks.extend(match look_at(pid, &mut looked) {
+            Ok(Sight { libraries, forbidden: Some(reason) }) if !libraries.is_empty() => {
+                Some(Check::warn("TLS", format!("{who}: {reason}"), look))
+            }
+            Ok(Sight { libraries, .. }) if !libraries.is_empty() => {
+                let paths: Vec<String> =
+                    libraries.iter().map(|found| found.path.display().to_string()).collect();
+                Some(Check::ok("TLS", format!("{who}: {}: looked into", paths.join(", "))))
+            }
+            Ok(_) => tls(pid).map(|library| {
+                let mend = "what it encrypts itself is seen as lengths only, for now";
+                Check::warn("TLS", format!("{who}: {library}"), mend)
+            }),
+            Err(error) => Some(Check::warn("TLS", format!("{who}: {error:#}"), look)),
+        });
+    }
     checks
 }
 
@@ -86,8 +107,8 @@ fn owners(sockets: &BTreeMap<u64, u16>) -> Vec<Owner> {
 }
 
 /// The TLS library in a process, by the files that it has mapped, or by what its program is.
-fn tls(pid: i32) -> Option<String> {
-    let process = Process::new(pid).ok()?;
+fn tls(pid: u32) -> Option<String> {
+    let process = Process::new(i32::try_from(pid).ok()?).ok()?;
     let mapped: BTreeSet<String> = process
         .maps()
         .ok()?

@@ -94,6 +94,11 @@ pub(crate) fn doctor(args: &DoctorArgs, config: &Config) -> Result<()> {
 fn kernel_programs() -> Vec<Check> {
     let check = |(what, result): (String, Result<(), String>)| match result {
         Ok(()) => Check::ok("kernel programs", what),
+        Err(reason) if what.starts_with("probes") => Check::warn(
+            "kernel programs",
+            format!("{what}: {reason}"),
+            "capture goes on without a look inside TLS",
+        ),
         Err(reason) if what.starts_with("tracepoint") => Check::warn(
             "kernel programs",
             format!("{what}: {reason}"),

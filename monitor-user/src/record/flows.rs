@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use monitor_core::input::{Direction, Endpoint, FlowKey, Open, Owner, Segment, TcpFlags};
+use monitor_core::input::{Direction, Endpoint, FlowKey, Open, Owner, Plain, Segment, TcpFlags};
 use monitor_core::time::EventTime;
 
 /// Twice what the Decoder holds, as in the reader of the rings. Beyond it a connection is recorded
@@ -64,6 +64,17 @@ impl Flows {
         if (beyond.wrapping_sub(*next) as i32) > 0 {
             *next = beyond;
         }
+    }
+
+    pub(super) fn plain(&mut self, plain: &Plain<'_>) {
+        let Some(known) = self.known.get_mut(&plain.flow) else { return };
+        known.used = known.used.max(plain.time);
+        known.open.midstream = true;
+        let next = match plain.direction {
+            Direction::ToServer => &mut known.open.client_next,
+            Direction::ToClient => &mut known.open.server_next,
+        };
+        *next = next.wrapping_add(plain.payload.len() as u32).wrapping_add(plain.missing);
     }
 
     pub(super) fn lose(&mut self, flow: &FlowKey) {

@@ -52,6 +52,17 @@ pub(crate) enum Mark {
         /// How many.
         bytes: u64,
     },
+    /// Plaintext inside TLS: the packet's payload. The packet goes the way it went.
+    Plain {
+        /// Which way that is.
+        direction: Direction,
+        /// Bytes of this direction before it.
+        before: u64,
+        /// Others had passed before the first that is known.
+        midstream: bool,
+        /// Nothing follows in this direction.
+        end: bool,
+    },
     /// The connection is gone. The packet goes from client to server.
     Close,
     /// Time went on without traffic.
@@ -93,6 +104,18 @@ impl fmt::Display for Mark {
             Mark::Lost { direction: Direction::ToClient, bytes } => {
                 write!(f, "lost direction=to_client bytes={bytes}")
             }
+            Mark::Plain { direction, before, midstream, end } => {
+                let direction = match direction {
+                    Direction::ToServer => "to_server",
+                    Direction::ToClient => "to_client",
+                };
+                write!(
+                    f,
+                    "plain direction={direction} before={before} midstream={} end={}",
+                    u8::from(*midstream),
+                    u8::from(*end)
+                )
+            }
             Mark::Close => f.write_str("close"),
             Mark::Tick => f.write_str("tick"),
             Mark::Impaired(Impairment::Lost { bytes, events }) => {
@@ -100,6 +123,9 @@ impl fmt::Display for Mark {
             }
             Mark::Impaired(Impairment::Detached { program }) => {
                 write!(f, "detached program={}", Escaped(program))
+            }
+            Mark::Impaired(Impairment::Unseen { what }) => {
+                write!(f, "unseen what={}", Escaped(what))
             }
         }
     }
@@ -142,13 +168,12 @@ impl Mark {
                 },
                 again: fields.number::<u8>("again")? != 0,
             },
-            "lost" => Mark::Lost {
-                direction: match fields.text("direction")? {
-                    "to_server" => Direction::ToServer,
-                    "to_client" => Direction::ToClient,
-                    _ => return None,
-                },
-                bytes: fields.number("bytes")?,
+            "lost" => Mark::Lost { direction: fields.direction()?, bytes: fields.number("bytes")? },
+            "plain" => Mark::Plain {
+                direction: fields.direction()?,
+                before: fields.number("before")?,
+                midstream: fields.number::<u8>("midstream")? != 0,
+                end: fields.number::<u8>("end")? != 0,
             },
             "close" => Mark::Close,
             "tick" => Mark::Tick,
@@ -159,6 +184,9 @@ impl Mark {
             "detached" => Mark::Impaired(Impairment::Detached {
                 program: fields.unescaped("program")?.into(),
             }),
+            "unseen" => {
+                Mark::Impaired(Impairment::Unseen { what: fields.unescaped("what")?.into() })
+            }
             _ => return None,
         })
     }
@@ -175,6 +203,14 @@ impl<'a> Fields<'a> {
 
     fn number<T: std::str::FromStr>(&self, key: &str) -> Option<T> {
         self.text(key)?.parse().ok()
+    }
+
+    fn direction(&self) -> Option<Direction> {
+        match self.text("direction")? {
+            "to_server" => Some(Direction::ToServer),
+            "to_client" => Some(Direction::ToClient),
+            _ => None,
+        }
     }
 
     fn unescaped(&self, key: &str) -> Option<CompactString> {
@@ -246,13 +282,22 @@ mod tests {
             ),
             Just(Mark::Drawn),
             (owner, any::<bool>()).prop_map(|(owner, again)| Mark::Owner { owner, again }),
-            (direction, any::<u64>())
+            (direction.clone(), any::<u64>())
                 .prop_map(|(direction, bytes)| Mark::Lost { direction, bytes }),
+            (direction, any::<(u64, bool, bool)>()).prop_map(
+                |(direction, (before, midstream, end))| Mark::Plain {
+                    direction,
+                    before,
+                    midstream,
+                    end
+                }
+            ),
             Just(Mark::Close),
             Just(Mark::Tick),
             any::<(u64, u64)>()
                 .prop_map(|(bytes, events)| Mark::Impaired(Impairment::Lost { bytes, events })),
             ".{0,20}".prop_map(|program| Mark::Impaired(Impairment::Detached { program })),
+            ".{0,20}".prop_map(|what| Mark::Impaired(Impairment::Unseen { what })),
         ]
     }
 

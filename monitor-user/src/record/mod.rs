@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use monitor_core::engine::Impairment;
-use monitor_core::input::{Direction, Endpoint, FlowKey, Input, Open, Segment, TcpFlags};
+use monitor_core::input::{Direction, Endpoint, FlowKey, Input, Open, Plain, Segment, TcpFlags};
 use monitor_core::time::EventTime;
 
 use self::files::Files;
@@ -138,6 +138,11 @@ impl Recorder {
                 self.mark(flow, *direction, &Mark::Lost { direction: *direction, bytes: *bytes })?;
                 self.flows.lose(flow);
             }
+            Input::Plain(plain) => {
+                self.turn(plain.time)?;
+                self.plain(plain)?;
+                self.flows.plain(plain);
+            }
             Input::Close { time, flow } => {
                 self.turn(*time)?;
                 self.mark(flow, Direction::ToServer, &Mark::Close)?;
@@ -245,6 +250,20 @@ impl Recorder {
         let interface = self.interface(segment.scope)?;
         let headers = Headers::of(segment);
         self.headers(interface, segment.time, &headers, segment.payload, segment.missing, None)
+    }
+
+    /// Plaintext is drawn where the encrypted bytes would stand that were not recorded.
+    fn plain(&mut self, plain: &Plain<'_>) -> Result<()> {
+        let Plain { time, flow, direction, before, payload, missing, midstream, end } = *plain;
+        let interface = self.interface(flow.scope)?;
+        let (seq, ack) = self.flows.next(&flow, direction);
+        let (source, target) = match direction {
+            Direction::ToServer => (flow.client, flow.server),
+            Direction::ToClient => (flow.server, flow.client),
+        };
+        let headers = Headers::new(source, target, seq, ack, TcpFlags::ACK);
+        let mark = Mark::Plain { direction, before, midstream, end };
+        self.headers(interface, time, &headers, payload, missing, Some(&mark))
     }
 
     /// A new connection is drawn as its handshake, one that was open before as an empty segment.

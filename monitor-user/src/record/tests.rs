@@ -91,6 +91,15 @@ enum Step {
         up: bool,
         bytes: u64,
     },
+    Plain {
+        v6: bool,
+        flow: u16,
+        up: bool,
+        before: u64,
+        len: usize,
+        missing: u32,
+        flags: [bool; 2],
+    },
     Close {
         v6: bool,
         flow: u16,
@@ -102,10 +111,10 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<(u64, Step)>> {
     let flow = || 0_u16..6;
-    let missing = prop_oneof![4 => Just(0), 1 => 1_u32..100_000];
+    let missing = || prop_oneof![4 => Just(0), 1 => 1_u32..100_000];
     let step = prop_oneof![
         8 => (any::<bool>(), flow(), any::<bool>(), any::<u32>(), any::<u32>(), any::<u8>(),
-            prop_oneof![0_usize..300, 60_000_usize..70_000], missing)
+            prop_oneof![0_usize..300, 60_000_usize..70_000], missing())
             .prop_map(|(v6, flow, up, seq, ack, flags, len, missing)| Step::Segment {
                 v6, flow, up, seq, ack, flags, len, missing
             }),
@@ -115,6 +124,11 @@ fn steps() -> impl Strategy<Value = Vec<(u64, Step)>> {
             .prop_map(|(v6, flow, pid)| Step::Own { v6, flow, pid }),
         1 => (any::<bool>(), flow(), any::<bool>(), any::<u64>())
             .prop_map(|(v6, flow, up, bytes)| Step::Lost { v6, flow, up, bytes }),
+        3 => (any::<bool>(), flow(), any::<bool>(), any::<u64>(),
+            prop_oneof![0_usize..300, 60_000_usize..70_000], missing(), any::<[bool; 2]>())
+            .prop_map(|(v6, flow, up, before, len, missing, flags)| Step::Plain {
+                v6, flow, up, before, len, missing, flags
+            }),
         1 => (any::<bool>(), flow()).prop_map(|(v6, flow)| Step::Close { v6, flow }),
         1 => prop::collection::vec(any::<u8>(), 0..50).prop_map(Step::Secrets),
         1 => Just(Step::Tick),
@@ -171,6 +185,18 @@ fn record(recorder: &mut Recorder, steps: &[(u64, Step)]) -> Vec<String> {
                 direction: if *up { Direction::ToServer } else { Direction::ToClient },
                 bytes: *bytes,
             },
+            Step::Plain { v6, flow, up, before, len, missing, flags: [midstream, end] } => {
+                Input::Plain(Plain {
+                    time,
+                    flow: key(*v6, *flow),
+                    direction: if *up { Direction::ToServer } else { Direction::ToClient },
+                    before: *before,
+                    payload: &payload[..*len],
+                    missing: *missing,
+                    midstream: *midstream,
+                    end: *end,
+                })
+            }
             Step::Close { v6, flow } => Input::Close { time, flow: key(*v6, *flow) },
             Step::Secrets(lines) => Input::Secrets(lines),
             Step::Tick => Input::Tick(time),

@@ -83,6 +83,7 @@ impl Extractor {
         let ends = match input {
             Input::Segment(segment) => Some(ends_of(segment)),
             Input::Open(open) => Some(ends_of_flow(&open.flow)),
+            Input::Plain(plain) => Some(ends_of_flow(&plain.flow)),
             Input::Owner { flow, .. } | Input::Lost { flow, .. } => Some(ends_of_flow(flow)),
             Input::Close { flow, .. } => Some(ends_of_flow(flow)),
             Input::Secrets(_) | Input::Tick(_) => None,

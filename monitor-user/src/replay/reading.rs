@@ -142,6 +142,7 @@ fn is_of(input: &Input<'_>, ports: &[u16]) -> bool {
     match input {
         Input::Segment(segment) => watched(segment.target.port) || watched(segment.source.port),
         Input::Open(open) => watched(open.flow.server.port),
+        Input::Plain(plain) => watched(plain.flow.server.port),
         Input::Owner { flow, .. } | Input::Lost { flow, .. } | Input::Close { flow, .. } => {
             watched(flow.server.port)
         }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use monitor_core::engine::Impairment;
-use monitor_core::input::{Direction, FlowKey, Input, Open, Segment};
+use monitor_core::input::{Direction, FlowKey, Input, Open, Plain, Segment};
 use monitor_core::time::EventTime;
 
 use super::reader::{Recalled, Recorded};
@@ -94,6 +94,20 @@ impl Recording {
             }
             Some(Mark::Lost { direction, bytes }) => {
                 flow(direction).map(|flow| Input::Lost { time, flow, direction, bytes })
+            }
+            Some(Mark::Plain { direction, before, midstream, end }) => {
+                flow(direction).zip(segment).map(|(flow, Segment { payload, missing, .. })| {
+                    Input::Plain(Plain {
+                        time,
+                        flow,
+                        direction,
+                        before,
+                        payload,
+                        missing,
+                        midstream,
+                        end,
+                    })
+                })
             }
             Some(Mark::Close) => flow(Direction::ToServer).map(|flow| Input::Close { time, flow }),
             Some(Mark::Tick) => Some(Input::Tick(time)),

@@ -12,6 +12,8 @@ mod recording;
 mod rig;
 mod servers;
 mod tcpdump;
+mod tls;
+mod tls_servers;
 mod websocket;
 
 use libtest_mimic::Trial;
@@ -25,7 +27,7 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 31] = [
+    let tests: [(&str, Test, &[&str]); 43] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -44,6 +46,18 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("two_agents_at_once", lifecycle::two_agents_at_once, &["nginx"]),
         ("replay_of_tcpdump", tcpdump::replay_of_tcpdump, &["nginx", "tcpdump"]),
         ("websocket_calls_and_counts", websocket::calls_and_counts, &["python3"]),
+        ("tls::https_calls", tls::https_calls, &["nginx", "python3"]),
+        ("tls::http2_calls", tls::http2_calls, &["nginx", "h2load"]),
+        ("tls::bodies", tls::bodies, &["nginx", "curl"]),
+        ("tls::server_comes_later", tls::server_comes_later, &["nginx", "curl"]),
+        ("tls::recording", tls::replay_gives_the_same_bytes, &["nginx", "python3"]),
+        ("tls::key_log", tls::key_log_gives_the_same_calls, &["nginx", "curl", "tcpdump"]),
+        ("tls::opened_before", tls::opened_before_the_start, &["nginx", "python3"]),
+        ("tls::python", tls_servers::python, &["python3"]),
+        ("tls::haproxy", tls_servers::haproxy, &["python3", "haproxy"]),
+        ("tls::apache", tls_servers::apache, &["python3", "apache2"]),
+        ("tls::gnutls", tls_servers::gnutls, &["python3", "gnutls-serv"]),
+        ("tls::nothing_is_left", tls_servers::nothing_is_left, &["python3"]),
         ("recording::same_bytes", recording::replay_gives_the_same_bytes, &["nginx"]),
         ("recording::losses", recording::losses_are_replayed, &["nginx"]),
         ("recording::midstream", recording::midstream_and_silence_are_replayed, &["nginx"]),
@@ -89,6 +103,7 @@ fn missing(name: &str, programs: &[&str]) -> Option<String> {
     if name.ends_with("websocket_calls_and_counts") && setup::python_with("websockets").is_none() {
         return Some("no Python module websockets (mend: cargo xtask setup)".to_owned());
     }
-    let absent = ["ip"].iter().chain(programs).find(|program| setup::find(program).is_none());
+    let absent =
+        ["ip", "openssl"].iter().chain(programs).find(|program| setup::find(program).is_none());
     absent.map(|program| format!("no {program} (mend: cargo xtask setup)"))
 }

@@ -160,6 +160,12 @@ pub(crate) fn a_full_disk_ends_the_recording_alone() -> Result<()> {
 
 /// Starts Keywatch so that it records and writes every kind of record.
 fn start(rig: &mut Rig, more: &[&str]) -> Result<()> {
+    let port = rig.server.port();
+    start_on(rig, port, more)
+}
+
+/// The same on another port.
+pub(super) fn start_on(rig: &mut Rig, port: u16, more: &[&str]) -> Result<()> {
     let file = |name: &str| rig.dir().join(name).display().to_string();
     let mut args = vec![
         "--record".to_owned(),
@@ -168,7 +174,7 @@ fn start(rig: &mut Rig, more: &[&str]) -> Result<()> {
         file("connections.jsonl"),
     ];
     args.extend(more.iter().map(|arg| (*arg).to_owned()));
-    rig.start_agent(&args)
+    rig.start_agent_on(&[port], &args)
 }
 
 /// What [`traffic`] makes.
@@ -235,7 +241,7 @@ fn lines(rig: &Rig, kind: &str) -> Result<usize> {
 }
 
 /// Replays and compares every kind of record with what the live run wrote.
-fn same_bytes(rig: &Rig, recording: &[PathBuf]) -> Result<()> {
+pub(super) fn same_bytes(rig: &Rig, recording: &[PathBuf]) -> Result<()> {
     let dir = rig.dir();
     let mut command = Command::new(keywatch()?);
     command.arg("replay").args(common_args(dir));

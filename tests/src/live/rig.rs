@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use monitor_core::call::ApiCall;
@@ -40,6 +41,8 @@ pub(crate) struct Rig {
     pub(crate) other: SocketAddr,
     /// Third port, where HTTP/2 is spoken.
     pub(crate) http2: SocketAddr,
+    /// Fourth port, where TLS is spoken, and in it HTTP/1 or HTTP/2.
+    pub(crate) tls: SocketAddr,
     dir: TempDir,
 }
 
@@ -58,15 +61,17 @@ impl Rig {
         let at = |ip: IpAddr| -> Result<SocketAddr> {
             Ok(SocketAddr::new(ip, process::free_server_port()?))
         };
-        let [server, other, http2] = [at(namespace.v4)?, at(namespace.v4)?, at(namespace.v4)?];
+        let [server, other] = [at(namespace.v4)?, at(namespace.v4)?];
+        let [http2, tls] = [at(namespace.v4)?, at(namespace.v4)?];
         let server_v6 = SocketAddr::new(namespace.v6, server.port());
         let html = dir.path().join("html/files");
         fs::create_dir_all(&html)?;
-        let role = Role::Block(BLOCK.to_owned());
-        let mut listen = [server, server_v6, other, http2].map(Listen::from);
+        let role = Role::Block(BLOCK.to_owned() + &certificate(dir.path())?);
+        let mut listen = [server, server_v6, other, http2, tls].map(Listen::from);
         listen[3].http2 = true;
+        (listen[4].http2, listen[4].tls) = (true, true);
         let nginx = Nginx::start(&listen, &role, dir.path(), Some(&namespace.name))?;
-        Ok(Rig { agent: None, nginx, namespace, server, server_v6, other, http2, dir })
+        Ok(Rig { agent: None, nginx, namespace, server, server_v6, other, http2, tls, dir })
     }
 
     /// Attaches Keywatch to the server's port.
@@ -116,6 +121,30 @@ impl Rig {
     pub(crate) fn logged(self) -> Result<Vec<Logged>> {
         self.nginx.stop()
     }
+}
+
+/// Makes a certificate for `exchange.test` in `dir`, good for nothing else; gives the lines that name
+/// it.
+pub(crate) fn certificate(dir: &Path) -> Result<String> {
+    let (key, certificate) = (dir.join("tls.key"), dir.join("tls.pem"));
+    let mut openssl = Command::new("openssl");
+    openssl.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+    ]);
+    openssl.args(["-days", "2", "-subj", "/CN=exchange.test"]);
+    openssl.args(["-addext", "subjectAltName=DNS:exchange.test", "-keyout"]).arg(&key);
+    process::run(openssl.arg("-out").arg(&certificate)).context("making a certificate")?;
+    Ok(format!(
+        "    ssl_certificate {};\n    ssl_certificate_key {};\n",
+        certificate.display(),
+        key.display()
+    ))
 }
 
 /// Attaches Keywatch with its files in `dir`.

@@ -2,7 +2,8 @@
 //! clear, and what the secrets of a key log open.
 //!
 //! A secret must be there before the first record that needs it, or soon after: records that came
-//! before it are lost. Without secrets a connection is of no interest once its handshake is over.
+//! before it are lost. Without secrets the wire is of no interest once the handshake is over; plaintext
+//! that a library passed on may take its place (`plain`).
 
 mod certificate;
 mod cursor;
@@ -10,6 +11,7 @@ mod hello;
 mod ja4;
 mod messages;
 mod opener;
+mod plain;
 mod protection;
 mod record;
 mod schedule;
@@ -43,6 +45,8 @@ pub(in crate::decode) struct Connection {
     retried: bool,
     /// What is spoken inside, from the first bytes of it on.
     inner: Option<Conversation>,
+    /// Plaintext comes from elsewhere: the records are not looked into any more.
+    given: Option<Box<plain::Given>>,
     summary: Box<Tls>,
     /// Records that were opened, and were not.
     opened: u64,
@@ -191,9 +195,7 @@ impl Connection {
     /// Nothing follows in either direction: gives out what is left.
     pub(in crate::decode) fn abort(&mut self, why: Anomalies, cx: &mut Context<'_>) {
         self.refuse_early(cx);
-        for side in &mut self.sides {
-            *side = Side { state: State::Opaque, ..Side::default() };
-        }
+        self.close_eyes();
         if let Some(inner) = &mut self.inner {
             inner.abort(why, cx);
         }
@@ -203,6 +205,13 @@ impl Connection {
     pub(in crate::decode) fn is_over(&self) -> bool {
         self.sides.iter().all(Side::is_over)
             || self.inner.as_ref().is_some_and(Conversation::is_over)
+    }
+
+    /// What the wire shows is of no use any more.
+    fn close_eyes(&mut self) {
+        for side in &mut self.sides {
+            *side = Side { state: State::Opaque, ..Side::default() };
+        }
     }
 
     /// Says in the connection's record what was seen.

@@ -98,6 +98,8 @@ impl Streams {
                 Ok(())
             }
             Input::Owner { .. } | Input::Lost { .. } | Input::Close { .. } => Ok(()),
+            // The Decoder gives it out again.
+            Input::Plain(_) => Ok(()),
             Input::Secrets(_) | Input::Tick(_) => Ok(()),
         }
     }

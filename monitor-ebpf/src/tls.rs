@@ -1,0 +1,261 @@
+//! Plaintext of TLS connections, seen at the calls into the library that encrypts and decrypts it.
+//!
+//! A thread that is inside such a call and has a socket call succeed meanwhile names the socket: that
+//! is how the library's object of a connection and its socket are brought together ([`meet`]).
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::btf_maps::LruHashMap;
+use aya_ebpf::cty::c_void;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_ktime_get_ns, bpf_probe_read_user};
+use aya_ebpf::macros::{btf_map, uprobe, uretprobe};
+use aya_ebpf::programs::{ProbeContext, RetProbeContext};
+use monitor_common::{
+    Counter, DataHeader, PAYLOAD_BYTES_MAX, PLAIN_END, PLAIN_IN, PLAIN_OUT,
+    RECORDS_PER_TLS_CALL_MAX, Socket, TLS_CALLS_MAX, TLS_CALLS_UNBOUND_MAX, TLS_SESSIONS_MAX,
+    TlsCall, TlsSession, TlsSessionKey, TlsUnderWay, Verdict,
+};
+
+use crate::rings::{User, put_payload};
+use crate::sockets::{count, looks_inside_tls};
+
+/// By thread. What a thread that died in a call left here goes when others need the room.
+#[btf_map]
+static TLS_CALLS: LruHashMap<u64, TlsUnderWay, TLS_CALLS_MAX> = LruHashMap::new();
+
+#[btf_map]
+static TLS_SESSIONS: LruHashMap<TlsSessionKey, TlsSession, TLS_SESSIONS_MAX> = LruHashMap::new();
+
+/// A call begins. The first argument is the library's object of the connection, the second the
+/// buffer, the fourth where the length goes.
+#[uprobe]
+pub fn keywatch_tls_call(ctx: ProbeContext) -> u32 {
+    if let Some(session) = ctx.arg::<u64>(0) {
+        begin(&ctx, session);
+    }
+    0
+}
+
+#[inline(always)]
+fn begin(ctx: &ProbeContext, session: u64) {
+    // SAFETY: the helper takes the context.
+    let call = unsafe { bpf_get_attach_cookie(ctx.as_ptr().cast()) };
+    let thread = bpf_get_current_pid_tgid();
+    let known = TLS_SESSIONS.get_ptr_mut(key(session, thread));
+    if let Some(known) = known {
+        // SAFETY: a value of the map, or of another connection that took its place meanwhile.
+        let known = unsafe { &mut *known };
+        if known.cookie == 0 && known.unbound >= TLS_CALLS_UNBOUND_MAX {
+            return;
+        }
+        if call == TlsCall::Shutdown as u64 {
+            if known.cookie != 0 && known.ended == 0 {
+                known.ended = 1;
+                put_empty(known, PLAIN_OUT, PLAIN_END);
+            }
+            return;
+        }
+    }
+    if call == TlsCall::Shutdown as u64 {
+        return;
+    }
+    if let Some(other) = TLS_CALLS.get_ptr_mut(thread) {
+        // SAFETY: the value is this thread's own.
+        if unsafe { (*other).session } != session {
+            count(Counter::TlsCallsMissed, 1);
+        }
+    }
+    let under_way = TlsUnderWay {
+        session,
+        buffer: ctx.arg(1).unwrap_or(0),
+        length: ctx.arg(3).unwrap_or(0),
+        call,
+    };
+    // The map makes room by itself; without kernel memory the return finds nothing.
+    let _ = TLS_CALLS.insert(thread, under_way, BPF_ANY.into());
+}
+
+/// A call has ended.
+#[uretprobe]
+pub fn keywatch_tls_return(ctx: RetProbeContext) -> u32 {
+    let thread = bpf_get_current_pid_tgid();
+    if let Some(under_way) = TLS_CALLS.get_ptr_mut(thread) {
+        // SAFETY: the value is this thread's own.
+        let under_way = unsafe { *under_way };
+        let _ = TLS_CALLS.remove(thread);
+        end(&under_way, ctx.ret(), thread);
+    }
+    0
+}
+
+#[inline(always)]
+fn end(under_way: &TlsUnderWay, returned: i64, thread: u64) {
+    let key = key(under_way.session, thread);
+    let Some(session) = TLS_SESSIONS.get_ptr_mut(key) else {
+        let unbound = TlsSession { unbound: 1, ..TlsSession::NEW };
+        let _ = TLS_SESSIONS.insert(key, unbound, BPF_ANY.into());
+        return;
+    };
+    // SAFETY: a value of the map; no two threads may use a connection of a library at once.
+    let session = unsafe { &mut *session };
+    if session.cookie == 0 {
+        session.unbound = session.unbound.saturating_add(1);
+        return;
+    }
+    let call = under_way.call;
+    // Functions that return an int leave the upper half of the register undefined.
+    let returned = if call == TlsCall::SendFile as u64 { returned } else { returned as i32 as i64 };
+    if returned <= 0 || call == TlsCall::Handshake as u64 {
+        return;
+    }
+    let by_reference = call == TlsCall::ReadEx as u64 || call == TlsCall::WriteEx as u64;
+    let bytes = if by_reference {
+        let mut bytes: u64 = 0;
+        // SAFETY: eight bytes are read into eight, or none.
+        let failed = unsafe {
+            bpf_probe_read_user((&raw mut bytes).cast(), 8, under_way.length as *const c_void)
+        };
+        if failed != 0 {
+            return count(Counter::TlsCallsMissed, 1);
+        }
+        bytes
+    } else {
+        returned as u64
+    };
+    let inward = call == TlsCall::Read as u64 || call == TlsCall::ReadEx as u64;
+    let in_memory = call != TlsCall::SendFile as u64;
+    pass(session, inward, in_memory.then_some(under_way.buffer), bytes);
+}
+
+/// Carries what a call has passed on to user side.
+#[inline(always)]
+fn pass(session: &mut TlsSession, inward: bool, buffer: Option<u64>, bytes: u64) {
+    let bytes = bytes.min(u32::MAX as u64) as u32;
+    let way = usize::from(!inward);
+    let direction = if inward { PLAIN_IN } else { PLAIN_OUT };
+    let before = session.passed[way];
+    session.passed[way] = before.wrapping_add(u64::from(bytes));
+    let mut header = header(session, direction);
+    let Some(buffer) = buffer else {
+        header.before = before;
+        header.missing = bytes;
+        count(Counter::TlsBytesMissing, u64::from(bytes));
+        tell(session, way, put_payload(User(0), &header));
+        return;
+    };
+    let mut done: u32 = 0;
+    for record in 0..RECORDS_PER_TLS_CALL_MAX {
+        let rest = bytes - done;
+        let len = rest.min(PAYLOAD_BYTES_MAX as u32);
+        let last = record + 1 == RECORDS_PER_TLS_CALL_MAX || len == rest;
+        header.before = before.wrapping_add(u64::from(done));
+        header.payload_len = len;
+        header.missing = if last { rest - len } else { 0 };
+        tell(session, way, put_payload(User(buffer + u64::from(done)), &header));
+        if last && rest > len {
+            count(Counter::TlsBytesMissing, u64::from(rest - len));
+        }
+        done += len;
+        if last {
+            break;
+        }
+    }
+}
+
+/// Whether user side knows where a direction stands: what is delivered tells of what was lost before.
+#[inline(always)]
+fn tell(session: &mut TlsSession, way: usize, delivered: bool) {
+    let bit = 1 << way;
+    session.lost = if delivered { session.lost & !bit } else { session.lost | bit };
+}
+
+/// The library lets go of a connection: its address may become another's.
+#[uprobe]
+pub fn keywatch_tls_free(ctx: ProbeContext) -> u32 {
+    if let Some(session) = ctx.arg::<u64>(0) {
+        let key = key(session, bpf_get_current_pid_tgid());
+        if let Some(known) = TLS_SESSIONS.get_ptr_mut(key) {
+            // SAFETY: a value of the map.
+            let known = unsafe { &mut *known };
+            if known.lost != 0 && known.cookie != 0 {
+                // Where both directions stand: what is missing at their ends would not be noticed.
+                put_empty(known, PLAIN_IN, 0);
+                put_empty(known, PLAIN_OUT, 0);
+            }
+            let _ = TLS_SESSIONS.remove(key);
+        }
+    }
+    0
+}
+
+/// A socket call of this thread has moved bytes of a watched socket: if it did so inside a call into
+/// a TLS library, that call is about this socket.
+#[inline(always)]
+pub fn meet(socket: &mut Socket) {
+    if !looks_inside_tls() || socket.verdict == Verdict::Ignore as u8 || socket.cookie == 0 {
+        return;
+    }
+    let thread = bpf_get_current_pid_tgid();
+    let Some(under_way) = TLS_CALLS.get_ptr_mut(thread) else { return };
+    // SAFETY: the value is this thread's own.
+    let under_way = unsafe { *under_way };
+    let key = key(under_way.session, thread);
+    let begun = u8::from(under_way.call == TlsCall::Handshake as u64);
+    let fresh = TlsSession { cookie: socket.cookie, begun, ..TlsSession::NEW };
+    let Some(session) = TLS_SESSIONS.get_ptr_mut(key) else {
+        let _ = TLS_SESSIONS.insert(key, fresh, BPF_ANY.into());
+        return;
+    };
+    // SAFETY: a value of the map; no two threads may use a connection of a library at once.
+    let session = unsafe { &mut *session };
+    if session.cookie == socket.cookie {
+        if session.passed[0] | session.passed[1] != 0 {
+            socket.inside = 1;
+            socket.verdict = Verdict::Tls as u8;
+        }
+    } else if begun == 1 || session.cookie == 0 && session.unbound < TLS_CALLS_UNBOUND_MAX {
+        *session = fresh;
+    } else if session.cookie != 0 {
+        // Which of the two is meant cannot be known.
+        count(Counter::TlsAmbiguous, 1);
+        *session = TlsSession { unbound: TLS_CALLS_UNBOUND_MAX, ..TlsSession::NEW };
+    }
+}
+
+/// Tells of a state without bytes.
+#[inline(always)]
+fn put_empty(session: &TlsSession, direction: u8, flags: u8) {
+    let mut header = header(session, direction);
+    header.before = session.passed[usize::from(direction == PLAIN_OUT)];
+    header.tcp_flags = flags;
+    put_payload(User(0), &header);
+}
+
+#[inline(always)]
+fn header(session: &TlsSession, direction: u8) -> DataHeader {
+    DataHeader {
+        // SAFETY: helper without arguments.
+        time_ns: unsafe { bpf_ktime_get_ns() },
+        cookie: session.cookie,
+        scope: 0,
+        before: 0,
+        source: [0; 16],
+        target: [0; 16],
+        source_port: 0,
+        target_port: 0,
+        seq: 0,
+        ack: 0,
+        payload_len: 0,
+        missing: 0,
+        tcp_flags: 0,
+        direction,
+        midstream: 1 - session.begun,
+        padding: 0,
+    }
+}
+
+#[inline(always)]
+fn key(session: u64, thread: u64) -> TlsSessionKey {
+    TlsSessionKey { session, pid: (thread >> 32) as u32, padding: 0 }
+}

@@ -1,0 +1,190 @@
+//! The functions of a TLS library in an ELF file, by their symbols.
+
+use anyhow::{Context as _, ensure};
+use monitor_common::TlsCall;
+use object::read::elf::{ElfFile64, ProgramHeader as _};
+use object::{Object as _, ObjectSymbol as _, elf};
+
+/// Where a library's functions are in its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Functions {
+    /// Those that pass plaintext on, and those that tell of a connection.
+    pub calls: Vec<Function>,
+    /// Those that let go of a connection.
+    pub free: Vec<u64>,
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// What it does.
+    pub call: TlsCall,
+    /// Offset in the file, bytes.
+    pub offset: u64,
+}
+
+/// A library by the names of its functions.
+struct Known {
+    /// What they all begin with.
+    prefix: &'static str,
+    calls: &'static [(&'static str, TlsCall)],
+    free: &'static str,
+}
+
+/// OpenSSL 1.1 and 3 with libraries that offer the same functions, and GnuTLS.
+const KNOWN: [Known; 2] = [
+    Known {
+        prefix: "SSL_",
+        calls: &[
+            ("SSL_read", TlsCall::Read),
+            ("SSL_read_ex", TlsCall::ReadEx),
+            ("SSL_write", TlsCall::Write),
+            ("SSL_write_ex", TlsCall::WriteEx),
+            ("SSL_do_handshake", TlsCall::Handshake),
+            ("SSL_sendfile", TlsCall::SendFile),
+            ("SSL_shutdown", TlsCall::Shutdown),
+        ],
+        free: "SSL_free",
+    },
+    // Its functions take and give the same as SSL_read and SSL_write do.
+    Known {
+        prefix: "gnutls_",
+        calls: &[
+            ("gnutls_record_recv", TlsCall::Read),
+            ("gnutls_record_send", TlsCall::Write),
+            ("gnutls_handshake", TlsCall::Handshake),
+            ("gnutls_bye", TlsCall::Shutdown),
+        ],
+        free: "gnutls_deinit",
+    },
+];
+
+/// Without these nothing is seen of a connection, or wrong things.
+const NEEDED: [TlsCall; 3] = [TlsCall::Read, TlsCall::Write, TlsCall::Handshake];
+
+/// Finds them in the bytes of a file; `None` when it holds no TLS library by its symbols.
+///
+/// # Errors
+///
+/// When it is no ELF file for this machine, or a damaged one.
+pub fn functions(file: &[u8]) -> anyhow::Result<Option<Functions>> {
+    // Big endian machines are not supported by the kernel side.
+    let file = ElfFile64::<object::LittleEndian>::parse(file).context("no 64-bit ELF file")?;
+    let endian = file.endian();
+    let loads: Vec<_> = file
+        .elf_program_headers()
+        .iter()
+        .filter(|header| header.p_type(endian) == elf::PT_LOAD)
+        .map(|header| (header.p_vaddr(endian), header.p_filesz(endian), header.p_offset(endian)))
+        .collect();
+    let offset_of = |address: u64| {
+        loads.iter().find_map(|&(start, bytes, offset)| {
+            let within = address.checked_sub(start).filter(|within| *within < bytes)?;
+            offset.checked_add(within)
+        })
+    };
+    let mut found = Functions { calls: Vec::new(), free: Vec::new() };
+    // Programs that export nothing have their functions in the other table.
+    for symbol in file.dynamic_symbols().chain(file.symbols()) {
+        if symbol.is_undefined() || symbol.kind() != object::SymbolKind::Text {
+            continue;
+        }
+        let Ok(name) = symbol.name_bytes() else { continue };
+        let Some(known) = KNOWN.iter().find(|known| name.starts_with(known.prefix.as_bytes()))
+        else {
+            continue;
+        };
+        let offset = || offset_of(symbol.address()).context("a function outside of the file");
+        if name == known.free.as_bytes() {
+            let offset = offset()?;
+            if !found.free.contains(&offset) {
+                found.free.push(offset);
+            }
+        } else if let Some((_, call)) = known.calls.iter().find(|(it, _)| it.as_bytes() == name) {
+            let function = Function { call: *call, offset: offset()? };
+            if !found.calls.contains(&function) {
+                found.calls.push(function);
+            }
+        }
+    }
+    if found.calls.is_empty() {
+        return Ok(None);
+    }
+    let has = |call: &TlsCall| found.calls.iter().any(|function| function.call == *call);
+    ensure!(NEEDED.iter().all(has), "it lacks the function that reads, writes or shakes hands");
+    ensure!(!found.free.is_empty(), "it lacks the function that ends a connection");
+    ensure!(found.calls.len() + found.free.len() <= PROBES_MAX, "it has functions many times");
+    Ok(Some(found))
+}
+
+/// A hostile file may name any number: each function once, and room for versions of it.
+const PROBES_MAX: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(name: &str) -> Option<Vec<u8>> {
+        let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"];
+        folders.iter().find_map(|folder| std::fs::read(Path::new(folder).join(name)).ok())
+    }
+
+    fn libssl() -> Option<Vec<u8>> {
+        read("libssl.so.3")
+    }
+
+    #[test]
+    fn libraries_have_them_all() {
+        for (file, known) in ["libssl.so.3", "libgnutls.so.30"].into_iter().zip(KNOWN) {
+            let Some(file) = read(file) else { continue };
+            let found = functions(&file).unwrap().unwrap();
+            let calls: Vec<_> = found.calls.iter().map(|function| function.call).collect();
+            for (_, call) in known.calls {
+                assert!(calls.contains(call), "{call:?}: {calls:?}");
+            }
+            assert_eq!((found.calls.len(), found.free.len()), (known.calls.len(), 1));
+        }
+    }
+
+    #[test]
+    fn a_program_without_one_has_none() {
+        let own = std::fs::read("/proc/self/exe").unwrap();
+        // rdkafka may bring one into the tests' own program; then it is whole.
+        if let Some(found) = functions(&own).unwrap() {
+            assert!(found.calls.len() >= NEEDED.len());
+        }
+        let shell = std::fs::read("/bin/sh").unwrap();
+        assert_eq!(functions(&shell).unwrap(), None);
+        assert!(functions(b"#!/bin/sh\n").is_err());
+        assert!(functions(b"").is_err());
+    }
+
+    #[test]
+    fn truncated_and_damaged_files_are_refused_or_found_in_part() {
+        let Some(file) = libssl() else { return };
+        for end in (0..file.len()).step_by(file.len() / 200) {
+            let _ = functions(&file[..end]);
+        }
+        let mut dice = 1_u64;
+        let mut damaged = file.clone();
+        for _ in 0..500 {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            // Mostly in the headers, where it matters.
+            let at = (dice >> 33) as usize % if dice & 1 == 0 { 1024 } else { file.len() };
+            damaged[at] = (dice >> 20) as u8;
+            let _ = functions(&damaged);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_behind_a_header_are_no_panic(rest in prop::collection::vec(any::<u8>(), 0..400)) {
+            let header = [0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0];
+            let _ = functions(&[&header[..], &rest].concat());
+        }
+    }
+}

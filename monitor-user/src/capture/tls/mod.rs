@@ -1,0 +1,278 @@
+//! Finds the TLS libraries of the servers and attaches probes to them, once a file.
+
+mod library;
+mod processes;
+mod sealed;
+
+use std::collections::HashMap;
+use std::os::fd::AsRawFd as _;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use anyhow::Context as _;
+use aya::Ebpf;
+use aya::programs::UProbe;
+use aya::programs::uprobe::{
+    UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeLinkId, UProbeScope,
+};
+
+use self::library::{Function, Functions};
+pub use self::processes::{Found, Looked, Sight, holding_ports, look_at};
+pub(super) use self::sealed::Sealed;
+use super::privilege;
+
+/// A process that begins to listen, or to speak TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Process {
+    pub(super) pid: u32,
+    /// It has received on a connection that speaks TLS: its library should be there.
+    pub(super) speaks_tls: bool,
+}
+
+/// The programs that probes run.
+const CALL: &str = "keywatch_tls_call";
+const RETURN: &str = "keywatch_tls_return";
+const FREE: &str = "keywatch_tls_free";
+
+/// Files that are attached to: servers with a library each are few on a host.
+const LIBRARIES_MAX: usize = 256;
+/// Processes whose TLS is not seen that are named.
+const UNSEEN_MAX: usize = 64;
+/// Processes that wait to be looked into.
+const WAITING_MAX: usize = 4096;
+
+/// A thread that attaches to the libraries of processes as they come, and keeps the rights for it.
+pub(super) struct Watcher {
+    orders: Option<Sender<Process>>,
+    state: Arc<Mutex<State>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What others may ask for.
+#[derive(Default)]
+struct State {
+    libraries: u64,
+    waiting: usize,
+    /// By process: a line.
+    unseen: HashMap<u32, String>,
+}
+
+impl Watcher {
+    /// Attaches to what is there already, then goes on by itself. `tracepoints`: what is missing of
+    /// those that the probes need.
+    ///
+    /// # Errors
+    ///
+    /// When the thread cannot be started.
+    pub(super) fn start(
+        mut object: Ebpf,
+        ports: &[u16],
+        tracepoints: Result<(), String>,
+    ) -> anyhow::Result<Watcher> {
+        let state = Arc::new(Mutex::new(State::default()));
+        let ready = tracepoints.and_then(|()| load(&mut object).map_err(|e| format!("{e:#}")));
+        if let Err(reason) = &ready {
+            tracing::warn!("TLS is not looked into: {reason}");
+        }
+        let mut attacher = Attacher {
+            object,
+            ready,
+            attached: HashMap::new(),
+            looked: Looked::default(),
+            state: state.clone(),
+        };
+        for pid in holding_ports(ports).into_keys() {
+            attacher.look_into(Process { pid, speaks_tls: false });
+        }
+        let (orders, waiting) = channel();
+        let thread = std::thread::Builder::new()
+            .name("keywatch-tls".to_owned())
+            .spawn(move || attacher.run(&waiting))
+            .context("starting the thread that attaches to TLS libraries")?;
+        Ok(Watcher { orders: Some(orders), state, thread: Some(thread) })
+    }
+
+    /// Looks for a TLS library in a process, soon.
+    pub(super) fn look_into(&self, process: Process) {
+        let Some(orders) = &self.orders else { return };
+        let mut state = lock(&self.state);
+        // Whoever speaks TLS and is not seen is met again with its next connection.
+        if state.waiting < WAITING_MAX && orders.send(process).is_ok() {
+            state.waiting += 1;
+        }
+    }
+
+    /// Files that are attached to.
+    pub(super) fn libraries(&self) -> u64 {
+        lock(&self.state).libraries
+    }
+
+    /// Processes whose TLS is not seen, and why.
+    pub(super) fn unseen(&self) -> Vec<String> {
+        let mut lines: Vec<_> = lock(&self.state).unseen.values().cloned().collect();
+        lines.sort_unstable();
+        lines
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that attaches to TLS libraries had failed");
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Loads the programs that probes run.
+pub(super) fn load(object: &mut Ebpf) -> anyhow::Result<()> {
+    for name in [CALL, RETURN, FREE] {
+        program(object, name)?.load().with_context(|| format!("loading {name}"))?;
+    }
+    Ok(())
+}
+
+fn program<'a>(object: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut UProbe> {
+    let program = object.program_mut(name);
+    Ok(program.with_context(|| format!("the kernel object has no program {name}"))?.try_into()?)
+}
+
+/// What the thread works with. Dropped, everything is detached.
+struct Attacher {
+    object: Ebpf,
+    /// Why nothing can be attached.
+    ready: Result<(), String>,
+    /// By file.
+    attached: HashMap<FileId, Result<Vec<UProbeLink>, String>>,
+    looked: Looked,
+    state: Arc<Mutex<State>>,
+}
+
+/// Device and inode.
+type FileId = (u64, u64);
+
+impl Attacher {
+    fn run(mut self, orders: &Receiver<Process>) {
+        if let Err(error) = privilege::drop_all_but_attaching() {
+            tracing::error!("the thread that attaches to TLS libraries ends: {error:#}");
+            return;
+        }
+        while let Ok(process) = orders.recv() {
+            {
+                let mut state = lock(&self.state);
+                state.waiting = state.waiting.saturating_sub(1);
+            }
+            self.look_into(process);
+        }
+    }
+
+    fn look_into(&mut self, process: Process) {
+        let Process { pid, speaks_tls } = process;
+        let seen = match &self.ready {
+            Ok(()) => self.try_look_into(pid),
+            Err(reason) => Err(reason.clone()),
+        };
+        let mut state = lock(&self.state);
+        state.libraries = self.attached.values().filter(|file| file.is_ok()).count() as u64;
+        let trouble = match seen {
+            Ok(Seen::Attached | Seen::Gone) => None,
+            // Most processes that listen have none.
+            Ok(Seen::NoLibrary) => speaks_tls.then(|| "no TLS library that is known".to_owned()),
+            Err(reason) => Some(reason),
+        };
+        match trouble {
+            None => drop(state.unseen.remove(&pid)),
+            Some(reason) => {
+                if state.unseen.len() >= UNSEEN_MAX {
+                    state.unseen.retain(|pid, _| processes::exists(*pid));
+                }
+                if state.unseen.len() < UNSEEN_MAX {
+                    let line = format!("{} (pid {pid}): {reason}", processes::name(pid));
+                    state.unseen.insert(pid, line);
+                }
+            }
+        }
+    }
+
+    fn try_look_into(&mut self, pid: u32) -> Result<Seen, String> {
+        let sight = match look_at(pid, &mut self.looked) {
+            Ok(sight) => sight,
+            Err(_) if !processes::exists(pid) => return Ok(Seen::Gone),
+            Err(error) => return Err(format!("{error:#}")),
+        };
+        let mut seen = Seen::NoLibrary;
+        for found in sight.libraries {
+            if let Some(reason) = &sight.forbidden {
+                return Err(reason.clone());
+            }
+            if !self.attached.contains_key(&found.id) {
+                if self.attached.len() >= LIBRARIES_MAX {
+                    return Err(format!("{LIBRARIES_MAX} files are attached to already"));
+                }
+                let links = self.attach(&found).map_err(|error| format!("{error:#}"));
+                let path = found.path.display();
+                match &links {
+                    Ok(links) => {
+                        tracing::info!(%path, pid, probes = links.len(), "looks inside TLS")
+                    }
+                    Err(reason) => tracing::warn!(%path, pid, "not attached: {reason}"),
+                }
+                self.attached.insert(found.id, links);
+            }
+            match self.attached.get(&found.id) {
+                Some(Ok(_)) => seen = Seen::Attached,
+                Some(Err(reason)) => return Err(format!("{}: {reason}", found.path.display())),
+                None => {}
+            }
+        }
+        Ok(seen)
+    }
+
+    /// Attaches to every function of a library, or to none.
+    fn attach(&mut self, found: &Found) -> anyhow::Result<Vec<UProbeLink>> {
+        let Functions { calls, free } = &found.functions;
+        // By descriptor: also of a file that was replaced, or is in another mount namespace.
+        let path = format!("/proc/self/fd/{}", found.file.as_raw_fd());
+        let mut links = Vec::new();
+        for &Function { call, offset } in calls {
+            links.push(self.probe(CALL, offset, &path, Some(call as u64))?);
+            if call != monitor_common::TlsCall::Shutdown {
+                links.push(self.probe(RETURN, offset, &path, None)?);
+            }
+        }
+        for &offset in free {
+            links.push(self.probe(FREE, offset, &path, None)?);
+        }
+        Ok(links)
+    }
+
+    fn probe(
+        &mut self,
+        name: &str,
+        offset: u64,
+        path: &str,
+        cookie: Option<u64>,
+    ) -> anyhow::Result<UProbeLink> {
+        let program = program(&mut self.object, name)?;
+        let location = UProbeAttachLocation::AbsoluteOffset(offset);
+        let point = UProbeAttachPoint { location, cookie };
+        let link: UProbeLinkId = program
+            .attach(point, path, UProbeScope::AllProcesses)
+            .with_context(|| format!("attaching {name} at {offset:#x}"))?;
+        Ok(program.take_link(link)?)
+    }
+}
+
+/// How it stands with a process.
+enum Seen {
+    Attached,
+    NoLibrary,
+    Gone,
+}

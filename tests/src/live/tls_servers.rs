@@ -1,0 +1,219 @@
+//! Servers with other ways to use a TLS library than nginx has: each call on its own port.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use monitor_core::call::ApiCall;
+use xtask::process::{self, Proc};
+
+use super::compare::all_whole;
+use super::rig::{certificate, start_agent, stop_agent};
+use super::tls::{client, on_their_ports};
+use crate::replay::scratch;
+
+const CONNECTIONS: usize = 200;
+const AT_ONCE: usize = 20;
+const CALLS: usize = 3;
+
+/// A threaded server whose threads block in their library.
+const PYTHON: &str = r#"
+import http.server, ssl, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+    def log_message(self, *_):
+        pass
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 128
+server = Server(("127.0.0.1", int(sys.argv[1])), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[2], sys.argv[3])
+server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+server.serve_forever()
+"#;
+
+/// Python's `ssl`, which calls `SSL_read_ex` and `SSL_write_ex`.
+pub(crate) fn python() -> Result<()> {
+    seen_whole("python3", |command, dir, at| {
+        command.args(["-c", PYTHON, &at.port().to_string()]);
+        command.arg(dir.join("tls.pem")).arg(dir.join("tls.key"));
+        Ok(())
+    })
+}
+
+/// HAProxy, whose library works on a BIO of its own.
+pub(crate) fn haproxy() -> Result<()> {
+    seen_whole("haproxy", |command, dir, at| {
+        let config = dir.join("haproxy.cfg");
+        let both = [dir.join("tls.pem"), dir.join("tls.key")].map(fs::read);
+        let [certificate, key] = both;
+        fs::write(dir.join("both.pem"), [certificate?, key?].concat())?;
+        fs::write(
+            &config,
+            format!(
+                "global\n  nbthread 2\ndefaults\n  mode http\n  timeout client 30s\n  \
+                 timeout server 30s\n  timeout connect 5s\nfrontend exchange\n  \
+                 bind {at} ssl crt {} alpn http/1.1\n  option http-buffer-request\n  \
+                 http-request return status 200 content-type application/json string \"{{}}\"\n",
+                dir.join("both.pem").display()
+            ),
+        )?;
+        command.arg("-f").arg(config);
+        Ok(())
+    })
+}
+
+/// Apache httpd with threads that take turns at a connection.
+pub(crate) fn apache() -> Result<()> {
+    seen_whole("apache2", |command, dir, at| {
+        let config = dir.join("apache.conf");
+        let shown = dir.display();
+        let modules: String = ["mpm_event", "authz_core", "ssl", "rewrite"]
+            .iter()
+            .map(|name| {
+                format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n")
+            })
+            .collect();
+        fs::write(
+            &config,
+            format!(
+                "ServerRoot {shown}\nPidFile {shown}/apache.pid\nListen {at}\n{modules}\
+                 ErrorLog {shown}/apache.error\nServerName exchange.test\nUser #65534\n\
+                 Group #65534\nKeepAlive on\nMaxKeepAliveRequests 0\nSSLEngine on\n\
+                 SSLCertificateFile {shown}/tls.pem\nSSLCertificateKeyFile {shown}/tls.key\n\
+                 RewriteEngine on\nRewriteRule .* - [R=200]\n"
+            ),
+        )?;
+        command.arg("-f").arg(config).arg("-DFOREGROUND");
+        Ok(())
+    })
+}
+
+/// GnuTLS in its own server, which answers one call on a connection.
+pub(crate) fn gnutls() -> Result<()> {
+    let arguments = |command: &mut Command, dir: &Path, at: SocketAddr| {
+        command.args(["--http", "--quiet", "--port", &at.port().to_string()]);
+        command.arg("--x509certfile").arg(dir.join("tls.pem"));
+        command.arg("--x509keyfile").arg(dir.join("tls.key"));
+        Ok(())
+    };
+    seen("gnutls-serv", arguments, [CONNECTIONS, AT_ONCE, 1])
+}
+
+/// Starts a server and Keywatch, and makes calls; each is seen whole, on the port that it names.
+fn seen_whole(
+    program: &str,
+    arguments: impl FnOnce(&mut Command, &Path, SocketAddr) -> Result<()>,
+) -> Result<()> {
+    seen(program, arguments, [CONNECTIONS, AT_ONCE, CALLS])
+}
+
+/// With so many connections, so many at once, and so many calls on each.
+fn seen(
+    program: &str,
+    arguments: impl FnOnce(&mut Command, &Path, SocketAddr) -> Result<()>,
+    [connections, at_once, on_each]: [usize; 3],
+) -> Result<()> {
+    let dir = scratch()?;
+    certificate(dir.path())?;
+    let at = SocketAddr::new([127, 0, 0, 1].into(), process::free_server_port()?);
+    let mut command = Command::new(xtask::setup::find(program).unwrap_or_else(|| program.into()));
+    arguments(&mut command, dir.path(), at)?;
+    let mut server = Proc::spawn(program, &command, &dir.path().join("server.log"))?;
+    server.wait_for_listener(at, Duration::from_secs(20))?;
+    let agent = start_agent(dir.path(), &[at.port()], &[])?;
+    client(at, connections, at_once, on_each)?;
+    let calls = stop_agent(agent)?;
+    server.stop()?;
+    ensure!(calls.len() == connections * on_each, "{} calls", calls.len());
+    all_whole(&calls)?;
+    on_their_ports(&calls)?;
+    once_each(&calls)
+}
+
+/// No call was seen twice.
+fn once_each(calls: &[ApiCall]) -> Result<()> {
+    let mut targets: Vec<_> =
+        calls.iter().filter_map(|call| call.request.as_ref()).map(|it| &it.target).collect();
+    targets.sort_unstable();
+    targets.dedup();
+    ensure!(targets.len() == calls.len(), "{} calls, {} targets", calls.len(), targets.len());
+    Ok(())
+}
+
+/// Twenty agents come and go while one server works: its code is as it was, and calls go on. Twenty
+/// servers come and go under one agent: it holds no more files open than after the first. The server
+/// has a library of its own, which no other test attaches to.
+pub(crate) fn nothing_is_left() -> Result<()> {
+    let dir = scratch()?;
+    certificate(dir.path())?;
+    let at = SocketAddr::new([127, 0, 0, 1].into(), process::free_server_port()?);
+    let library = ["x86_64-linux-gnu", "aarch64-linux-gnu"]
+        .map(|machine| Path::new("/usr/lib").join(machine).join("libssl.so.3"))
+        .into_iter()
+        .find(|path| path.exists())
+        .context("no libssl.so.3")?;
+    fs::copy(library, dir.path().join("libssl.so.3"))?;
+    let server = || -> Result<Proc> {
+        let mut command = Command::new(xtask::setup::find("python3").unwrap_or_default());
+        command.env("LD_LIBRARY_PATH", dir.path());
+        command.args(["-c", PYTHON, &at.port().to_string()]);
+        command.arg(dir.path().join("tls.pem")).arg(dir.path().join("tls.key"));
+        let mut server = Proc::spawn("python3", &command, &dir.path().join("server.log"))?;
+        server.wait_for_listener(at, Duration::from_secs(20))?;
+        Ok(server)
+    };
+    let running = server()?;
+    let before = library_code(running.pid())?;
+    for round in 0..20 {
+        let agent = start_agent(dir.path(), &[at.port()], &[])?;
+        ensure!(library_code(running.pid())? != before, "round {round}: no probe was set");
+        client(at, 2, 2, 2)?;
+        stop_agent(agent)?;
+        ensure!(library_code(running.pid())? == before, "round {round}: a probe was left");
+    }
+    running.stop()?;
+    let agent = start_agent(dir.path(), &[at.port()], &[])?;
+    let files =
+        || -> Result<usize> { Ok(fs::read_dir(format!("/proc/{}/fd", agent.pid()))?.count()) };
+    let mut after_first = 0;
+    for round in 0..20 {
+        let running = server()?;
+        client(at, 2, 2, 2)?;
+        running.stop()?;
+        if round == 0 {
+            after_first = files()?;
+        }
+    }
+    ensure!(files()? == after_first, "{} files, {after_first} after the first", files()?);
+    stop_agent(agent).map(drop)
+}
+
+/// The bytes of the TLS library's code in a process.
+fn library_code(pid: u32) -> Result<Vec<u8>> {
+    use std::os::unix::fs::FileExt as _;
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let memory = fs::File::open(format!("/proc/{pid}/mem"))?;
+    let mut code = Vec::new();
+    for map in maps.lines().filter(|map| map.contains("libssl") && map.contains("r-xp")) {
+        let range = map.split(' ').next().unwrap_or_default();
+        let (start, end) = range.split_once('-').unwrap_or_default();
+        let (start, end) = (u64::from_str_radix(start, 16)?, u64::from_str_radix(end, 16)?);
+        let mut bytes = vec![0; usize::try_from(end - start)?];
+        memory.read_exact_at(&mut bytes, start)?;
+        code.extend(bytes);
+    }
+    ensure!(!code.is_empty(), "no TLS library in {pid}");
+    Ok(code)
+}
