@@ -16,7 +16,7 @@ use crate::driver::Driver;
 use crate::fault::{Misuse, tell, write_stderr};
 use crate::sinks::kafka::{Kafka, WhenFull};
 use crate::sinks::{OnFailure, Sinks, jsonl};
-use crate::{doctor, history, record, replay, run, secret};
+use crate::{doctor, history, profiles, record, replay, run, secret};
 
 /// Does what the command line says.
 pub(crate) fn dispatch(cli: Cli) -> Result<()> {
@@ -28,6 +28,11 @@ pub(crate) fn dispatch(cli: Cli) -> Result<()> {
         }
         Command::Man => print(&manual()?),
         Command::CheckConfig { file } => check_config(file, cli.verbose > 0),
+        Command::Profile(what) => {
+            let config = load_config(&cli)?;
+            start_log(&cli, &config);
+            profiles::command::profile(what, &config)
+        }
         Command::Run(args) => {
             let config = load_config(&cli)?;
             start_log(&cli, &config);
@@ -88,9 +93,15 @@ pub(crate) fn driver(
         [outputs.calls.as_deref(), outputs.alerts.as_deref(), outputs.connections.as_deref()],
         outputs.opening,
     )?;
-    let decoder = Decoder::new((&config.limits).into(), Identifier::new(secret), ports)
+    let mut identifier = Identifier::new(secret);
+    if let Some(dir) = &config.identity.profiles {
+        identifier.set_profiles(profiles::load(dir)?);
+    }
+    let decoder = Decoder::new((&config.limits).into(), identifier, ports)
         .with_hash_seed(secret::random_seed()?);
-    Ok(Driver::new(decoder, engine, Sinks::new(sinks, outputs.on_failure)))
+    let mut driver = Driver::new(decoder, engine, Sinks::new(sinks, outputs.on_failure));
+    driver.read_again(config.identity.profiles.clone());
+    Ok(driver)
 }
 
 /// Adds Kafka when the config names brokers. Starts threads, which keep the rights that this thread

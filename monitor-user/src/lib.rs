@@ -11,6 +11,7 @@ pub mod fault;
 mod history;
 mod live;
 mod notify;
+mod profiles;
 mod record;
 pub mod replay;
 mod run;

@@ -7,9 +7,11 @@ mod operation;
 mod outcome;
 mod percent;
 mod profile;
+mod survey;
 mod target;
 mod token;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -18,6 +20,7 @@ use httparse::Header;
 use zeroize::Zeroizing;
 
 pub use self::profile::{Fault, Profile, Profiles};
+pub use self::survey::Survey;
 
 use crate::call::{Anomalies, Detail, Key, Operation, Outcome, Quota, Token};
 pub(crate) use body::BODY_BYTES_MAX;
@@ -122,17 +125,29 @@ pub(crate) fn words_outcome(text: &[u8]) -> Outcome {
 pub struct Identifier {
     hasher: Hasher,
     profiles: Arc<Profiles>,
+    /// What was seen, when that is asked for.
+    survey: Option<Box<RefCell<Survey>>>,
 }
 
 impl Identifier {
     /// With the secret for key ids, and the profiles that come with Keywatch.
     pub fn new(secret: Secret) -> Identifier {
-        Identifier { hasher: Hasher::new(&secret.0), profiles: Profiles::builtin() }
+        Identifier { hasher: Hasher::new(&secret.0), profiles: Profiles::builtin(), survey: None }
     }
 
     /// With other profiles from now on. Replies to what was asked before are read as if in no style.
     pub fn set_profiles(&mut self, profiles: Arc<Profiles>) {
         self.profiles = profiles;
+    }
+
+    /// Notes from now on what the profiles make of requests.
+    pub fn begin_survey(&mut self) {
+        self.survey = Some(Box::default());
+    }
+
+    /// What was noted; `None` when it was not asked for.
+    pub fn survey(&self) -> Option<Survey> {
+        self.survey.as_ref().map(|survey| survey.borrow().clone())
     }
 
     /// Who asks for what.
@@ -151,10 +166,17 @@ impl Identifier {
             }
             None => (None, None),
         };
-        let op = profiles
-            .operation(style, head.method, scanned.raw_path)
+        let ruled = profiles.operation(style, head.method, scanned.raw_path);
+        let op = ruled
             .unwrap_or_else(|| operation::classify(head.method, scanned.raw_path, key.is_some()));
-        Identified {
+        let detail = (scanned.account.is_some() || scanned.amount.is_some()).then(|| {
+            Box::new(Detail {
+                account: scanned.account,
+                amount: scanned.amount,
+                ..Detail::default()
+            })
+        });
+        let identified = Identified {
             key,
             token,
             target: scanned.target,
@@ -162,10 +184,14 @@ impl Identifier {
             op,
             symbol: scanned.symbol,
             object_ids: scanned.object_ids,
-            detail: None,
+            detail,
             anomalies,
             style,
+        };
+        if let Some(survey) = &self.survey {
+            survey.borrow_mut().request(profiles, head, &identified, ruled.is_some());
         }
+        identified
     }
 
     /// What a message asks for by name: `order.place`, `private/withdraw`. `positional`: of a style

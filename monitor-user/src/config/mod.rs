@@ -100,6 +100,9 @@ pub struct Identity {
     /// File of the secret under which keys are hashed; `None`: in the state directory.
     #[serde(with = "units::unset")]
     pub secret_file: Option<PathBuf>,
+    /// Folder of profiles, besides those that come with Keywatch; `None`: those alone.
+    #[serde(with = "units::unset")]
+    pub profiles: Option<PathBuf>,
 }
 
 /// `[limits]`: those of [`Limits`] that a host may want otherwise; it says where they come from.

@@ -218,7 +218,7 @@ fn what_cannot_be_selected_is_told_in_one_line() {
             "a time such as 2026-11-23T20:00:00Z, or +10m from the capture's start",
         ),
         ("--until", "+", "a time such as 2026-11-23T20:00:00Z, or +10m from the capture's start"),
-        ("--protocol", "http", "one of http/0.9, http/1.0, http/1.1, http/2, grpc, websocket"),
+        ("--protocol", "http", "one of http/0.9, http/1.0, http/1.1, http/2, grpc, websocket, fix"),
         ("--flow", "f_1", "the id of a connection, such as f_0123456789abcdef"),
         ("--status", "ok", "a status such as 404, a class such as 5xx, or a range such as 400-499"),
         ("--anomaly", "odd", "the name of one as it stands in records, such as gap"),
