@@ -5,6 +5,8 @@
 mod attacks;
 pub mod capture;
 pub mod conversation;
+mod exchanges;
+mod fix;
 mod http;
 mod http2;
 mod tcp;
@@ -77,7 +79,16 @@ impl Case {
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    let all = [http::all(), http2::all(), tcp::all(), tls::all(), websocket::all(), attacks::all()];
+    let all = [
+        http::all(),
+        http2::all(),
+        tcp::all(),
+        tls::all(),
+        websocket::all(),
+        fix::all(),
+        exchanges::all(),
+        attacks::all(),
+    ];
     all.into_iter().flatten().collect()
 }
 
