@@ -124,6 +124,10 @@ pub enum Command {
     )]
     Profile(ProfileCommand),
 
+    /// Ids of API keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
+
     /// Print a completion script for a shell
     #[command(after_help = "Example:
   keywatch completions bash > /usr/share/bash-completion/completions/keywatch")]
@@ -136,6 +140,24 @@ pub enum Command {
     #[command(after_help = "Example:
   keywatch man | man -l -")]
     Man,
+}
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Print the id of a raw key that is read from stdin
+    ///
+    /// The key stands on the first line, so that it comes into no list of processes and no history of
+    /// a shell. Its id is the one that calls and alerts carry under the same secret; of a JSON web token
+    /// it is that of its subject.
+    #[command(after_help = "Examples:
+  keywatch keys hash < key-file
+  systemd-ask-password 'Key:' | keywatch keys hash --secret-file identity.secret")]
+    Hash {
+        /// Secret under which keys are hashed [default: as the config says]
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        secret_file: Option<PathBuf>,
+    },
 }
 
 /// What to do with profiles.

@@ -7,16 +7,16 @@ use anyhow::{Context, Result};
 use clap::CommandFactory;
 use monitor_core::decode::Decoder;
 use monitor_core::engine::Engine;
-use monitor_core::identity::Identifier;
+use monitor_core::identity::{Identifier, Proxies};
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command, CommonArgs, LogFormat, SummaryForm};
-use crate::config::{self, Config, LogLevel};
+use crate::config::{self, Config, LogLevel, TrustedProxy};
 use crate::driver::Driver;
 use crate::fault::{Misuse, tell, write_stderr};
 use crate::sinks::kafka::{Kafka, WhenFull};
 use crate::sinks::{OnFailure, Sinks, jsonl};
-use crate::{doctor, history, profiles, record, replay, run, secret};
+use crate::{doctor, history, keys, profiles, record, replay, run, secret};
 
 /// Does what the command line says.
 pub(crate) fn dispatch(cli: Cli) -> Result<()> {
@@ -33,6 +33,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<()> {
             start_log(&cli, &config);
             profiles::command::profile(what, &config)
         }
+        Command::Keys(what) => keys::keys(what, &load_config(&cli)?),
         Command::Run(args) => {
             let config = load_config(&cli)?;
             start_log(&cli, &config);
@@ -97,6 +98,8 @@ pub(crate) fn driver(
     if let Some(dir) = &config.identity.profiles {
         identifier.set_profiles(profiles::load(dir)?);
     }
+    let networks = config.identity.trusted_proxies.iter().map(TrustedProxy::network);
+    identifier.set_proxies(Proxies::new(networks.collect()));
     let decoder = Decoder::new((&config.limits).into(), identifier, ports)
         .with_hash_seed(secret::random_seed()?);
     let mut driver = Driver::new(decoder, engine, Sinks::new(sinks, outputs.on_failure));

@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod driver;
 pub mod fault;
 mod history;
+mod keys;
 mod live;
 mod notify;
 mod profiles;
