@@ -9,7 +9,7 @@ use compact_str::CompactString;
 use super::credential::Keyring;
 use super::profile::Parameter;
 use super::{OBJECT_IDS_MAX, RequestHead, Style, TARGET_BYTES_MAX, percent};
-use crate::plain::plain as shows;
+use crate::plain::{is_card, plain as shows};
 
 const REDACTED: &str = "[redacted]";
 const CUT: &str = "[cut]";
@@ -205,6 +205,9 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
         let parameter = self.holds(name);
         let is_secret = matches!(parameter, Parameter::Key | Parameter::Secret);
         let plain = self.end_plain(token, if is_secret { value } else { end });
+        if plain && !is_secret && is_card(raw) {
+            return self.replace(value, end, REDACTED);
+        }
         match parameter {
             Parameter::Key => {
                 let id = self.keyring.add_parameter(name, raw);
