@@ -155,8 +155,15 @@ pub(crate) fn profiles_are_read_again() -> Result<()> {
     fs::create_dir(&profiles)?;
     let config = rig.dir().join("keywatch.toml");
     fs::write(&config, format!("[identity]\nprofiles = {:?}\n", profiles.display().to_string()))?;
-    rig.start_agent(&["--config".into(), config.display().to_string()])?;
-    let ask = || Connection::open(rig.server)?.call("GET", "/ok", "X-Desk-Key: made-up\r\n", b"");
+    rig.start_agent(&[])?;
+    let file = rig.agent()?.calls_file();
+    // What was captured before the signal may be decoded after it.
+    let ask = |calls: usize| {
+        Connection::open(rig.server)?.call("GET", "/ok", "X-Desk-Key: made-up\r\n", b"")?;
+        process::wait_until("the call is written", LOAD_WAIT, || {
+            Ok(fs::read_to_string(&file).unwrap_or_default().lines().count() >= calls)
+        })
+    };
     let reload = |text: &str, line: &str| -> Result<()> {
         fs::write(profiles.join("desk.toml"), text)?;
         let agent = rig.agent()?;
@@ -166,12 +173,12 @@ pub(crate) fn profiles_are_read_again() -> Result<()> {
             Ok(agent.output().matches(line).count() > before)
         })
     };
-    ask()?;
+    ask(1)?;
     let good = "name = \"desk\"\nkeys = [{ header = \"X-Desk-Key\" }]\n";
     reload(good, "profiles read again")?;
-    ask()?;
+    ask(2)?;
     reload("name = \"desk\"\nkeys = [{}]\n", "desk.toml:2: wrong key: name one place")?;
-    ask()?;
+    ask(3)?;
     let calls = rig.stop_agent()?;
     let profile = |call: &ApiCall| call.key.as_ref().map(|key| key.profile.to_string());
     let seen: Vec<Option<String>> = calls.iter().map(profile).collect();
