@@ -48,6 +48,23 @@ pub fn websocket(data: &[u8]) {
     compare_cuts(data, move |wire| begin_websocket(wire, extension), websocket_bytes);
 }
 
+/// FIX after a message that begins it: turns of an even kind are raw bytes, those of an odd one the
+/// fields of a message that is well formed.
+pub fn fix(data: &[u8]) {
+    compare_cuts(
+        data,
+        |wire| wire.send(Direction::ToServer, &fix_message(b"35=A\x0134=1\x01553=k\x01")),
+        |turn| if turn.kind & 1 == 0 { turn.bytes.to_vec() } else { fix_message(turn.bytes) },
+    );
+}
+
+fn fix_message(fields: &[u8]) -> Vec<u8> {
+    let mut bytes = [format!("8=FIX.4.4\x019={}\x01", fields.len()).as_bytes(), fields].concat();
+    let sum = bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+    bytes.extend(format!("10={sum:03}\x01").as_bytes());
+    bytes
+}
+
 /// TLS records after secrets that are known: turns of an even kind are raw bytes, those of an odd one
 /// the content of a record.
 pub fn tls_records(data: &[u8]) {

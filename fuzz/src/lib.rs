@@ -12,7 +12,7 @@ mod script;
 mod wire;
 
 pub use captures::{capture_file, packet};
-pub use conversations::{hpack, http1, http2, tls_records, websocket};
+pub use conversations::{fix, hpack, http1, http2, tls_records, websocket};
 pub use inputs::decoder;
 pub use reassembly::reassembly;
 pub use script::{Turn, write};
@@ -21,7 +21,7 @@ pub use script::{Turn, write};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("capture_file", capture_file),
     ("packet", packet),
     ("reassembly", reassembly),
@@ -30,5 +30,6 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("hpack", hpack),
     ("websocket", websocket),
     ("tls_records", tls_records),
+    ("fix", fix),
     ("decoder", decoder),
 ];

@@ -54,6 +54,14 @@ pub struct ApiCall {
     pub anomalies: Anomalies,
 }
 
+impl ApiCall {
+    /// Who asked: the client of the connection, or whom a proxy that is trusted has named.
+    pub fn client(&self) -> std::net::IpAddr {
+        let named = self.detail.as_ref().and_then(|detail| detail.forwarded_for);
+        named.unwrap_or_else(|| self.flow.client.ip())
+    }
+}
+
 /// A connection. Shared by its calls.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Flow {

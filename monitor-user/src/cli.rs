@@ -110,6 +110,24 @@ pub enum Command {
         file: PathBuf,
     },
 
+    /// List, show or check profiles: how API styles are read
+    ///
+    /// A profile is a TOML file: where an API has its keys and secrets, what its paths and messages
+    /// do, and how its replies say what came of them. Those that come with Keywatch are listed here;
+    /// `profiles` in the config names a folder of others.
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  keywatch profile list
+  keywatch profile show binance > ours.toml
+  keywatch profile check ours.toml --against capture.pcap"
+    )]
+    Profile(ProfileCommand),
+
+    /// Ids of API keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
+
     /// Print a completion script for a shell
     #[command(after_help = "Example:
   keywatch completions bash > /usr/share/bash-completion/completions/keywatch")]
@@ -122,6 +140,59 @@ pub enum Command {
     #[command(after_help = "Example:
   keywatch man | man -l -")]
     Man,
+}
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Print the id of a raw key that is read from stdin
+    ///
+    /// The key stands on the first line, so that it comes into no list of processes and no history of
+    /// a shell. Its id is the one that calls and alerts carry under the same secret; of a JSON web token
+    /// it is that of its subject.
+    #[command(after_help = "Examples:
+  keywatch keys hash < key-file
+  systemd-ask-password 'Key:' | keywatch keys hash --secret-file identity.secret")]
+    Hash {
+        /// Secret under which keys are hashed [default: as the config says]
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        secret_file: Option<PathBuf>,
+    },
+}
+
+/// What to do with profiles.
+#[derive(Debug, Subcommand)]
+pub enum ProfileCommand {
+    /// List the profiles in order of precedence
+    #[command(after_help = "Example:
+  keywatch profile list")]
+    List,
+    /// Print a profile as it stands in its file
+    #[command(after_help = "Example:
+  keywatch profile show binance > ours.toml")]
+    Show {
+        /// Its name
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Check a profile; with --against, say what it makes of captured traffic
+    ///
+    /// What matched, what did not, requests that fall to no profile, and fields that look like secrets
+    /// and are not declared. No value of any field is shown.
+    #[command(after_help = "Examples:
+  keywatch profile check ours.toml
+  keywatch profile check ours.toml --port 8080 --against capture.pcap")]
+    Check {
+        /// The profile
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Capture or folder of captures; repeatable
+        #[arg(long, value_name = "CAPTURE", value_hint = ValueHint::AnyPath)]
+        against: Vec<PathBuf>,
+        /// Server port; repeatable; replaces the config's ports
+        #[arg(long = "port", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+        ports: Vec<u16>,
+    },
 }
 
 /// What `run` and `replay` have in common.

@@ -7,15 +7,15 @@ use anyhow::{Context, Result};
 use clap::CommandFactory;
 use monitor_core::decode::Decoder;
 use monitor_core::engine::Engine;
-use monitor_core::identity::Identifier;
+use monitor_core::identity::{Identifier, Proxies};
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command, CommonArgs, LogFormat, SummaryForm};
-use crate::config::{self, Config, LogLevel};
+use crate::config::{self, Config, LogLevel, TrustedProxy};
 use crate::driver::Driver;
 use crate::fault::{Misuse, tell, write_stderr};
 use crate::sinks::{OnFailure, Sinks, WhenFull, jsonl, kafka};
-use crate::{doctor, history, record, replay, run, secret};
+use crate::{doctor, history, keys, profiles, record, replay, run, secret};
 
 /// Does what the command line says.
 pub(crate) fn dispatch(cli: Cli) -> Result<()> {
@@ -27,6 +27,12 @@ pub(crate) fn dispatch(cli: Cli) -> Result<()> {
         }
         Command::Man => print(&manual()?),
         Command::CheckConfig { file } => check_config(file, cli.verbose > 0),
+        Command::Profile(what) => {
+            let config = load_config(&cli)?;
+            start_log(&cli, &config);
+            profiles::command::profile(what, &config)
+        }
+        Command::Keys(what) => keys::keys(what, &load_config(&cli)?),
         Command::Run(args) => {
             let config = load_config(&cli)?;
             start_log(&cli, &config);
@@ -87,9 +93,17 @@ pub(crate) fn driver(
         [outputs.calls.as_deref(), outputs.alerts.as_deref(), outputs.connections.as_deref()],
         outputs.opening,
     )?;
-    let decoder = Decoder::new((&config.limits).into(), Identifier::new(secret), ports)
+    let mut identifier = Identifier::new(secret);
+    if let Some(dir) = &config.identity.profiles {
+        identifier.set_profiles(profiles::load(dir)?);
+    }
+    let networks = config.identity.trusted_proxies.iter().map(TrustedProxy::network);
+    identifier.set_proxies(Proxies::new(networks.collect()));
+    let decoder = Decoder::new((&config.limits).into(), identifier, ports)
         .with_hash_seed(secret::random_seed()?);
-    Ok(Driver::new(decoder, engine, Sinks::new(sinks, outputs.on_failure)))
+    let mut driver = Driver::new(decoder, engine, Sinks::new(sinks, outputs.on_failure));
+    driver.read_again(config.identity.profiles.clone());
+    Ok(driver)
 }
 
 /// Adds Kafka when the config names brokers. Starts threads, which keep the rights that this thread

@@ -1,6 +1,7 @@
 //! Joins the two state machines and the sinks: inputs in, records out, in one thread.
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 use monitor_core::call::ApiCall;
 use monitor_core::decode::{Counters, Decoder};
@@ -11,6 +12,7 @@ use monitor_core::time::EventTime;
 use crate::capture::Health;
 use crate::fault::tell;
 use crate::live::{self, Listener};
+use crate::profiles;
 use crate::record::Recorder;
 use crate::replay::reading::Taker;
 use crate::selection::Selection;
@@ -25,6 +27,8 @@ pub struct Driver {
     summary: Summary,
     /// Writes down what comes in, before it is decoded.
     recorder: Option<Recorder>,
+    /// Folder of profiles that are read again when that is asked for.
+    profiles: Option<PathBuf>,
     /// What is written and summed up; `None`: everything.
     selection: Option<Selection>,
     /// True once the recorder has failed.
@@ -44,6 +48,7 @@ impl Driver {
             sinks,
             summary: Summary::default(),
             recorder: None,
+            profiles: None,
             selection: None,
             recording_failed: false,
             last: EventTime(0),
@@ -54,6 +59,11 @@ impl Driver {
     /// Writes down what comes in from now on.
     pub(crate) fn record(&mut self, recorder: Recorder) {
         self.recorder = Some(recorder);
+    }
+
+    /// Where profiles are that are read again when that is asked for.
+    pub(crate) fn read_again(&mut self, profiles: Option<PathBuf>) {
+        self.profiles = profiles;
     }
 
     /// Writes and sums up only what is selected.
@@ -208,6 +218,17 @@ impl Listener for Driver {
 
     fn impairment(&mut self, now: EventTime, what: &Impairment) {
         Driver::impairment(self, now, what);
+    }
+
+    fn reload(&mut self) {
+        let Some(dir) = &self.profiles else { return };
+        match profiles::load(dir) {
+            Ok(profiles) => {
+                tell(&format!("profiles read again: {}", dir.display()));
+                self.decoder.identifier().set_profiles(profiles);
+            }
+            Err(error) => tell(&format!("{error:#}: the profiles in use stay")),
+        }
     }
 
     fn health(&mut self, health: Health) {

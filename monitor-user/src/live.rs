@@ -25,6 +25,9 @@ pub(crate) trait Listener {
     /// Capture is impaired.
     fn impairment(&mut self, now: EventTime, what: &Impairment);
 
+    /// Files are to be read again (SIGHUP).
+    fn reload(&mut self) {}
+
     /// What the kernel side has counted so far.
     fn health(&mut self, health: Health);
 }
@@ -51,6 +54,7 @@ pub(crate) async fn watch(
     listener: &mut dyn Listener,
 ) -> Result<()> {
     let mut seen = Health::default();
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     let mut timer = interval(TICK);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let result = loop {
@@ -58,6 +62,7 @@ pub(crate) async fn watch(
             // In this order: a full ring must not keep signals waiting.
             biased;
             () = stop.asked() => break Ok(()),
+            _ = hangup.recv() => listener.reload(),
             _ = timer.tick() => {
                 look_after(&mut capture, &mut seen, listener);
                 if listener.tick(now()).is_break() {

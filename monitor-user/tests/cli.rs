@@ -12,6 +12,10 @@ use tempfile::TempDir;
 
 #[path = "cli/files.rs"]
 mod files;
+#[path = "cli/keys.rs"]
+mod keys;
+#[path = "cli/profiles.rs"]
+mod profiles;
 #[path = "cli/seeing.rs"]
 mod seeing;
 

@@ -38,6 +38,7 @@ pub(crate) fn all() -> Result<Vec<Seed>> {
         script.extend(websocket_messages(number > 0));
         add("websocket", name, script);
     }
+    add("fix", "orders", fix_orders());
     add("tls_records", "hello", tls_hello());
     add("tls_records", "records-of-every-type", tls_records());
     add("reassembly", "in-order", in_order());
@@ -269,6 +270,22 @@ fn websocket_messages(deflated: bool) -> Vec<u8> {
     }
     turns.push(turn(UP, &close));
     write(&turns)
+}
+
+/// An order and its reports, a reject, a message that is cut in the middle, and one with a wrong length.
+fn fix_orders() -> Vec<u8> {
+    let fields = |text: &'static str| text.as_bytes();
+    let sent = |direction, bytes| Turn { kind: 1, ..turn(direction, bytes) };
+    write(&[
+        sent(DOWN, fields("35=A\u{1}34=1\u{1}")),
+        sent(UP, fields("35=D\u{1}34=2\u{1}11=a\u{1}55=B\u{1}38=1\u{1}")),
+        sent(DOWN, fields("35=8\u{1}34=2\u{1}11=a\u{1}39=0\u{1}")),
+        sent(UP, fields("35=F\u{1}34=3\u{1}11=b\u{1}41=a\u{1}")),
+        sent(DOWN, fields("35=3\u{1}34=3\u{1}45=3\u{1}373=10\u{1}")),
+        turn(UP, b"8=FIX.4.4\x019=12\x0135=0\x01"),
+        turn(UP, b"34=4\x01xx10=000\x01"),
+        sent(UP, fields("35=5\u{1}34=5\u{1}")),
+    ])
 }
 
 /// Both hellos of TLS 1.2 and 1.3 in one conversation, with a random of zeros.

@@ -74,6 +74,11 @@ impl Agent {
         self.dir.join("alerts.jsonl")
     }
 
+    /// Sends SIGHUP: profiles are read again.
+    pub fn reload(&self) -> Result<()> {
+        self.child.signal(Signal::HUP)
+    }
+
     /// Sends SIGTERM and waits until everything is written.
     pub fn stop(mut self) -> Result<ExitStatus> {
         self.child.signal(Signal::TERM)?;

@@ -83,6 +83,9 @@ pub fn ensure_for(purposes: &[Purpose]) -> anyhow::Result<()> {
         missing.push("python3-websockets");
     }
     install_packages(&missing)?;
+    if purposes.contains(&Purpose::Live) && python_with_ccxt().is_none() {
+        ccxt()?;
+    }
     if purposes.contains(&Purpose::Ebpf) {
         ebpf_toolchain()?;
     }
@@ -252,6 +255,38 @@ pub fn python_with(module: &str) -> Option<PathBuf> {
     own.chain([PathBuf::from("/usr/bin/python3")]).find(|python| {
         output(Command::new(python).args(["-c", &format!("import {module}")])).is_some()
     })
+}
+
+/// What signs as clients of exchanges do (<https://pypi.org/project/ccxt>, MIT): the version that the
+/// expected calls were written for.
+const CCXT: &str = "4.5.90";
+
+/// A Python that has it: the user's own, or the one that setup has made.
+pub fn python_with_ccxt() -> Option<PathBuf> {
+    let made = cache().ok()?.join(format!("ccxt-{CCXT}/bin/python"));
+    let imports =
+        |python: &Path| output(Command::new(python).args(["-c", "import ccxt"])).is_some();
+    Some(made).filter(|python| imports(python)).or_else(|| python_with("ccxt"))
+}
+
+/// Installs it into an environment of its own.
+fn ccxt() -> anyhow::Result<()> {
+    let root = cache()?.join(format!("ccxt-{CCXT}"));
+    let venv = |python: &Path| {
+        let mut make = Command::new(python);
+        make.args(["-m", "venv", "--clear"]).arg(&root);
+        output(&mut make).is_some()
+    };
+    if !find("python3").is_some_and(|python| venv(&python)) {
+        install_packages(&["python3-venv"])?;
+        let made = venv(Path::new("/usr/bin/python3"));
+        ensure!(made, "no Python environment could be made in {}", root.display());
+    }
+    let package = format!("ccxt=={CCXT}");
+    let installed =
+        Command::new(root.join("bin/pip")).args(["install", "--quiet", &package]).status()?;
+    ensure!(installed.success(), "pip could not install {package}");
+    Ok(())
 }
 
 fn output(command: &mut Command) -> Option<String> {

@@ -7,7 +7,7 @@ use super::Counters;
 use super::tap::{Tap, Tapped};
 use super::tls::Secrets;
 use super::websocket::Bench;
-use crate::call::{Anomalies, ApiCall, Flow};
+use crate::call::{Anomalies, ApiCall, Detail, Flow};
 use crate::connection::Connection;
 use crate::flows::identity::Ends;
 use crate::flows::stream::Spare;
@@ -74,7 +74,17 @@ impl Context<'_> {
     }
 
     /// Gives out a finished call.
-    pub(super) fn emit(&mut self, call: ApiCall) {
+    pub(super) fn emit(&mut self, mut call: ApiCall) {
+        if let Some(detail) = &mut call.detail
+            && detail.forwarded_for.is_some()
+            && !self.identifier.proxies().trusts(call.flow.client.ip())
+        {
+            // Who is no proxy speaks for itself alone.
+            detail.forwarded_for = None;
+            if **detail == Detail::default() {
+                call.detail = None;
+            }
+        }
         self.counters.requests_unanswered += u64::from(call.response.is_none());
         self.counters.responses_unpaired +=
             u64::from(call.anomalies.contains(Anomalies::UNPAIRED_RESPONSE));

@@ -152,7 +152,7 @@ impl Conversation {
     pub(super) fn plain(&mut self, plain: &Plain<'_>, cx: &mut Context<'_>) -> Option<u64> {
         match self {
             Conversation::Tls(connection) => Some(connection.plain(plain, cx)),
-            Conversation::Other => {
+            Conversation::Other | Conversation::Preamble(_) => {
                 let Conversation::Tls(mut connection) = Conversation::unseen_tls(cx) else {
                     return None;
                 };
@@ -163,6 +163,7 @@ impl Conversation {
             Conversation::Http1(_)
             | Conversation::Http2(_)
             | Conversation::WebSocket(_)
+            | Conversation::Fix(_)
             | Conversation::Midstream(..)
             | Conversation::Unknown(_)
             | Conversation::NoRequest(_) => None,

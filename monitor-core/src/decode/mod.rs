@@ -118,6 +118,11 @@ impl Decoder {
         self.server_ports = all.into();
     }
 
+    /// How credentials are found and calls classified: for other profiles, or to see what was noted.
+    pub fn identifier(&mut self) -> &mut Identifier {
+        &mut self.identifier
+    }
+
     /// Takes one input, in order of capture.
     pub fn handle_input(&mut self, input: Input<'_>) {
         match input {

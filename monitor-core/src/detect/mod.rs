@@ -2,8 +2,10 @@
 
 mod capture_loss;
 mod error_burst;
+mod faulty_token;
 mod first_use;
 mod new_network;
+mod no_step_up;
 mod rate_spike;
 mod refused;
 mod stuffing;
@@ -29,6 +31,8 @@ pub(crate) static DETECTORS: &[&dyn Detector] = &[
     &new_network::NewNetwork,
     &first_use::FirstUse,
     &refused::Refused,
+    &faulty_token::FaultyToken,
+    &no_step_up::NoStepUp,
     &capture_loss::CaptureLoss,
 ];
 

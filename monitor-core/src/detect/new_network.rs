@@ -38,7 +38,7 @@ impl Detector for NewNetwork {
             && key.is_news(NEWS, 0)
         {
             let block = prefix(&scene.address);
-            let client = scene.call.flow.client.ip();
+            let client = scene.call.client();
             let age = scene.time.since(key.first_seen);
             let odds = -key.familiar.chance_of_new_network().ln() * TEMPER;
             let (what, max) = match scene.place {

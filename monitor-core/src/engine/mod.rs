@@ -11,6 +11,7 @@ use crate::detect::{
     Capture, DETECTORS, Report, Scene, is_refusal, is_sensitive, refuses_credential,
 };
 use crate::incident::Incidents;
+use crate::input::Endpoint;
 use crate::time::EventTime;
 
 pub use settings::{CaptureSettings, ErrorSettings, RateSettings, Settings, StuffingSettings};
@@ -172,7 +173,7 @@ impl Engine {
         }
         let late_minutes = self.late_minutes();
         let keys = self.keys.len();
-        let address = call.flow.client.addr;
+        let address = Endpoint::new(call.client(), 0).addr;
         let mut key = id.and_then(|id| Some((id, &mut **self.keys.find(&id)?)));
         let mut place = Place::Known;
         if let Some((_, state)) = &mut key {

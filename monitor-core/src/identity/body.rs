@@ -49,7 +49,7 @@ struct Found {
 
 impl Identifier {
     /// Adds what a request's body says to what its head said. `text` is its beginning.
-    pub(crate) fn read_body(&self, request: &Request, identified: &mut Identified, text: &[u8]) {
+    pub fn read_body(&self, request: &Request, identified: &mut Identified, text: &[u8]) {
         let text = text[..text.len().min(BODY_BYTES_MAX)].trim_ascii_start();
         match text.first() {
             Some(b'{' | b'[') => self.read_json_body(request, identified, text),
@@ -78,6 +78,10 @@ impl Identifier {
                 | Parameter::Plain) => {
                     found.take(parameter, || target::name_text(value));
                     found.count_encoded(value);
+                    if let Some(survey) = &self.survey {
+                        let style = identified.style;
+                        survey.borrow_mut().field(&self.profiles, "form", name, value, style);
+                    }
                 }
             }
         }
@@ -92,9 +96,19 @@ impl Identifier {
     fn read_json_body(&self, request: &Request, identified: &mut Identified, text: &[u8]) {
         let Some(value) = Value::of(text) else { return };
         let mut found = Found::default();
-        self.walk(value, identified.style, &mut found);
         let first = if value.kind == Kind::Array { value.elements().next() } else { Some(value) };
         let called = first.and_then(|value| call_of(value, &request.method));
+        let is_rpc = called.as_ref().is_some_and(|call| call.kind == Remote::Rpc);
+        match first.filter(|_| is_rpc) {
+            // Its other members are about the call itself.
+            Some(call) => {
+                let params = call.members().find(|(name, _)| *name == b"params");
+                if let Some((_, params)) = params {
+                    self.walk(params, identified.style, &mut found);
+                }
+            }
+            None => self.walk(value, identified.style, &mut found),
+        }
         if identified.key.is_none() {
             let name = called.as_ref().map(|call| &call.name[..]);
             let place = self.profiles.of_place(None, request.path.as_bytes());
@@ -260,6 +274,9 @@ impl Identifier {
     fn member(&self, name: &[u8], value: Value<'_>, style: Style, found: &mut Found) {
         let Some(raw) = value.scalar() else { return };
         found.take(self.profiles.names.of(name, style), || target::name_text(raw));
+        if let Some(survey) = &self.survey {
+            survey.borrow_mut().field(&self.profiles, "json", name, raw, style);
+        }
     }
 }
 
@@ -272,8 +289,7 @@ impl Found {
                 self.account = text().filter(|it| plain(it.as_bytes()).is_some());
             }
             Parameter::Amount if self.amount.is_none() => {
-                let number = |byte: u8| byte.is_ascii_digit() || b".-+eE".contains(&byte);
-                self.amount = text().filter(|it| it.bytes().all(number));
+                self.amount = text().filter(|it| target::is_amount(it));
             }
             Parameter::Object if self.object_ids.len() < OBJECT_IDS_MAX => {
                 self.object_ids.extend(text());

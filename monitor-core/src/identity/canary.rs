@@ -165,6 +165,9 @@ fn what_is_shown() {
     assert_eq!(shown("http://h:80/users/me@x"), "http://h:80/users/me@x");
     assert_eq!(shown("/a/eyJh.b.c/d"), "/a/[redacted]/d");
     assert_eq!(shown("/ü?q=é%20&x="), "/ü?q=é%20&x=");
+    assert_eq!(shown("/a?x=4111111111111111&b=1"), "/a?x=[redacted]&b=1");
+    assert_eq!(shown("/a?t=1795464000123"), "/a?t=1795464000123");
+    assert_eq!(shown("/a?cvv=123&card_number=1"), "/a?cvv=[redacted]&card_number=[redacted]");
     assert_eq!(shown("*"), "*");
     assert_eq!(shown(""), "");
     let path = |target: &str| get(target).path.to_string();

@@ -7,10 +7,14 @@ mod operation;
 mod outcome;
 mod percent;
 mod profile;
+mod proxies;
+mod survey;
 mod target;
 mod token;
 
+use std::cell::RefCell;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use compact_str::CompactString;
@@ -18,8 +22,10 @@ use httparse::Header;
 use zeroize::Zeroizing;
 
 pub use self::profile::{Fault, Profile, Profiles};
+pub use self::proxies::{Network, Proxies};
+pub use self::survey::Survey;
 
-use crate::call::{Anomalies, Detail, Key, Operation, Outcome, Quota, Token};
+use crate::call::{Anomalies, Detail, Key, KeyId, Operation, Outcome, Quota, Token};
 pub(crate) use body::BODY_BYTES_MAX;
 use credential::{Hasher, Keyring};
 use profile::{Count, Parameter};
@@ -122,17 +128,52 @@ pub(crate) fn words_outcome(text: &[u8]) -> Outcome {
 pub struct Identifier {
     hasher: Hasher,
     profiles: Arc<Profiles>,
+    proxies: Proxies,
+    /// What was seen, when that is asked for.
+    survey: Option<Box<RefCell<Survey>>>,
 }
 
 impl Identifier {
     /// With the secret for key ids, and the profiles that come with Keywatch.
     pub fn new(secret: Secret) -> Identifier {
-        Identifier { hasher: Hasher::new(&secret.0), profiles: Profiles::builtin() }
+        Identifier {
+            hasher: Hasher::new(&secret.0),
+            profiles: Profiles::builtin(),
+            proxies: Proxies::default(),
+            survey: None,
+        }
     }
 
     /// With other profiles from now on. Replies to what was asked before are read as if in no style.
     pub fn set_profiles(&mut self, profiles: Arc<Profiles>) {
         self.profiles = profiles;
+    }
+
+    /// The id of a raw credential, as calls with it carry it. A JSON web token has that of its subject.
+    pub fn key_id(&self, credential: &[u8]) -> Option<KeyId> {
+        if credential.is_empty() {
+            return None;
+        }
+        self.hasher.name(credential::Form::Bearer, credential).map(|named| named.id)
+    }
+
+    /// With proxies whose word counts for who asks.
+    pub fn set_proxies(&mut self, proxies: Proxies) {
+        self.proxies = proxies;
+    }
+
+    pub(crate) fn proxies(&self) -> &Proxies {
+        &self.proxies
+    }
+
+    /// Notes from now on what the profiles make of requests.
+    pub fn begin_survey(&mut self) {
+        self.survey = Some(Box::default());
+    }
+
+    /// What was noted; `None` when it was not asked for.
+    pub fn survey(&self) -> Option<Survey> {
+        self.survey.as_ref().map(|survey| survey.borrow().clone())
     }
 
     /// Who asks for what.
@@ -151,10 +192,21 @@ impl Identifier {
             }
             None => (None, None),
         };
-        let op = profiles
-            .operation(style, head.method, scanned.raw_path)
+        let ruled = profiles.operation(style, head.method, scanned.raw_path);
+        let op = ruled
             .unwrap_or_else(|| operation::classify(head.method, scanned.raw_path, key.is_some()));
-        Identified {
+        let forwarded_for =
+            if self.proxies.is_empty() { None } else { self.forwarded_for(head.headers) };
+        let says = scanned.account.is_some() || scanned.amount.is_some() || forwarded_for.is_some();
+        let detail = says.then(|| {
+            Box::new(Detail {
+                forwarded_for,
+                account: scanned.account,
+                amount: scanned.amount,
+                ..Detail::default()
+            })
+        });
+        let identified = Identified {
             key,
             token,
             target: scanned.target,
@@ -162,10 +214,24 @@ impl Identifier {
             op,
             symbol: scanned.symbol,
             object_ids: scanned.object_ids,
-            detail: None,
+            detail,
             anomalies,
             style,
+        };
+        if let Some(survey) = &self.survey {
+            survey.borrow_mut().request(profiles, head, &identified, ruled.is_some());
         }
+        identified
+    }
+
+    /// The client by the last field that says so; `X-Forwarded-For` before `Forwarded`. Whether who
+    /// sent the fields is a proxy must still be asked.
+    fn forwarded_for(&self, headers: &[Header<'_>]) -> Option<IpAddr> {
+        let last = |name: &str| headers.iter().rfind(|it| it.name.eq_ignore_ascii_case(name));
+        if let Some(header) = last("x-forwarded-for") {
+            return self.proxies.client(header.value, proxies::plain_hop);
+        }
+        self.proxies.client(last("forwarded")?.value, proxies::forwarded_hop)
     }
 
     /// What a message asks for by name: `order.place`, `private/withdraw`. `positional`: of a style

@@ -9,6 +9,7 @@ use compact_str::CompactString;
 use super::credential::Keyring;
 use super::profile::Parameter;
 use super::{OBJECT_IDS_MAX, RequestHead, Style, TARGET_BYTES_MAX, percent};
+use crate::plain::{is_card, plain as shows};
 
 const REDACTED: &str = "[redacted]";
 const CUT: &str = "[cut]";
@@ -24,6 +25,8 @@ pub(super) struct Scanned<'t> {
     pub(super) raw_path: &'t [u8],
     pub(super) symbol: Option<CompactString>,
     pub(super) object_ids: Vec<CompactString>,
+    pub(super) account: Option<CompactString>,
+    pub(super) amount: Option<CompactString>,
 }
 
 /// The pass itself.
@@ -41,6 +44,8 @@ pub(super) struct Scan<'t, 'k, 'h> {
     segments: usize,
     symbol: Option<CompactString>,
     object_ids: Vec<CompactString>,
+    account: Option<CompactString>,
+    amount: Option<CompactString>,
 }
 
 /// What stands between two separators.
@@ -72,6 +77,8 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
             segments: 0,
             symbol: None,
             object_ids: Vec::new(),
+            account: None,
+            amount: None,
         };
         let connect = head.method == "CONNECT";
         let raw_path_start = scan.take_authority(connect);
@@ -88,6 +95,8 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
             target: scan.out,
             symbol: scan.symbol,
             object_ids: scan.object_ids,
+            account: scan.account,
+            amount: scan.amount,
         }
     }
 
@@ -196,6 +205,9 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
         let parameter = self.holds(name);
         let is_secret = matches!(parameter, Parameter::Key | Parameter::Secret);
         let plain = self.end_plain(token, if is_secret { value } else { end });
+        if plain && !is_secret && is_card(raw) {
+            return self.replace(value, end, REDACTED);
+        }
         match parameter {
             Parameter::Key => {
                 let id = self.keyring.add_parameter(name, raw);
@@ -208,6 +220,12 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
                 if let Some(id) = name_text(raw) {
                     self.add_object(id);
                 }
+            }
+            Parameter::Account if plain && self.account.is_none() => {
+                self.account = name_text(raw).filter(|it| shows(it.as_bytes()).is_some());
+            }
+            Parameter::Amount if plain && self.amount.is_none() => {
+                self.amount = name_text(raw).filter(|it| is_amount(it));
             }
             Parameter::Symbol
             | Parameter::Object
@@ -387,6 +405,11 @@ pub(super) fn name_text(raw: &[u8]) -> Option<CompactString> {
         }
     }
     (!text.is_empty()).then_some(text)
+}
+
+/// A number as people and programs write it.
+pub(super) fn is_amount(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit() || b".-+eE".contains(&byte))
 }
 
 /// Digits, or a UUID (RFC 9562, 4).

@@ -1,11 +1,12 @@
 //! Whose a WebSocket message is: of the handshake, of a login, of its own members.
 
 use monitor_core::call::{ApiCall, Outcome};
+use monitor_core::identity::Proxies;
 use monitor_core::limits::Limits;
 
 use crate::websocket::see;
 use crate::websocket_frames::{ask, handshake, tell};
-use crate::wire::{Wire, decoder};
+use crate::wire::{Wire, decoder, feed};
 
 const CANARY: &str = "c4n4ryS3cr3tV4lu3";
 
@@ -111,4 +112,25 @@ fn styles_log_in_each_in_their_way() {
         assert_eq!(calls.len(), 1, "{message}");
         assert_eq!(source(&calls[0]), expect, "{message}");
     }
+}
+
+#[test]
+fn a_proxy_is_believed_where_it_is_trusted() {
+    let client = |trusted: &str, fields: &str| {
+        let mut wire = Wire::open(1000, 2000);
+        wire.ask(format!("GET /a HTTP/1.1\r\nHost: a\r\nX-API-Key: k\r\n{fields}\r\n"));
+        wire.answer("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").close();
+        let mut decoder = decoder(Limits::default());
+        decoder.identifier().set_proxies(Proxies::new(vec![trusted.parse().expect("a network")]));
+        let calls = feed(&mut decoder, wire.flow, &wire.packets);
+        (calls[0].client().to_string(), calls[0].detail.is_some())
+    };
+    let flow = Wire::open(1000, 2000).flow;
+    let peer = flow.client.ip().to_string();
+    let forwarded = "X-Forwarded-For: 6.6.6.6, 198.51.100.77\r\n";
+    assert_eq!(client(&peer, forwarded), ("198.51.100.77".into(), true));
+    assert_eq!(client("192.0.2.99", forwarded), (peer.clone(), false), "anybody can write that");
+    assert_eq!(client(&peer, "X-Forwarded-For: nonsense\r\n"), (peer.clone(), false));
+    assert_eq!(client(&peer, "Forwarded: for=198.51.100.77\r\n"), ("198.51.100.77".into(), true));
+    assert_eq!(client(&peer, ""), (peer.clone(), false));
 }

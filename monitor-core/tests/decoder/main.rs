@@ -1,5 +1,6 @@
 //! The Decoder from the outside: conversations as segments in, calls out.
 
+mod canaries;
 mod faults;
 mod frames;
 mod grpc_web;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use monitor_core::alert::Severity;
 use monitor_core::engine;
+use monitor_core::identity::Network;
 use monitor_core::limits::Limits;
 use serde::{Deserialize, Serialize};
 
@@ -115,6 +116,40 @@ pub struct Identity {
     /// File of the secret under which keys are hashed; `None`: in the state directory.
     #[serde(with = "units::unset")]
     pub secret_file: Option<PathBuf>,
+    /// Folder of profiles, besides those that come with Keywatch; `None`: those alone.
+    #[serde(with = "units::unset")]
+    pub profiles: Option<PathBuf>,
+    /// Networks of proxies whose `X-Forwarded-For` and `Forwarded` count.
+    pub trusted_proxies: Vec<TrustedProxy>,
+}
+
+/// A network, as it is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TrustedProxy {
+    text: String,
+    network: Network,
+}
+
+impl TrustedProxy {
+    /// The network.
+    pub fn network(&self) -> Network {
+        self.network
+    }
+}
+
+impl TryFrom<String> for TrustedProxy {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<TrustedProxy, String> {
+        Ok(TrustedProxy { network: text.parse()?, text })
+    }
+}
+
+impl From<TrustedProxy> for String {
+    fn from(proxy: TrustedProxy) -> String {
+        proxy.text
+    }
 }
 
 /// `[limits]`: those of [`Limits`] that a host may want otherwise; it says where they come from.

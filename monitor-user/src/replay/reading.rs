@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use anyhow::Result;
 use monitor_core::engine::Impairment;
 use monitor_core::input::Input;
 use monitor_core::time::EventTime;
@@ -38,6 +39,13 @@ pub(super) struct Read {
     pub(super) other_ports: u64,
     /// False when a capture could not be read to its end; it was told.
     pub(super) all_read: bool,
+}
+
+/// Reads all without a word on how far it has come; false when a capture could not be read.
+pub(crate) fn over(files: &[PathBuf], ports: &[u16], taker: &mut dyn Taker) -> Result<bool> {
+    let sources = Sources::find(files, None)?;
+    let progress = Progress::new(&sources, true, false);
+    Ok(read_all(&sources, ports, progress, taker).all_read)
 }
 
 /// Reads all; a file that cannot be read does not stop the others.

@@ -1,13 +1,14 @@
 //! How Keywatch begins and ends: late, beside another, under load, without rights.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use monitor_core::call::Anomalies;
+use monitor_core::call::{Anomalies, ApiCall};
 use xtask::http::Connection;
 use xtask::process;
 
@@ -145,4 +146,42 @@ pub(crate) fn two_agents_at_once() -> Result<()> {
     ensure!(logged.len() == 101, "nginx logged {}", logged.len());
     same_calls(&calls, &logged)?;
     same_calls(&seen_by_second, &logged[..100])
+}
+
+/// SIGHUP reads the profiles again; wrong ones change nothing and are told in a line.
+pub(crate) fn profiles_are_read_again() -> Result<()> {
+    let mut rig = Rig::without_agent()?;
+    let profiles = rig.dir().join("profiles");
+    fs::create_dir(&profiles)?;
+    let config = rig.dir().join("keywatch.toml");
+    fs::write(&config, format!("[identity]\nprofiles = {:?}\n", profiles.display().to_string()))?;
+    rig.start_agent(&[])?;
+    let file = rig.agent()?.calls_file();
+    // What was captured before the signal may be decoded after it.
+    let ask = |calls: usize| {
+        Connection::open(rig.server)?.call("GET", "/ok", "X-Desk-Key: made-up\r\n", b"")?;
+        process::wait_until("the call is written", LOAD_WAIT, || {
+            Ok(fs::read_to_string(&file).unwrap_or_default().lines().count() >= calls)
+        })
+    };
+    let reload = |text: &str, line: &str| -> Result<()> {
+        fs::write(profiles.join("desk.toml"), text)?;
+        let agent = rig.agent()?;
+        let before = agent.output().matches(line).count();
+        agent.reload()?;
+        process::wait_until("profiles are read again", LOAD_WAIT, || {
+            Ok(agent.output().matches(line).count() > before)
+        })
+    };
+    ask(1)?;
+    let good = "name = \"desk\"\nkeys = [{ header = \"X-Desk-Key\" }]\n";
+    reload(good, "profiles read again")?;
+    ask(2)?;
+    reload("name = \"desk\"\nkeys = [{}]\n", "desk.toml:2: wrong key: name one place")?;
+    ask(3)?;
+    let calls = rig.stop_agent()?;
+    let profile = |call: &ApiCall| call.key.as_ref().map(|key| key.profile.to_string());
+    let seen: Vec<Option<String>> = calls.iter().map(profile).collect();
+    ensure!(seen == [None, Some("desk".into()), Some("desk".into())], "{seen:?}");
+    Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod compare;
+mod exchanges;
 mod http2;
 mod kafka;
 mod kafka_secured;
@@ -27,7 +28,7 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 43] = [
+    let tests: [(&str, Test, &[&str]); 45] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -42,6 +43,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("io_uring_server", servers::io_uring_server, &[]),
         ("opened_before_the_start", lifecycle::opened_before_the_start, &["nginx"]),
         ("shutdown_under_load", lifecycle::shutdown_under_load, &["nginx"]),
+        ("profiles_are_read_again", lifecycle::profiles_are_read_again, &["nginx"]),
         ("no_rights", lifecycle::no_rights, &["setpriv"]),
         ("two_agents_at_once", lifecycle::two_agents_at_once, &["nginx"]),
         ("replay_of_tcpdump", tcpdump::replay_of_tcpdump, &["nginx", "tcpdump"]),
@@ -58,6 +60,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("tls::apache", tls_servers::apache, &["python3", "apache2"]),
         ("tls::gnutls", tls_servers::gnutls, &["python3", "gnutls-serv"]),
         ("tls::nothing_is_left", tls_servers::nothing_is_left, &["python3"]),
+        ("exchanges_by_ccxt", exchanges::as_ccxt_signs, &["python3", "openssl"]),
         ("recording::same_bytes", recording::replay_gives_the_same_bytes, &["nginx"]),
         ("recording::losses", recording::losses_are_replayed, &["nginx"]),
         ("recording::midstream", recording::midstream_and_silence_are_replayed, &["nginx"]),
@@ -102,6 +105,9 @@ fn missing(name: &str, programs: &[&str]) -> Option<String> {
     }
     if name.ends_with("websocket_calls_and_counts") && setup::python_with("websockets").is_none() {
         return Some("no Python module websockets (mend: cargo xtask setup)".to_owned());
+    }
+    if name.ends_with("exchanges_by_ccxt") && setup::python_with_ccxt().is_none() {
+        return Some("no Python module ccxt (mend: cargo xtask setup)".to_owned());
     }
     let absent =
         ["ip", "openssl"].iter().chain(programs).find(|program| setup::find(program).is_none());

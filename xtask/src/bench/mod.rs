@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: speed, loss and memory, beside the figures to reach. Never part of a test.
 
+mod identity;
 mod kernel;
 mod live;
 mod replay;
@@ -12,6 +13,8 @@ use anyhow::Result;
 pub enum Bench {
     /// nginx under load with Keywatch beside it on the same machine.
     Live(live::Options),
+    /// Who asks, what for, and how it ended, for a mix of API styles.
+    Identity(identity::Options),
     /// `keywatch replay` on captures made for it.
     Replay(replay::Options),
 }
@@ -20,6 +23,7 @@ pub enum Bench {
 pub fn run(bench: &Bench) -> Result<()> {
     crate::process::catch_interrupts()?;
     match bench {
+        Bench::Identity(options) => identity::run(options),
         Bench::Live(options) => live::run(options),
         Bench::Replay(options) => replay::run(options),
     }

@@ -67,7 +67,7 @@ pub(super) fn ok(body: &str) -> String {
 }
 
 /// One connection with one exchange after the other.
-fn one(name: &'static str, exchanges: &[(String, String)]) -> Case {
+pub(super) fn one(name: &'static str, exchanges: &[(String, String)]) -> Case {
     let mut talk = Conversation::everyday();
     talk.open();
     for (request, reply) in exchanges {

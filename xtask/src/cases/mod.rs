@@ -6,6 +6,8 @@ mod attacks;
 pub mod capture;
 mod container;
 pub mod conversation;
+mod exchanges;
+mod fix;
 mod http;
 mod http2;
 mod tcp;
@@ -87,7 +89,16 @@ impl Case {
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    let all = [http::all(), http2::all(), tcp::all(), tls::all(), websocket::all(), attacks::all()];
+    let all = [
+        http::all(),
+        http2::all(),
+        tcp::all(),
+        tls::all(),
+        websocket::all(),
+        fix::all(),
+        exchanges::all(),
+        attacks::all(),
+    ];
     all.into_iter().flatten().collect()
 }
 

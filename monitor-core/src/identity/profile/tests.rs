@@ -19,6 +19,13 @@ fn those_that_come_with_keywatch_are_right() {
 }
 
 #[test]
+fn the_example_in_the_readme_is_right() {
+    let readme = include_str!("../../../../profiles/README.md");
+    let example = readme.split("```").nth(1).unwrap().strip_prefix("toml\n").unwrap();
+    assert_eq!(faults(example), Vec::<String>::new());
+}
+
+#[test]
 fn a_fault_is_a_line_with_its_mend() {
     let check = |text: &str, expect: &str| assert_eq!(faults(text), [expect], "{text}");
     check(

@@ -1,0 +1,229 @@
+//! One connection for each style of exchange: a withdrawal or order that goes well, and failures as
+//! the exchange tells them, most of them with status 200.
+
+use super::Case;
+use super::http::{get, ok, one, reply, request};
+
+/// Every case of this kind.
+pub(super) fn all() -> Vec<Case> {
+    vec![styles_that_answer_200(), styles_with_statuses(), bodies(), proxied()]
+}
+
+const JSON: &str = "Content-Type: application/json\r\n";
+const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
+
+fn post(target: &str, headers: &str, body: &str) -> String {
+    request("POST", target, headers, body)
+}
+
+fn styles_that_answer_200() -> Case {
+    let okx = format!(
+        "{JSON}OK-ACCESS-KEY: made-up-okx-key\r\nOK-ACCESS-SIGN: made-up-sign\r\n\
+         OK-ACCESS-TIMESTAMP: 2026-11-23T20:00:00.000Z\r\nOK-ACCESS-PASSPHRASE: made-up-pass\r\n"
+    );
+    let bybit = format!(
+        "{JSON}X-BAPI-API-KEY: made-up-bybit-key\r\nX-BAPI-SIGN: made-up-sign\r\n\
+         X-BAPI-TIMESTAMP: 1795464000000\r\nX-BAPI-RECV-WINDOW: 5000\r\n"
+    );
+    let kraken = format!("{FORM}API-Key: made-up-kraken-key\r\nAPI-Sign: made-up-sign\r\n");
+    let futures = format!("{FORM}APIKey: made-up-futures-key\r\nAuthent: made-up-sign\r\n");
+    let kucoin = format!(
+        "{JSON}KC-API-KEY: made-up-kucoin-key\r\nKC-API-SIGN: made-up-sign\r\n\
+         KC-API-PASSPHRASE: made-up-pass\r\nKC-API-TIMESTAMP: 1795464000000\r\n"
+    );
+    let order = r#"{"instId":"BTC-USDT","tdMode":"cash","side":"buy","ordType":"limit","sz":"0.5","px":"100","clOrdId":"b15"}"#;
+    let withdrawal = r#"{"ccy":"BTC","amt":"1","dest":"4","toAddr":"made-up-address"}"#;
+    one(
+        "styles-that-answer-200",
+        &[
+            (
+                post("/api/v5/trade/order", &okx, order),
+                ok(r#"{"code":"0","msg":"","data":[{"ordId":"9","sCode":"0"}]}"#),
+            ),
+            (
+                post("/api/v5/asset/withdrawal", &okx, withdrawal),
+                ok(r#"{"code":"60023","msg":"address","data":[]}"#),
+            ),
+            (
+                get("/api/v5/account/balance", &okx),
+                ok(r#"{"code":"50102","msg":"Timestamp request expired"}"#),
+            ),
+            (
+                post(
+                    "/v5/order/create",
+                    &bybit,
+                    r#"{"category":"linear","symbol":"BTCUSDT","qty":"1"}"#,
+                ),
+                ok(r#"{"retCode":0,"retMsg":"OK","result":{"orderId":"a"}}"#),
+            ),
+            (
+                post("/v5/user/create-sub-api", &bybit, r#"{"subuid":53888000}"#),
+                ok(r#"{"retCode":10005,"retMsg":"Permission denied"}"#),
+            ),
+            (
+                post(
+                    "/0/private/AddOrder",
+                    &kraken,
+                    "nonce=1795464000&pair=XBTUSD&volume=1.25&type=buy",
+                ),
+                ok(r#"{"error":[],"result":{"txid":["OU22CG"]}}"#),
+            ),
+            (
+                post(
+                    "/0/private/Withdraw",
+                    &kraken,
+                    "nonce=1795464000&asset=XBT&amount=0.725&key=made-up",
+                ),
+                ok(r#"{"error":["EAPI:Invalid nonce"]}"#),
+            ),
+            (
+                post(
+                    "/derivatives/api/v3/sendorder",
+                    &futures,
+                    "orderType=lmt&symbol=PI_XBTUSD&size=1",
+                ),
+                ok(
+                    r#"{"result":"error","error":"apiLimitExceeded","serverTime":"2026-11-23T20:00:00Z"}"#,
+                ),
+            ),
+            (
+                post(
+                    "/api/v1/hf/orders",
+                    &kucoin,
+                    r#"{"clientOid":"a-1","symbol":"KCS-USDT","size":"1"}"#,
+                ),
+                ok(r#"{"code":"200000","data":{"orderId":"5bd"}}"#),
+            ),
+            (
+                post("/api/v1/withdrawals", &kucoin, r#"{"currency":"BTC","amount":2}"#),
+                ok(
+                    r#"{"code":"400006","msg":"The requested ip address is not in the api whitelist"}"#,
+                ),
+            ),
+        ],
+    )
+}
+
+fn styles_with_statuses() -> Case {
+    let exchange = format!(
+        "{JSON}CB-ACCESS-KEY: made-up-cb-key\r\nCB-ACCESS-SIGN: made-up-sign\r\n\
+         CB-ACCESS-TIMESTAMP: 1795464000\r\nCB-ACCESS-PASSPHRASE: made-up-pass\r\n"
+    );
+    // {"alg":"ES256","kid":"made-up"}.{"sub":"made-up-key","iss":"cdp","exp":1795464120,"nbf":1795464000}
+    let advanced = format!(
+        "{JSON}Authorization: Bearer eyJhbGciOiJFUzI1NiIsImtpZCI6Im1hZGUtdXAifQ.\
+         eyJzdWIiOiJtYWRlLXVwLWtleSIsImlzcyI6ImNkcCIsImV4cCI6MTc5NTQ2NDEyMCwibmJmIjoxNzk1NDY0MDAwfQ.\
+         bWFkZS11cA\r\n"
+    );
+    let deribit = "Authorization: deri-hmac-sha256 id=made-up-id,ts=1795464000000,\
+                   sig=made-up-sign,nonce=made-up-nonce\r\n";
+    let bitfinex = format!(
+        "{JSON}bfx-apikey: made-up-bfx-key\r\nbfx-signature: made-up-sign\r\nbfx-nonce: 1795464000\r\n"
+    );
+    let gate =
+        format!("{JSON}KEY: made-up-gate-key\r\nSIGN: made-up-sign\r\nTimestamp: 1795464000\r\n");
+    let bitmex = format!(
+        "{JSON}api-key: made-up-mex-key\r\napi-signature: made-up-sign\r\napi-expires: 1795464060\r\n"
+    );
+    let limits = "HTTP/1.1 200 OK\r\nX-RateLimit-Limit: 120\r\nX-RateLimit-Remaining: 119\r\n\
+                  Content-Length: 2\r\n\r\n{}";
+    one(
+        "styles-with-statuses",
+        &[
+            (
+                post("/withdrawals/crypto", &exchange, r#"{"amount":"10.00","currency":"BTC"}"#),
+                reply("401 Unauthorized", r#"{"message":"invalid signature"}"#),
+            ),
+            (
+                post("/v2/accounts/a-1/withdrawals", &advanced, r#"{"amount":"10"}"#),
+                reply("402 Payment Required", r#"{"errors":[{"id":"two_factor_required"}]}"#),
+            ),
+            (
+                post(
+                    "/api/v3/brokerage/orders",
+                    &advanced,
+                    r#"{"client_order_id":"x1","product_id":"BTC-USD"}"#,
+                ),
+                ok(r#"{"success":false,"failure_reason":"UNKNOWN"}"#),
+            ),
+            (
+                get("/api/v2/private/withdraw?currency=BTC&amount=1", deribit),
+                reply(
+                    "400 Bad Request",
+                    r#"{"jsonrpc":"2.0","error":{"code":13003,"message":"tfa_code_not_matched"}}"#,
+                ),
+            ),
+            (
+                post("/v2/auth/w/withdraw", &bitfinex, r#"{"wallet":"exchange","amount":"5"}"#),
+                reply("500 Internal Server Error", r#"["error",10100,"apikey: invalid"]"#),
+            ),
+            (post("/v2/auth/r/wallets", &bitfinex, "{}"), ok(r#"[["exchange","BTC",1,0,null]]"#)),
+            (
+                post("/api/v4/withdrawals", &gate, r#"{"currency":"USDT","amount":"222"}"#),
+                reply("403 Forbidden", r#"{"label":"IP_FORBIDDEN","message":"x"}"#),
+            ),
+            (
+                post(
+                    "/api/v1/order",
+                    &bitmex,
+                    r#"{"symbol":"XBTUSD","orderQty":1,"clOrdID":"m1"}"#,
+                ),
+                limits.into(),
+            ),
+            (
+                get("/api/v1/user/margin", &bitmex),
+                reply(
+                    "401 Unauthorized",
+                    r#"{"error":{"message":"This key is disabled.","name":"HTTPError"}}"#,
+                ),
+            ),
+        ],
+    )
+}
+
+/// A key in a form, JSON-RPC over HTTP, GraphQL, a batch, and two pieces of one body.
+fn bodies() -> Case {
+    let key = "X-API-Key: made-up-key\r\n";
+    let rpc = r#"{"jsonrpc":"2.0","id":1,"method":"public/auth","params":{"grant_type":"client_credentials","client_id":"made-up-id","client_secret":"made-up-secret"}}"#;
+    let batch = r#"[{"symbol":"A-USD","clientOrderId":"a1","quantity":1},{"symbol":"B-USD","clientOrderId":"b2"}]"#;
+    one(
+        "bodies",
+        &[
+            (
+                post("/v2/private/order/create", FORM, "api_key=made-up-key&symbol=BTCUSD&sign=made-up-sign&qty=3"),
+                ok(r#"{"ret_code":10006,"ret_msg":"too many"}"#),
+            ),
+            (post("/api/v2", JSON, rpc), reply("400 Bad Request", r#"{"error":{"code":13004,"message":"x"}}"#)),
+            (
+                post("/graphql", key, r#"{"operationName":"CreateWithdrawal","query":"mutation CreateWithdrawal { x }","variables":{"accountId":"77"}}"#),
+                ok("{}"),
+            ),
+            (post("/v1/orders/batch", key, batch), ok("{}")),
+            (
+                "POST /v1/orders HTTP/1.1\r\nHost: api.example.com\r\nX-API-Key: made-up-key\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n9\r\n{\"symbol\"\r\n11\r\n:\"C-USD\",\"id\":\"9\"\r\n1\r\n}\r\n0\r\n\r\n"
+                    .into(),
+                ok("{}"),
+            ),
+        ],
+    )
+}
+
+/// Two keys of one server in turn over a connection that a proxy keeps.
+fn proxied() -> Case {
+    let key = |number: u32| {
+        format!(
+            "X-Forwarded-For: 203.0.113.{number}\r\nOK-ACCESS-KEY: made-up-key-{number}\r\n\
+             OK-ACCESS-SIGN: made-up-sign\r\n"
+        )
+    };
+    let answer = || ok(r#"{"code":"0","data":[]}"#);
+    one(
+        "proxied-keys",
+        &[
+            (get("/api/v5/account/balance", &key(1)), answer()),
+            (get("/api/v5/account/balance", &key(2)), answer()),
+            (get("/api/v5/account/balance", &key(1)), answer()),
+        ],
+    )
+}
