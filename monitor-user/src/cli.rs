@@ -77,7 +77,8 @@ pub enum Command {
     ///
     /// Without --calls, --connections and --alerts, a table of calls and alerts goes to stdout; as
     /// JSON lines they come with --calls - and --alerts -. The summary goes to stderr. Output files
-    /// are overwritten. Files and Kafka in the config are left alone unless --publish is given.
+    /// are overwritten. Sinks in the config are left alone unless --publish is given; then all but
+    /// [sinks.jsonl] are used.
     ///
     /// Options that select, such as --key and --host, say which calls, connections and alerts are
     /// shown, written and summed up. Of each kind any, of all kinds every must fit. Detection still
@@ -263,7 +264,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub keylog: Vec<PathBuf>,
 
-    /// Send calls and alerts to the config's Kafka too
+    /// Send calls and alerts to the config's sinks too, such as Kafka
     #[arg(long)]
     pub publish: bool,
 

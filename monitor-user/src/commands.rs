@@ -14,7 +14,7 @@ use crate::cli::{Cli, Command, CommonArgs, LogFormat, SummaryForm};
 use crate::config::{self, Config, LogLevel};
 use crate::driver::Driver;
 use crate::fault::{Misuse, tell, write_stderr};
-use crate::sinks::{OnFailure, Sinks, WhenFull, jsonl, kafka};
+use crate::sinks::{OnFailure, Sinks, WhenFull, file, jsonl, kafka, syslog, webhook};
 use crate::{doctor, history, record, replay, run, secret};
 
 /// Does what the command line says.
@@ -92,14 +92,35 @@ pub(crate) fn driver(
     Ok(Driver::new(decoder, engine, Sinks::new(sinks, outputs.on_failure)))
 }
 
-/// Adds Kafka when the config names brokers. Starts threads, which keep the rights that this thread
-/// has now.
-pub(crate) fn add_kafka(driver: &mut Driver, config: &Config, when_full: WhenFull) -> Result<()> {
-    if !config.sinks.kafka.brokers.is_empty() {
-        let host = config.engine_settings().host;
-        let spools = config.sinks.spool.dir.clone();
-        let spools = spools.unwrap_or_else(|| secret::state_dir().join("spool"));
-        driver.add_sink(kafka::open(&config.sinks, &spools, &host, when_full)?);
+/// Whether the config names any sink that `run` and `--publish` use.
+pub(crate) fn has_sinks(sinks: &config::Sinks) -> bool {
+    !sinks.kafka.brokers.is_empty()
+        || sinks.file.path.is_some()
+        || !sinks.stdout.kinds.is_empty()
+        || !sinks.syslog.address.is_empty()
+        || !sinks.webhook.url.is_empty()
+}
+
+/// Adds the sinks that the config names. Starts threads, which keep the rights that this thread has
+/// now.
+pub(crate) fn add_sinks(driver: &mut Driver, config: &Config, when_full: WhenFull) -> Result<()> {
+    let sinks = &config.sinks;
+    let host = config.engine_settings().host;
+    let spools = sinks.spool.dir.clone().unwrap_or_else(|| secret::state_dir().join("spool"));
+    if let Some(path) = &sinks.file.path {
+        driver.add_sink(Box::new(file::Lines::file(&sinks.file, path, &host)?));
+    }
+    if !sinks.stdout.kinds.is_empty() {
+        driver.add_sink(Box::new(file::Lines::stdout(&sinks.stdout, &host)));
+    }
+    if !sinks.kafka.brokers.is_empty() {
+        driver.add_sink(kafka::open(sinks, &spools, &host, when_full)?);
+    }
+    if !sinks.syslog.address.is_empty() {
+        driver.add_sink(syslog::open(sinks, &spools, &host, when_full)?);
+    }
+    if !sinks.webhook.url.is_empty() {
+        driver.add_sink(webhook::open(sinks, &spools, &host, when_full)?);
     }
     Ok(())
 }

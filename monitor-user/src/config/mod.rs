@@ -1,6 +1,7 @@
 //! The config file: TOML, every key optional, unknown keys refused.
 
 mod read;
+mod sinks;
 mod units;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use monitor_core::limits::Limits;
 use serde::{Deserialize, Serialize};
 
 pub use read::{Faults, load, parse};
+pub use sinks::{File, Stdout, Syslog, Webhook};
 
 use crate::cli::LogFormat;
 use crate::sinks::{Bounds, Format, Kind, Route};
@@ -198,6 +200,14 @@ pub struct Sinks {
     pub jsonl: JsonLines,
     /// Apache Kafka.
     pub kafka: Kafka,
+    /// A file in any form.
+    pub file: File,
+    /// Standard output in any form.
+    pub stdout: Stdout,
+    /// Syslog.
+    pub syslog: Syslog,
+    /// Webhook.
+    pub webhook: Webhook,
 }
 
 /// `[sinks.spool]`
@@ -402,6 +412,10 @@ impl Config {
     /// The effective settings as TOML, without secrets.
     pub fn show(&self) -> String {
         let mut shown = self.clone();
+        if !shown.sinks.webhook.url.is_empty() {
+            // Tokens often stand in it.
+            shown.sinks.webhook.url = "[redacted]".into();
+        }
         for (name, value) in &mut shown.sinks.kafka.options {
             if ["password", "secret", "key.pem", "jaas", "oauth"].iter().any(|s| name.contains(s)) {
                 *value = KafkaOption::Text("[redacted]".into());
@@ -503,6 +517,8 @@ impl Config {
         }
         let queue = (1 << 20..=2 << 30).contains(&kafka.activity_queue_bytes_max);
         check("sinks.kafka.activity_queue_bytes_max", queue, "must be 1MiB to 2GiB");
+        faults.extend(self.sinks.syslog.faults());
+        faults.extend(self.sinks.webhook.faults());
         if let Err(fault) = crate::sinks::kafka::check_options(kafka) {
             faults.push(("sinks.kafka.options", fault));
         }

@@ -2,6 +2,7 @@
 
 mod courier;
 mod event;
+pub(crate) mod file;
 mod format;
 pub mod jsonl;
 pub mod kafka;
@@ -9,7 +10,10 @@ mod network;
 mod record;
 mod seldom;
 mod spool;
+pub(crate) mod syslog;
 pub mod table;
+mod tls;
+pub(crate) mod webhook;
 
 pub use format::Format;
 pub use network::Route;
