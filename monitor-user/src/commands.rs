@@ -15,7 +15,7 @@ use crate::config::{self, Config, LogLevel};
 use crate::driver::Driver;
 use crate::fault::{Misuse, tell, write_stderr};
 use crate::sinks::{OnFailure, Sinks, WhenFull, file, jsonl, kafka, syslog, webhook};
-use crate::{doctor, history, record, replay, run, secret};
+use crate::{doctor, history, record, replay, run, secret, tail};
 
 /// Does what the command line says.
 pub(crate) fn dispatch(cli: Cli) -> Result<()> {
@@ -41,6 +41,11 @@ pub(crate) fn dispatch(cli: Cli) -> Result<()> {
             let config = load_config(&cli)?;
             start_log(&cli, &config);
             replay::command::replay(args, &config, cli.quiet)
+        }
+        Command::Tail(args) => {
+            let config = load_config(&cli)?;
+            start_log(&cli, &config);
+            tail::tail(args, &config)
         }
         Command::Doctor(args) => {
             let config = load_config(&cli)?;

@@ -30,6 +30,26 @@ use monitor_core::connection::Connection;
 
 use crate::fault::tell;
 
+#[cfg(test)]
+pub(crate) mod examples {
+    //! Records for tests elsewhere.
+
+    use super::Format;
+    use super::event::tests::alert;
+    use super::event::{Event, Writer};
+    use super::record::View;
+
+    /// The alert with this number in each form that has it whole.
+    pub(crate) fn alert_in_every_form(number: u64) -> Vec<Vec<u8>> {
+        let forms = [Format::Native, Format::Ocsf, Format::Ecs].map(|format| {
+            let mut event = Event::default();
+            Writer::new(format, "edge 1").write(View::Alert(&alert(number)), &mut event);
+            event.body
+        });
+        forms.into()
+    }
+}
+
 /// A place for records. An error means that the sink is done for.
 pub trait Sink {
     /// Name for messages.

@@ -11,6 +11,7 @@ mod plain;
 mod recording;
 mod rig;
 mod servers;
+mod sinks;
 mod tcpdump;
 mod websocket;
 
@@ -25,7 +26,7 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 31] = [
+    let tests: [(&str, Test, &[&str]); 32] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -56,6 +57,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("kafka_scram_and_certificates", kafka_secured::scram_and_certificates, SECURED),
         ("kafka_ocsf_by_default", kafka_secured::ocsf_by_default, SECURED),
         ("kafka_what_is_wrong", kafka_secured::what_is_wrong_is_said, SECURED),
+        ("syslog_and_webhook", sinks::syslog_and_webhook, &["python3", "openssl"]),
         ("kafka_too_large", kafka_secured::larger_than_the_broker_takes, SECURED),
     ];
     let required = std::env::var_os("KEYWATCH_REQUIRE_LIVE").is_some_and(|value| value == "1");
