@@ -138,6 +138,7 @@ impl Driver {
     /// What happened so far.
     pub fn summary(&mut self) -> &mut Summary {
         self.summary.dropped_calls = self.sinks.dropped();
+        self.summary.sinks = self.sinks.tallies();
         &mut self.summary
     }
 

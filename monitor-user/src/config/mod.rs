@@ -500,8 +500,8 @@ impl Config {
         );
         check("sinks.kafka.replication", kafka.replication <= 100, "must be 0 to 100");
         let spool = &self.sinks.spool;
-        let bounds_ok = spool.bytes_max >= 32 << 20 && spool.bytes_max <= 1 << 40;
-        check("sinks.spool.bytes_max", bounds_ok, "must be 32MiB to 1024GiB");
+        let bounds_ok = spool.bytes_max >= 32 << 20 && spool.bytes_max <= 16 << 30;
+        check("sinks.spool.bytes_max", bounds_ok, "must be 32MiB to 16GiB");
         let reserve_ok = spool.alerts_reserve_bytes <= spool.bytes_max / 2;
         check(
             "sinks.spool.alerts_reserve_bytes",

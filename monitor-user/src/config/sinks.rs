@@ -160,11 +160,16 @@ impl Syslog {
 impl Webhook {
     /// What is wrong with it.
     pub(super) fn faults(&self) -> Vec<(&'static str, String)> {
-        let scheme = self.url.split_once("://").map(|(scheme, _)| scheme);
+        // Checked here, since a later refusal would quote it, and tokens often stand in it.
+        let url = self.url.parse::<ureq::http::Uri>().ok();
+        let scheme = url.as_ref().and_then(|url| url.scheme_str());
         match (self.url.is_empty(), scheme) {
             (true, _) | (false, Some("https" | "http")) => Vec::new(),
             (false, _) => {
-                vec![("sinks.webhook.url", "must begin with https:// (or http://)".into())]
+                vec![(
+                    "sinks.webhook.url",
+                    "must be an address that begins with https:// (or http://)".into(),
+                )]
             }
         }
     }

@@ -167,6 +167,9 @@ impl Round {
 
     fn is_done(&self) -> bool {
         let Some(deadline) = *lock(&self.courier.shared.deadline) else { return false };
+        if self.courier.which == Which::Alerts {
+            tell_gap(self.spool(), self.courier.sink, &self.courier.host);
+        }
         self.spool().is_empty(self.courier.which) || Instant::now() >= deadline
     }
 

@@ -27,6 +27,7 @@ use anyhow::Result;
 use monitor_core::alert::Alert;
 use monitor_core::call::ApiCall;
 use monitor_core::connection::Connection;
+use serde::Serialize;
 
 use crate::fault::tell;
 
@@ -76,6 +77,32 @@ pub trait Sink {
     fn dropped(&self) -> u64 {
         0
     }
+
+    /// What it did so far, where that is more than writing.
+    fn tally(&self) -> Option<Tally> {
+        None
+    }
+}
+
+/// What a sink that delivers over a network did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// Which: `kafka`.
+    pub sink: &'static str,
+    /// Records that arrived.
+    pub arrived: u64,
+    /// Records that the other side will never take, which were put aside.
+    pub refused: u64,
+    /// Times that delivery had to begin anew.
+    pub failures: u64,
+    /// The slowest delivery of those that were timed, microseconds: one is at any time.
+    pub slowest_us: u64,
+    /// Calls that had no room in the spool.
+    pub dropped_calls: u64,
+    /// Alerts that even the spool had no room for.
+    pub lost_alerts: u64,
+    /// Bytes that wait in the spool.
+    pub waiting_bytes: u64,
 }
 
 /// What a failing sink means.
@@ -145,6 +172,11 @@ impl Sinks {
 
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped + self.sinks.iter().map(|sink| sink.dropped()).sum::<u64>()
+    }
+
+    /// What each sink did that delivers over a network.
+    pub(crate) fn tallies(&self) -> Vec<Tally> {
+        self.sinks.iter().filter_map(|sink| sink.tally()).collect()
     }
 
     fn each(&mut self, mut work: impl FnMut(&mut dyn Sink) -> Result<()>) {

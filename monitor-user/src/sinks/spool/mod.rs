@@ -125,7 +125,7 @@ impl Spool {
             }
             Err(TryLockError::Error(error)) => return Err(error).with_context(context),
         }
-        let open = |name, id| match Lane::open(dir, name, id) {
+        let open = |name, id| match Lane::open(dir, name, id, bounds.bytes_max) {
             Ok((lane, found)) => {
                 found.troubles.iter().for_each(|line| tell(line));
                 Ok((lane, found.unclean))
@@ -396,6 +396,10 @@ impl Spool {
         let context = || format!("cannot keep records: {}", self.dir.display());
         let alerts = lock(&self.alerts).close().with_context(context)?;
         let calls = lock(&self.activity).close().with_context(context)?;
+        for which in [Which::Alerts, Which::Activity] {
+            let lane = self.lane(which);
+            self.note_bytes(which, &lane);
+        }
         if let Some(file) = lock(&self.reserve).take() {
             drop(file);
             let _ = std::fs::remove_file(self.dir.join("reserve"));
