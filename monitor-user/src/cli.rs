@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
-use monitor_core::alert::Severity;
 
 use crate::config::LogLevel;
+use crate::tail::args::TailArgs;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong use or config.";
 
@@ -352,82 +352,6 @@ pub struct SelectArgs {
     /// Calls with this anomaly, such as gap; repeatable
     #[arg(long = "anomaly", value_name = "NAME")]
     pub anomalies: Vec<String>,
-}
-
-/// Arguments of `tail`.
-#[derive(Debug, Default, Args)]
-pub struct TailArgs {
-    /// File of alerts, one a line (`-`: stdin)
-    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub file: Option<PathBuf>,
-
-    /// Go on when the end of the file is reached, also when it is rotated
-    #[arg(short, long, requires = "file")]
-    pub follow: bool,
-
-    /// From Kafka: all that it has, not only what comes from now on
-    #[arg(long, conflicts_with = "file")]
-    pub all: bool,
-
-    /// From Kafka: end when everything that is there was shown
-    #[arg(long, conflicts_with = "file")]
-    pub once: bool,
-
-    /// The least severe that are shown
-    #[arg(long, value_name = "LEVEL")]
-    pub severity: Option<Least>,
-
-    /// Alerts about this key or address: its id or the first digits of it; repeatable
-    #[arg(long = "key", value_name = "KEY")]
-    pub keys: Vec<String>,
-
-    /// Alerts with a finding of this detector, such as D3; repeatable
-    #[arg(long = "detector", value_name = "ID")]
-    pub detectors: Vec<String>,
-
-    /// Alerts of this host; repeatable
-    #[arg(long = "host", value_name = "HOST")]
-    pub hosts: Vec<String>,
-
-    /// When to use colours [default: on a terminal]
-    #[arg(long, value_name = "WHEN", default_value = "auto", hide_default_value = true)]
-    pub color: ColorChoice,
-}
-
-/// A severity on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Least {
-    /// Worth knowing.
-    Low,
-    /// Look today.
-    Medium,
-    /// Look now.
-    High,
-    /// Act now.
-    Critical,
-}
-
-impl From<Least> for Severity {
-    fn from(least: Least) -> Severity {
-        match least {
-            Least::Low => Severity::Low,
-            Least::Medium => Severity::Medium,
-            Least::High => Severity::High,
-            Least::Critical => Severity::Critical,
-        }
-    }
-}
-
-/// When to use colours.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum ColorChoice {
-    /// On a terminal, unless NO_COLOR is set.
-    #[default]
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
 }
 
 /// Arguments of `doctor`.

@@ -47,7 +47,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             config("[sinks.syslog]\naddress = \"siem\"\n", "sinks.syslog.address")
         }),
         trial("cli::spool_too_small", || {
-            config("[sinks.spool]\nbytes_max = \"1MiB\"\n", "sinks.spool.bytes_max")
+            let set = "[sinks.spool]\nbytes_max = \"1MiB\"\nalerts_reserve_bytes = \"0B\"\n";
+            config(set, "sinks.spool.bytes_max")
         }),
         trial("cli::tail_of_nothing", || tail_fails(&[], WRONG_USE, "nothing to read")),
         trial("cli::tail_of_no_file", || {

@@ -9,7 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::Take;
-use crate::cli::TailArgs;
+use super::args::TailArgs;
 use crate::config;
 use crate::fault::{Misuse, tell};
 use crate::sinks::kafka::consumer_options;

@@ -1,6 +1,7 @@
 //! `keywatch tail`: alerts from Kafka or a file, for people.
 
 mod alert;
+pub mod args;
 mod file;
 mod kafka;
 
@@ -12,7 +13,7 @@ use anyhow::{Context, Result};
 use monitor_core::alert::Severity;
 
 use self::alert::Shown;
-use crate::cli::{ColorChoice, TailArgs};
+use self::args::{ColorChoice, TailArgs};
 use crate::config::Config;
 use crate::fault::{Misuse, tell};
 use crate::shown::harmless;
@@ -186,18 +187,18 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_not_shown() {
         let alert = examples::alert_in_every_form(7);
-        let args = |change: fn(&mut TailArgs)| {
+        let count = |change: fn(&mut TailArgs)| {
             let mut args = TailArgs::default();
             change(&mut args);
             shown(&args, &alert).lines().count()
         };
-        assert_eq!(args(|args| args.keys = vec!["k_0000".into()]), 3);
-        assert_eq!(args(|args| args.keys = vec!["k_1".into()]), 0);
-        assert_eq!(args(|args| args.detectors = vec!["d5".into()]), 3);
-        assert_eq!(args(|args| args.detectors = vec!["D1".into()]), 0);
-        assert_eq!(args(|args| args.hosts = vec!["edge".into()]), 0);
-        assert_eq!(args(|args| args.severity = Some(crate::cli::Least::High)), 3);
-        assert_eq!(args(|args| args.severity = Some(crate::cli::Least::Critical)), 0);
+        assert_eq!(count(|args| args.keys = vec!["k_0000".into()]), 3);
+        assert_eq!(count(|args| args.keys = vec!["k_1".into()]), 0);
+        assert_eq!(count(|args| args.detectors = vec!["d5".into()]), 3);
+        assert_eq!(count(|args| args.detectors = vec!["D1".into()]), 0);
+        assert_eq!(count(|args| args.hosts = vec!["edge".into()]), 0);
+        assert_eq!(count(|args| args.severity = Some(args::Least::High)), 3);
+        assert_eq!(count(|args| args.severity = Some(args::Least::Critical)), 0);
     }
 
     #[test]

@@ -440,7 +440,7 @@ fn on_a_full_disk_alerts_are_kept() {
         eprintln!("left out: on_a_full_disk_alerts_are_kept: nothing can be mounted here");
         return;
     };
-    let bounds = Bounds { bytes_max: 1 << 30, reserve_bytes: 4 << 20 };
+    let bounds = Bounds { bytes_max: 256 << 20, reserve_bytes: 4 << 20 };
     let dir = disk.0.path().join("spool");
     let spool = Spool::open(&dir, bounds, WhenFull::Drop).unwrap();
     let mut calls = 0;
