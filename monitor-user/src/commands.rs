@@ -119,13 +119,13 @@ pub(crate) fn add_sinks(driver: &mut Driver, config: &Config, when_full: WhenFul
         driver.add_sink(Box::new(file::Lines::stdout(&sinks.stdout, &host)));
     }
     if !sinks.kafka.brokers.is_empty() {
-        driver.add_sink(kafka::open(sinks, &spools, &host, when_full)?);
+        driver.add_sink_first(kafka::open(sinks, &spools, &host, when_full)?);
     }
     if !sinks.syslog.address.is_empty() {
-        driver.add_sink(syslog::open(sinks, &spools, &host, when_full)?);
+        driver.add_sink_first(syslog::open(sinks, &spools, &host, when_full)?);
     }
     if !sinks.webhook.url.is_empty() {
-        driver.add_sink(webhook::open(sinks, &spools, &host, when_full)?);
+        driver.add_sink_first(webhook::open(sinks, &spools, &host, when_full)?);
     }
     Ok(())
 }

@@ -141,6 +141,12 @@ impl Sinks {
         self.sinks.push(sink);
     }
 
+    /// Adds one that has records before all others: what can be read anywhere is in its spool already,
+    /// and outlives a kill.
+    pub(crate) fn add_first(&mut self, sink: Box<dyn Sink>) {
+        self.sinks.insert(0, sink);
+    }
+
     /// Break: there is no more use in going on.
     pub fn flow(&self) -> ControlFlow<()> {
         self.flow
