@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use crate::config::LogLevel;
+use crate::tail::args::TailArgs;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong use or config.";
 
@@ -77,7 +78,8 @@ pub enum Command {
     ///
     /// Without --calls, --connections and --alerts, a table of calls and alerts goes to stdout; as
     /// JSON lines they come with --calls - and --alerts -. The summary goes to stderr. Output files
-    /// are overwritten. Files and Kafka in the config are left alone unless --publish is given.
+    /// are overwritten. Sinks in the config are left alone unless --publish is given; then all but
+    /// [sinks.jsonl] are used.
     ///
     /// Options that select, such as --key and --host, say which calls, connections and alerts are
     /// shown, written and summed up. Of each kind any, of all kinds every must fit. Detection still
@@ -91,6 +93,16 @@ pub enum Command {
   keywatch replay --keylog keys.log --calls - capture.pcap
   keywatch replay --extract f_0123456789abcdef --out flow.pcapng capture.pcap")]
     Replay(Box<ReplayArgs>),
+
+    /// Show alerts as they arrive in Kafka, or those of a file
+    ///
+    /// Reads Keywatch's own JSON, OCSF and ECS. Without FILE, the alerts of the config's Kafka. An alert
+    /// that was delivered twice is shown once.
+    #[command(after_help = "Examples:
+  keywatch tail --config keywatch.toml
+  keywatch tail --all --once --severity high
+  keywatch tail --follow --key k_1f2e3d4c alerts.jsonl")]
+    Tail(TailArgs),
 
     /// Check whether this host is ready for `keywatch run`
     ///
@@ -334,7 +346,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub keylog: Vec<PathBuf>,
 
-    /// Send calls and alerts to the config's Kafka too
+    /// Send calls and alerts to the config's sinks too, such as Kafka
     #[arg(long)]
     pub publish: bool,
 

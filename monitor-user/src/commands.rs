@@ -14,8 +14,8 @@ use crate::cli::{Cli, Command, CommonArgs, LogFormat, SummaryForm};
 use crate::config::{self, Config, LogLevel, TrustedProxy};
 use crate::driver::Driver;
 use crate::fault::{Misuse, tell, write_stderr};
-use crate::sinks::{OnFailure, Sinks, WhenFull, jsonl, kafka};
-use crate::{doctor, history, keys, profiles, record, replay, run, secret};
+use crate::sinks::{OnFailure, Sinks, WhenFull, file, jsonl, kafka, syslog, webhook};
+use crate::{doctor, history, keys, profiles, record, replay, run, secret, tail};
 
 /// Does what the command line says.
 pub(crate) fn dispatch(cli: Cli) -> Result<()> {
@@ -47,6 +47,11 @@ pub(crate) fn dispatch(cli: Cli) -> Result<()> {
             let config = load_config(&cli)?;
             start_log(&cli, &config);
             replay::command::replay(args, &config, cli.quiet)
+        }
+        Command::Tail(args) => {
+            let config = load_config(&cli)?;
+            start_log(&cli, &config);
+            tail::tail(args, &config)
         }
         Command::Doctor(args) => {
             let config = load_config(&cli)?;
@@ -106,14 +111,35 @@ pub(crate) fn driver(
     Ok(driver)
 }
 
-/// Adds Kafka when the config names brokers. Starts threads, which keep the rights that this thread
-/// has now.
-pub(crate) fn add_kafka(driver: &mut Driver, config: &Config, when_full: WhenFull) -> Result<()> {
-    if !config.sinks.kafka.brokers.is_empty() {
-        let host = config.engine_settings().host;
-        let spools = config.sinks.spool.dir.clone();
-        let spools = spools.unwrap_or_else(|| secret::state_dir().join("spool"));
-        driver.add_sink(kafka::open(&config.sinks, &spools, &host, when_full)?);
+/// Whether the config names any sink that `run` and `--publish` use.
+pub(crate) fn has_sinks(sinks: &config::Sinks) -> bool {
+    !sinks.kafka.brokers.is_empty()
+        || sinks.file.path.is_some()
+        || !sinks.stdout.kinds.is_empty()
+        || !sinks.syslog.address.is_empty()
+        || !sinks.webhook.url.is_empty()
+}
+
+/// Adds the sinks that the config names. Starts threads, which keep the rights that this thread has
+/// now.
+pub(crate) fn add_sinks(driver: &mut Driver, config: &Config, when_full: WhenFull) -> Result<()> {
+    let sinks = &config.sinks;
+    let host = config.engine_settings().host;
+    let spools = sinks.spool.dir.clone().unwrap_or_else(|| secret::state_dir().join("spool"));
+    if let Some(path) = &sinks.file.path {
+        driver.add_sink(Box::new(file::Lines::file(&sinks.file, path, &host)?));
+    }
+    if !sinks.stdout.kinds.is_empty() {
+        driver.add_sink(Box::new(file::Lines::stdout(&sinks.stdout, &host)));
+    }
+    if !sinks.kafka.brokers.is_empty() {
+        driver.add_sink_first(kafka::open(sinks, &spools, &host, when_full)?);
+    }
+    if !sinks.syslog.address.is_empty() {
+        driver.add_sink_first(syslog::open(sinks, &spools, &host, when_full)?);
+    }
+    if !sinks.webhook.url.is_empty() {
+        driver.add_sink_first(webhook::open(sinks, &spools, &host, when_full)?);
     }
     Ok(())
 }

@@ -91,6 +91,11 @@ impl Driver {
         self.sinks.add(sink);
     }
 
+    /// The same for one that keeps what is to outlive a kill: it gets records before the others.
+    pub(crate) fn add_sink_first(&mut self, sink: Box<dyn Sink>) {
+        self.sinks.add_first(sink);
+    }
+
     /// Takes one input and writes what comes of it. Breaks when nobody reads the output any more.
     pub fn handle(&mut self, input: Input<'_>) -> ControlFlow<()> {
         let time = time_of(&input);
@@ -148,6 +153,7 @@ impl Driver {
     /// What happened so far.
     pub fn summary(&mut self) -> &mut Summary {
         self.summary.dropped_calls = self.sinks.dropped();
+        self.summary.sinks = self.sinks.tallies();
         &mut self.summary
     }
 

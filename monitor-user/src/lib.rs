@@ -22,6 +22,7 @@ mod selection;
 mod shown;
 pub mod sinks;
 pub mod summary;
+mod tail;
 
 use std::process::ExitCode;
 

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &RunArgs, config: &Config, quiet: bool) -> Result<()> {
     // Before the first thread of another library, which would keep the rights.
     privilege::drop_all_but_reading()?;
     driver.check_rights()?;
-    commands::add_kafka(&mut driver, config, WhenFull::Drop)?;
+    commands::add_sinks(&mut driver, config, WhenFull::Drop)?;
     live::announce(&options, &capture);
     let watched = runtime.block_on(live::watch(capture, stop, &mut driver));
     // Also after a failure: what was captured is written.
@@ -70,7 +70,7 @@ fn outputs(args: &RunArgs, config: &Config) -> Outputs {
     let mut alerts = args.common.alerts.clone().or_else(|| set.alerts.clone());
     let connections = args.common.connections.clone();
     if [&calls, &alerts, &connections].iter().all(|file| file.is_none())
-        && config.sinks.kafka.brokers.is_empty()
+        && !commands::has_sinks(&config.sinks)
     {
         alerts = Some(PathBuf::from("-"));
     }

@@ -14,6 +14,7 @@ use crate::breakdown::Breakdown;
 use crate::capture::Health;
 use crate::replay::Tally;
 use crate::shown::span;
+use crate::sinks;
 
 /// Counts over a run.
 pub struct Summary {
@@ -21,8 +22,10 @@ pub struct Summary {
     pub lost_bytes: u64,
     /// Kernel events lost.
     pub lost_events: u64,
-    /// Calls that did not reach Kafka: its queue was full, or it was away.
+    /// Calls that did not reach a sink: it was away, and its spool was full.
     pub dropped_calls: u64,
+    /// What each sink did that delivers over a network.
+    pub sinks: Vec<sinks::Tally>,
     /// What the kernel side counted.
     pub capture: Option<Health>,
     /// Packets of a replay.
@@ -52,6 +55,7 @@ impl Default for Summary {
             lost_bytes: 0,
             lost_events: 0,
             dropped_calls: 0,
+            sinks: Vec::new(),
             capture: None,
             replayed: None,
             other_ports: 0,
@@ -107,6 +111,7 @@ impl Summary {
             "last": self.first.map(|_| self.last),
             "lost": { "bytes": self.lost_bytes, "events": self.lost_events },
             "dropped_calls": self.dropped_calls,
+            "sinks": self.sinks,
             "capture": self.capture,
             "replayed": self.replayed,
             "other_ports": self.other_ports,
@@ -173,9 +178,20 @@ impl Summary {
         let lost = [
             ("bytes", self.lost_bytes),
             ("events", self.lost_events),
-            ("calls that did not reach Kafka", self.dropped_calls),
+            ("calls that did not reach a sink", self.dropped_calls),
         ];
         list(&mut text, "lost", lost.into_iter());
+        for tally in &self.sinks {
+            let counts = [
+                ("arrived", tally.arrived),
+                ("refused", tally.refused),
+                ("failures", tally.failures),
+                ("slowest in microseconds", tally.slowest_us),
+                ("lost alerts", tally.lost_alerts),
+                ("bytes that wait", tally.waiting_bytes),
+            ];
+            list(&mut text, tally.sink, counts.into_iter());
+        }
         let counters = serde_json::to_value(counters).unwrap_or_default();
         let counters = counters.as_object().into_iter().flatten();
         let counters = counters.filter_map(|(name, count)| Some((name.as_str(), count.as_u64()?)));

@@ -40,6 +40,21 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("cli::wrong_config_type", || {
             config("[sinks.kafka]\nbrokers = 7\nalerts_topic = \"a\"\n", "brokers")
         }),
+        trial("cli::webhook_without_a_scheme", || {
+            config("[sinks.webhook]\nurl = \"example.com/token\"\n", "sinks.webhook.url")
+        }),
+        trial("cli::syslog_without_a_port", || {
+            config("[sinks.syslog]\naddress = \"siem\"\n", "sinks.syslog.address")
+        }),
+        trial("cli::spool_too_small", || {
+            let set = "[sinks.spool]\nbytes_max = \"1MiB\"\nalerts_reserve_bytes = \"0B\"\n";
+            config(set, "sinks.spool.bytes_max")
+        }),
+        trial("cli::tail_of_nothing", || tail_fails(&[], WRONG_USE, "nothing to read")),
+        trial("cli::tail_of_no_file", || {
+            tail_fails(&["no-such-file"], FAILED, "cannot read alerts")
+        }),
+        trial("cli::spool_of_a_newer_version", spool_of_a_newer_version),
         trial("cli::config_is_not_toml", || config("this is = = not toml", "keywatch.toml")),
         trial("cli::missing_config", || {
             let dir = scratch()?;
@@ -130,4 +145,34 @@ fn everyday() -> std::path::PathBuf {
 
 fn text(path: &Path) -> String {
     path.display().to_string()
+}
+
+fn tail_fails(args: &[&str], code: i32, names: &str) -> Result<()> {
+    let dir = scratch()?;
+    let mut command = Command::new(keywatch()?);
+    command.arg("tail").args(&common_args(dir.path())[..2]).args(args);
+    let output = run(&mut command)?;
+    ensure!(output.status.code() == Some(code), "not {code}: {}", output.status);
+    one_line(&String::from_utf8_lossy(&output.stderr), names)
+}
+
+/// Refused with a line, and left as it is.
+fn spool_of_a_newer_version() -> Result<()> {
+    let dir = scratch()?;
+    let spool = dir.path().join("spool/syslog");
+    fs::create_dir_all(&spool)?;
+    let segment = spool.join("alerts-00000000000000000000.seg");
+    let mut bytes = b"KWSPOOL\n".to_vec();
+    bytes.extend([2, 0]);
+    bytes.resize(64, 0);
+    fs::write(&segment, &bytes)?;
+    let config = format!(
+        "[sinks.spool]\ndir = \"{}\"\n[sinks.syslog]\naddress = \"127.0.0.1:1\"\n",
+        dir.path().join("spool").display()
+    );
+    fs::write(dir.path().join("keywatch.toml"), config)?;
+    let args = ["replay", "--publish", "--no-table", &text(&everyday())];
+    fails(dir.path(), &args, FAILED, "it is of version 2")?;
+    ensure!(fs::read(&segment)? == bytes, "it was changed");
+    Ok(())
 }

@@ -79,6 +79,11 @@ impl Agent {
         self.child.signal(Signal::HUP)
     }
 
+    /// Kills it as a crash would.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()
+    }
+
     /// Sends SIGTERM and waits until everything is written.
     pub fn stop(mut self) -> Result<ExitStatus> {
         self.child.signal(Signal::TERM)?;

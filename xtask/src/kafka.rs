@@ -314,7 +314,8 @@ pub struct Secured {
 }
 
 impl Secured {
-    fn prepare(dir: &Path) -> Result<Secured> {
+    /// Makes certificates in a folder of their own in `dir`.
+    pub fn prepare(dir: &Path) -> Result<Secured> {
         let at = || -> Result<SocketAddr> {
             Ok(SocketAddr::from(([127, 0, 0, 1], process::free_port()?)))
         };

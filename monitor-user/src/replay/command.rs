@@ -29,14 +29,16 @@ pub(crate) fn replay(args: &ReplayArgs, config: &Config, quiet: bool) -> Result<
     }
     let ports = commands::ports(&args.common.ports, config);
     if args.publish {
-        if config.sinks.kafka.brokers.is_empty() {
+        if !commands::has_sinks(&config.sinks) {
             return Err(Misuse(
                 "nowhere to publish: --publish: set brokers under [sinks.kafka] in the config"
                     .into(),
             )
             .into());
         }
-        kafka::reach(&config.sinks.kafka, KAFKA_WAIT_MAX)?;
+        if !config.sinks.kafka.brokers.is_empty() {
+            kafka::reach(&config.sinks.kafka, KAFKA_WAIT_MAX)?;
+        }
     }
     let selection = Selection::new(&args.select)?;
     let outputs = Outputs {
@@ -55,7 +57,7 @@ pub(crate) fn replay(args: &ReplayArgs, config: &Config, quiet: bool) -> Result<
         driver.add_sink(Box::new(Table::on_stdout()));
     }
     if args.publish {
-        commands::add_kafka(&mut driver, config, WhenFull::Wait)?;
+        commands::add_sinks(&mut driver, config, WhenFull::Wait)?;
     }
     for path in &args.keylog {
         keylog::read(path, driver.decoder())?;

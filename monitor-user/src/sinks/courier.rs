@@ -121,6 +121,8 @@ struct Round {
     batch: Batch,
     /// The next record of the batch.
     at: usize,
+    /// Events that the transport took and has not reported.
+    on_the_way: usize,
     event: Event,
     reports: Vec<Report>,
     /// When the oldest record that is on its way was sent, by its number: one in so many is timed.
@@ -140,6 +142,7 @@ impl Courier {
             retry_after: RETRY_MIN,
             batch: Batch::default(),
             at: 0,
+            on_the_way: 0,
             event: Event::default(),
             reports: Vec::new(),
             timed: None,
@@ -164,6 +167,9 @@ impl Round {
 
     fn is_done(&self) -> bool {
         let Some(deadline) = *lock(&self.courier.shared.deadline) else { return false };
+        if self.courier.which == Which::Alerts {
+            tell_gap(self.spool(), self.courier.sink, &self.courier.host);
+        }
         self.spool().is_empty(self.courier.which) || Instant::now() >= deadline
     }
 
@@ -195,10 +201,10 @@ impl Round {
         let which = self.courier.which;
         loop {
             let Some(transport) = &mut self.transport else { return Ok(()) };
+            if self.on_the_way >= transport.in_flight_max() {
+                return Ok(());
+            }
             let Some((number, head, payload)) = self.batch.record(self.at) else {
-                if self.courier.shared.spool.in_flight(which) >= transport.in_flight_max() {
-                    return Ok(());
-                }
                 self.at = 0;
                 self.courier.shared.spool.take(which, &mut self.batch)?;
                 if self.batch.len() == 0 {
@@ -215,15 +221,16 @@ impl Round {
                     continue;
                 }
             };
-            if !self.courier.route.takes(record.kind(), record.severity()) {
+            if !self.courier.route.takes(record.view().kind(), record.view().severity()) {
                 self.at += 1;
                 self.courier.shared.spool.confirm(which, number)?;
                 continue;
             }
-            self.courier.writer.write(&record, &mut self.event);
+            self.courier.writer.write(record.view(), &mut self.event);
             match transport.send(number, &self.event) {
                 Sent::Taken => {
                     self.at += 1;
+                    self.on_the_way += 1;
                     self.timed.get_or_insert_with(|| (number, Instant::now()));
                 }
                 Sent::Full => return Ok(()),
@@ -240,6 +247,7 @@ impl Round {
         let mut reports = std::mem::take(&mut self.reports);
         transport.poll(if busy { POLL_MAX } else { Duration::ZERO }, &mut reports);
         let trouble = transport.trouble();
+        self.on_the_way = self.on_the_way.saturating_sub(reports.len());
         for report in reports.drain(..) {
             match report.fate {
                 Fate::Arrived => self.arrived(report.number)?,
@@ -294,6 +302,7 @@ impl Round {
         self.say(reason);
         self.courier.shared.counts.failures.fetch_add(1, Ordering::Relaxed);
         self.transport = None;
+        self.on_the_way = 0;
         self.batch.clear();
         self.at = 0;
         self.timed = None;

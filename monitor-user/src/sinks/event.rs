@@ -7,7 +7,7 @@ use monitor_core::alert::{Alert, Entity, Severity};
 use monitor_core::time::EventTime;
 
 use super::format::{self, Format};
-use super::record::{Kind, Record};
+use super::record::{Kind, View};
 
 /// A record on its way out. Reused from record to record.
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ impl Writer {
     }
 
     /// Fills `event` with what is to be sent of `record`.
-    pub(crate) fn write(&self, record: &Record, event: &mut Event) {
+    pub(crate) fn write(&self, record: View<'_>, event: &mut Event) {
         event.kind = Some(record.kind());
         event.severity = record.severity();
         event.key.clear();
@@ -51,18 +51,18 @@ impl Writer {
         event.body.clear();
         // Writing to a text never fails.
         let _ = match record {
-            Record::Alert(alert) => {
+            View::Alert(alert) => {
                 event.time = alert.time;
                 alert_key(alert, &mut event.key)
                     .and_then(|()| write!(event.id, "{}.{}", alert.id, alert.revision))
             }
-            Record::Call { call, ordinal } => {
+            View::Call { call, ordinal } => {
                 event.time = call.time;
                 let key = call.key.as_ref();
                 key.map_or(Ok(()), |key| write!(event.key, "{}", key.id))
                     .and_then(|()| write!(event.id, "{}.{}.{ordinal}", call.flow.id, call.time.0))
             }
-            Record::Gap(gap) => {
+            View::Gap(gap) => {
                 event.time = gap.last.unwrap_or_default();
                 let first = gap.first.unwrap_or_default().0;
                 event.key.push_str(&gap.host);
@@ -151,12 +151,12 @@ pub(crate) mod tests {
         let writer = Writer::new(Format::Native, "edge 1");
         assert_eq!(source("edge 1"), "/keywatch/edge_1");
         let mut event = Event::default();
-        writer.write(&Record::Alert(Box::new(alert(0xab))), &mut event);
+        writer.write(View::Alert(&alert(0xab)), &mut event);
         assert_eq!(event.id, "a_00000000000000ab.2");
         assert_eq!(event.kind_name, "keywatch.alert.v1");
         assert_eq!((event.kind, event.severity), (Some(Kind::Alert), Some(Severity::High)));
         assert_eq!(serde_json::from_slice::<Alert>(&event.body).unwrap(), alert(0xab));
-        writer.write(&Record::Call { call: Box::new(full()), ordinal: 4 }, &mut event);
+        writer.write(View::Call { call: &full(), ordinal: 4 }, &mut event);
         assert_eq!(event.id, "f_6a4ffe9c13c7fe69.1795464000123456789.4");
         assert_eq!(event.key, "k_00000000000000000000000000007f3a");
     }

@@ -2,6 +2,7 @@
 
 mod courier;
 mod event;
+pub(crate) mod file;
 mod format;
 pub mod jsonl;
 pub mod kafka;
@@ -9,7 +10,10 @@ mod network;
 mod record;
 mod seldom;
 mod spool;
+pub(crate) mod syslog;
 pub mod table;
+mod tls;
+pub(crate) mod webhook;
 
 pub use format::Format;
 pub use network::Route;
@@ -23,8 +27,29 @@ use anyhow::Result;
 use monitor_core::alert::Alert;
 use monitor_core::call::ApiCall;
 use monitor_core::connection::Connection;
+use serde::Serialize;
 
 use crate::fault::tell;
+
+#[cfg(test)]
+pub(crate) mod examples {
+    //! Records for tests elsewhere.
+
+    use super::Format;
+    use super::event::tests::alert;
+    use super::event::{Event, Writer};
+    use super::record::View;
+
+    /// The alert with this number in each form that has it whole.
+    pub(crate) fn alert_in_every_form(number: u64) -> Vec<Vec<u8>> {
+        let forms = [Format::Native, Format::Ocsf, Format::Ecs].map(|format| {
+            let mut event = Event::default();
+            Writer::new(format, "edge 1").write(View::Alert(&alert(number)), &mut event);
+            event.body
+        });
+        forms.into()
+    }
+}
 
 /// A place for records. An error means that the sink is done for.
 pub trait Sink {
@@ -52,6 +77,32 @@ pub trait Sink {
     fn dropped(&self) -> u64 {
         0
     }
+
+    /// What it did so far, where that is more than writing.
+    fn tally(&self) -> Option<Tally> {
+        None
+    }
+}
+
+/// What a sink that delivers over a network did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// Which: `kafka`.
+    pub sink: &'static str,
+    /// Records that arrived.
+    pub arrived: u64,
+    /// Records that the other side will never take, which were put aside.
+    pub refused: u64,
+    /// Times that delivery had to begin anew.
+    pub failures: u64,
+    /// The slowest delivery of those that were timed, microseconds: one is at any time.
+    pub slowest_us: u64,
+    /// Calls that had no room in the spool.
+    pub dropped_calls: u64,
+    /// Alerts that even the spool had no room for.
+    pub lost_alerts: u64,
+    /// Bytes that wait in the spool.
+    pub waiting_bytes: u64,
 }
 
 /// What a failing sink means.
@@ -90,6 +141,12 @@ impl Sinks {
         self.sinks.push(sink);
     }
 
+    /// Adds one that has records before all others: what can be read anywhere is in its spool already,
+    /// and outlives a kill.
+    pub(crate) fn add_first(&mut self, sink: Box<dyn Sink>) {
+        self.sinks.insert(0, sink);
+    }
+
     /// Break: there is no more use in going on.
     pub fn flow(&self) -> ControlFlow<()> {
         self.flow
@@ -121,6 +178,11 @@ impl Sinks {
 
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped + self.sinks.iter().map(|sink| sink.dropped()).sum::<u64>()
+    }
+
+    /// What each sink did that delivers over a network.
+    pub(crate) fn tallies(&self) -> Vec<Tally> {
+        self.sinks.iter().filter_map(|sink| sink.tally()).collect()
     }
 
     fn each(&mut self, mut work: impl FnMut(&mut dyn Sink) -> Result<()>) {

@@ -11,12 +11,12 @@ use monitor_core::alert::{Alert, Severity};
 use monitor_core::call::ApiCall;
 use serde::{Deserialize, Serialize};
 
-use super::Sink;
 use super::courier::{Connect, Counts, Courier, Shared, tell_gap};
 use super::event::Writer;
 use super::format::Format;
 use super::record::{self, Kind};
 use super::spool::{Bounds, Spool, WhenFull, Which, lock};
+use super::{Sink, Tally};
 use crate::fault::tell;
 
 /// Which records a sink gets.
@@ -153,18 +153,6 @@ impl Sink for Network {
         tell_gap(spool, self.sink, &self.host);
         let (alerts, calls) = spool.close()?;
         self.say_what_is_left(alerts, calls);
-        let counts = &self.shared.counts;
-        let count = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
-        tracing::debug!(
-            sink = self.sink,
-            arrived = count(&counts.arrived),
-            refused = count(&counts.refused),
-            failures = count(&counts.failures),
-            slowest_us = count(&counts.slowest_us),
-            dropped = spool.dropped(),
-            spool_bytes = spool.bytes(),
-            "a sink has ended"
-        );
         let dir = spool.dir().display();
         if broke_off {
             bail!("a thread of it broke off; what it did not send stays in {dir}");
@@ -177,5 +165,19 @@ impl Sink for Network {
 
     fn dropped(&self) -> u64 {
         self.shared.spool.dropped()
+    }
+
+    fn tally(&self) -> Option<Tally> {
+        let (counts, spool) = (&self.shared.counts, &self.shared.spool);
+        Some(Tally {
+            sink: self.sink,
+            arrived: counts.arrived.load(Ordering::Relaxed),
+            refused: counts.refused.load(Ordering::Relaxed),
+            failures: counts.failures.load(Ordering::Relaxed),
+            slowest_us: counts.slowest_us.load(Ordering::Relaxed),
+            dropped_calls: spool.dropped(),
+            lost_alerts: spool.lost(),
+            waiting_bytes: spool.bytes(),
+        })
     }
 }

@@ -111,21 +111,43 @@ impl Record {
         }
     }
 
-    /// What it is about.
-    pub(crate) fn kind(&self) -> Kind {
+    /// To look at.
+    pub(crate) fn view(&self) -> View<'_> {
         match self {
-            Record::Alert(_) => Kind::Alert,
-            Record::Call { .. } => Kind::Activity,
-            Record::Gap(_) => Kind::Health,
+            Record::Alert(alert) => View::Alert(alert),
+            Record::Call { call, ordinal } => View::Call { call, ordinal: *ordinal },
+            Record::Gap(gap) => View::Gap(gap),
+        }
+    }
+}
+
+/// A record that belongs to somebody else.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum View<'a> {
+    /// See [`Record::Alert`].
+    Alert(&'a Alert),
+    /// See [`Record::Call`].
+    Call { call: &'a ApiCall, ordinal: u64 },
+    /// See [`Record::Gap`].
+    Gap(&'a ActivityGap),
+}
+
+impl View<'_> {
+    /// What it is about.
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            View::Alert(_) => Kind::Alert,
+            View::Call { .. } => Kind::Activity,
+            View::Gap(_) => Kind::Health,
         }
     }
 
     /// How bad it is; a gap is worth a look today.
-    pub(crate) fn severity(&self) -> Option<Severity> {
+    pub(crate) fn severity(self) -> Option<Severity> {
         match self {
-            Record::Alert(alert) => Some(alert.severity),
-            Record::Call { .. } => None,
-            Record::Gap(_) => Some(Severity::Medium),
+            View::Alert(alert) => Some(alert.severity),
+            View::Call { .. } => None,
+            View::Gap(_) => Some(Severity::Medium),
         }
     }
 }

@@ -65,6 +65,42 @@ pub(crate) fn goes_and_comes_back() -> Result<()> {
     same_calls(&calls, &logged)
 }
 
+/// Killed with alerts in the spool and no broker: the next run delivers every one, in order.
+pub(crate) fn killed_before_the_broker_came() -> Result<()> {
+    let port = process::free_port()?;
+    let mut rig = Rig::without_agent()?;
+    configure(&rig, &SocketAddr::from(([127, 0, 0, 1], port)).to_string())?;
+    rig.start_agent(&[])?;
+    let alerts_file = rig.agent()?.alerts_file();
+    stuff(rig.server, 0..300)?;
+    denied_withdrawals(rig.server)?;
+    wait_for_lines(&alerts_file, 2)?;
+    rig.take_agent()?.kill()?;
+    let before = lines(&alerts_file)?;
+    let kafka = Kafka::start_on(port)?;
+    rig.start_agent(&[])?;
+    stuff(rig.server, 300..700)?;
+    rig.stop_agent()?;
+    let alerts = lines(&alerts_file)?;
+    ensure!(alerts.len() >= before.len(), "the file lost lines");
+    let mut arrived = kafka.read_topic(TOPIC)?;
+    // What was confirmed just before a kill may come twice.
+    arrived.dedup();
+    // One more than the file has: the kill may have come before it was written there.
+    let missing: Vec<usize> =
+        (0..alerts.len()).filter(|place| !arrived.contains(&alerts[*place])).collect();
+    ensure!(missing.is_empty(), "missing {missing:?}, {} before the kill", before.len());
+    ensure!(arrived.len() <= alerts.len() + 1, "{} of {}", arrived.len(), alerts.len());
+    arrived.retain(|line| alerts.contains(line));
+    ensure!(arrived == alerts, "the order is another");
+    // How many calls the kill took from memory nobody knows, and that is said.
+    let health = kafka.read_topic("keywatch.health")?;
+    let gap = health.iter().find(|line| line.contains("activity_gap"));
+    let gap = gap.context("the kill left no gap event")?;
+    ensure!(gap.contains("\"calls\":null") && gap.contains("killed"), "{gap}");
+    Ok(())
+}
+
 /// No broker at all: a line says so, capture and files go on, and the end is clean.
 pub(crate) fn is_not_there() -> Result<()> {
     let mut rig = Rig::without_agent()?;

@@ -60,12 +60,12 @@ pub(crate) fn ocsf_by_default() -> Result<()> {
         run.alerts.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     ensure!(read.lines().count() == alerts.len(), "{} alerts in Kafka", read.lines().count());
     for alert in &alerts {
-        let id = format!("{}.{}", text(&alert["id"]), alert["revision"]);
+        let id = format!("{}.{}", text_of(&alert["id"]), alert["revision"]);
         let line = read.lines().find(|line| line.contains(&format!("ce_id={id},")));
         let line = line.with_context(|| format!("alert {id} is not in Kafka"))?;
         let mut parts = line.splitn(3, '|');
         let (key, headers, body) = (parts.next(), parts.next(), parts.next());
-        ensure!(key == Some(text(&alert["entity"]["id"])), "{line}");
+        ensure!(key == Some(text_of(&alert["entity"]["id"])), "{line}");
         let headers = headers.unwrap_or_default();
         for header in [
             "ce_specversion=1.0",
@@ -76,6 +76,22 @@ pub(crate) fn ocsf_by_default() -> Result<()> {
         }
         let body: Value = serde_json::from_str(body.unwrap_or_default())?;
         ensure!(body["class_uid"] == 2004 && body["metadata"]["uid"] == id, "{body}");
+    }
+    let summary: Value = serde_json::from_str(run.said.lines().last().unwrap_or_default())?;
+    let arrived = alerts.len() + run.calls;
+    ensure!(summary["sinks"][0]["arrived"] == arrived, "{}", summary["sinks"]);
+    let mut tail = Command::new(keywatch()?);
+    tail.args(["tail", "--all", "--once"]).args(&common_args(run.dir.path())[..2]);
+    let shown = tail.output().context("starting keywatch tail")?;
+    let text = String::from_utf8_lossy(&shown.stdout);
+    ensure!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+    // Three lines each: what it is, what happened, what to do.
+    ensure!(text.lines().count() == 3 * alerts.len(), "{text}");
+    for alert in &alerts {
+        ensure!(
+            text.contains(text_of(&alert["title"]))
+                && text.contains(text_of(&alert["explanation"]))
+        );
     }
     let activity = kafka.read_topic("keywatch.activity")?;
     ensure!(activity.iter().all(|line| line.contains("\"class_uid\":6003")));
@@ -174,6 +190,8 @@ fn publish(broker: &str, more: &str, options: &[(&str, String)]) -> Result<Run> 
         "--publish",
         "--port",
         "8080",
+        "--summary",
+        "json",
     ]);
     command.arg("--alerts").arg(file("alerts.jsonl")).arg("--calls").arg(file("calls.jsonl"));
     command.arg(case.join("input.pcap"));
@@ -211,6 +229,6 @@ fn mutual(secured: &Secured, name: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn text(value: &Value) -> &str {
+fn text_of(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }

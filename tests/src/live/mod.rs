@@ -12,6 +12,7 @@ mod plain;
 mod recording;
 mod rig;
 mod servers;
+mod sinks;
 mod tcpdump;
 mod tls;
 mod tls_servers;
@@ -28,7 +29,7 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 45] = [
+    let tests: [(&str, Test, &[&str]); 47] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -70,9 +71,11 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("alerts_reach_kafka", kafka::alerts_reach_kafka, &["nginx", "java", "mvn"]),
         ("kafka_goes_and_comes_back", kafka::goes_and_comes_back, &["nginx", "java", "mvn"]),
         ("kafka_is_not_there", kafka::is_not_there, &["nginx"]),
+        ("kafka_killed", kafka::killed_before_the_broker_came, &["nginx", "java", "mvn", "kcat"]),
         ("kafka_scram_and_certificates", kafka_secured::scram_and_certificates, SECURED),
         ("kafka_ocsf_by_default", kafka_secured::ocsf_by_default, SECURED),
         ("kafka_what_is_wrong", kafka_secured::what_is_wrong_is_said, SECURED),
+        ("syslog_and_webhook", sinks::syslog_and_webhook, &["python3", "openssl"]),
         ("kafka_too_large", kafka_secured::larger_than_the_broker_takes, SECURED),
     ];
     let required = std::env::var_os("KEYWATCH_REQUIRE_LIVE").is_some_and(|value| value == "1");

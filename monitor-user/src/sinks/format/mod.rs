@@ -1,6 +1,7 @@
 //! The forms in which records go out. `schemas/` at the root of the repository has a JSON Schema of
 //! each, and docs/decisions/0031 says what may change in them.
 
+mod cef;
 mod ecs;
 mod ocsf;
 #[cfg(test)]
@@ -11,7 +12,7 @@ use monitor_core::call::ApiCall;
 use serde::{Deserialize, Serialize};
 
 use super::event::Event;
-use super::record::Record;
+use super::record::View;
 use crate::compact;
 
 /// Which form.
@@ -26,6 +27,8 @@ pub enum Format {
     Ecs,
     /// Keywatch's own JSON, as `--calls` and `--alerts` write it.
     Native,
+    /// Common Event Format: a line for syslog.
+    Cef,
     /// Calls in the compact form between agents and the fleet's engine; the rest as `native`.
     Compact,
 }
@@ -34,36 +37,46 @@ const JSON: &str = "application/json";
 const COMPACT: &str = "application/vnd.keywatch.call";
 
 /// Fills in what depends on the form: body, media type and event type. `event` has its id already.
-pub(crate) fn write(format: Format, record: &Record, host: &str, event: &mut Event) {
+pub(crate) fn write(format: Format, record: View<'_>, host: &str, event: &mut Event) {
     event.content_type = JSON;
     let Event { id, body, .. } = event;
     // Texts and numbers into memory: none of these fails.
     let (kind_name, _) = match (format, record) {
-        (Format::Ocsf, Record::Alert(alert)) => {
+        (Format::Ocsf, View::Alert(alert)) => {
             ("keywatch.alert.ocsf.v1", serde_json::to_writer(body, &ocsf::finding(alert, id)))
         }
-        (Format::Ecs, Record::Alert(alert)) => {
+        (Format::Ecs, View::Alert(alert)) => {
             ("keywatch.alert.ecs.v1", serde_json::to_writer(body, &ecs::alert(alert, id)))
         }
-        (Format::Native | Format::Compact, Record::Alert(alert)) => {
+        (Format::Native | Format::Compact, View::Alert(alert)) => {
             ("keywatch.alert.v1", serde_json::to_writer(body, alert))
         }
-        (Format::Ocsf, Record::Call { call, .. }) => {
+        (Format::Ocsf, View::Call { call, .. }) => {
             ("keywatch.call.ocsf.v1", serde_json::to_writer(body, &ocsf::activity(call, id, host)))
         }
-        (Format::Ecs, Record::Call { call, .. }) => {
+        (Format::Ecs, View::Call { call, .. }) => {
             ("keywatch.call.ecs.v1", serde_json::to_writer(body, &ecs::call(call, id, host)))
         }
-        (Format::Native, Record::Call { call, .. }) => {
+        (Format::Native, View::Call { call, .. }) => {
             ("keywatch.call.v1", serde_json::to_writer(body, call))
         }
-        (Format::Compact, Record::Call { call, .. }) => {
+        (Format::Compact, View::Call { call, .. }) => {
             event.content_type = COMPACT;
             compact::encode(call, body);
             ("keywatch.call.compact.v1", Ok(()))
         }
+        (Format::Cef, _) => {
+            event.content_type = "text/plain; charset=utf-8";
+            body.extend_from_slice(cef::line(record, id, host).as_bytes());
+            let kind_name = match record {
+                View::Alert(_) => "keywatch.alert.cef.v1",
+                View::Call { .. } => "keywatch.call.cef.v1",
+                View::Gap(_) => "keywatch.gap.cef.v1",
+            };
+            (kind_name, Ok(()))
+        }
         // About Keywatch itself: no other schema has a word for it.
-        (_, Record::Gap(gap)) => ("keywatch.gap.v1", serde_json::to_writer(body, gap)),
+        (_, View::Gap(gap)) => ("keywatch.gap.v1", serde_json::to_writer(body, gap)),
     };
     event.kind_name = kind_name;
 }

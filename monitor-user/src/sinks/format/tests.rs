@@ -12,7 +12,7 @@ use super::*;
 use crate::compact::tests::{bare, full};
 use crate::sinks::event::Writer;
 use crate::sinks::event::tests::alert;
-use crate::sinks::record::ActivityGap;
+use crate::sinks::record::{ActivityGap, Record};
 use crate::sinks::spool::Gap;
 
 fn root() -> PathBuf {
@@ -85,7 +85,7 @@ fn every_record_fits_its_schema() {
     for record in recorded().iter().chain(&made_up()) {
         for format in JSON_FORMS {
             let mut event = Event::default();
-            Writer::new(format, "edge").write(record, &mut event);
+            Writer::new(format, "edge").write(record.view(), &mut event);
             let schema = schemas.get(event.kind_name).expect(event.kind_name);
             let body: Value = serde_json::from_slice(&event.body).unwrap();
             if let Err(error) = schema.validate(&body) {
@@ -104,7 +104,7 @@ fn schemas_refuse_what_is_not_in_them() {
     for record in made_up() {
         for format in JSON_FORMS {
             let mut event = Event::default();
-            Writer::new(format, "edge").write(&record, &mut event);
+            Writer::new(format, "edge").write(record.view(), &mut event);
             let schema = &schemas[event.kind_name];
             let body: Value = serde_json::from_slice(&event.body).unwrap();
             let mut more = body.clone();
@@ -122,7 +122,7 @@ fn schemas_refuse_what_is_not_in_them() {
 #[test]
 fn a_finding_says_what_was_expected_and_what_was_seen() {
     let mut event = Event::default();
-    Writer::new(Format::Ocsf, "edge").write(&Record::Alert(Box::new(alert(0xab))), &mut event);
+    Writer::new(Format::Ocsf, "edge").write(View::Alert(&alert(0xab)), &mut event);
     let body: Value = serde_json::from_slice(&event.body).unwrap();
     assert_eq!(body["type_uid"], 200_402, "revision 2 is an update");
     assert_eq!(body["finding_info"]["uid"], "a_00000000000000ab");
@@ -138,13 +138,13 @@ fn a_finding_says_what_was_expected_and_what_was_seen() {
 fn a_call_says_who_asked_what_and_how_it_ended() {
     let mut event = Event::default();
     let record = Record::Call { call: Box::new(full()), ordinal: 0 };
-    Writer::new(Format::Ocsf, "edge").write(&record, &mut event);
+    Writer::new(Format::Ocsf, "edge").write(record.view(), &mut event);
     let body: Value = serde_json::from_slice(&event.body).unwrap();
     assert_eq!(body["actor"]["user"]["uid"], event.key);
     assert_eq!(body["api"]["operation"], "exchange.Orders/Place");
     assert_eq!(body["src_endpoint"]["ip"], "203.0.113.9");
     assert_eq!((&body["status_id"], &body["http_response"]["code"]), (&1.into(), &200.into()));
-    Writer::new(Format::Ecs, "edge").write(&record, &mut event);
+    Writer::new(Format::Ecs, "edge").write(record.view(), &mut event);
     let body: Value = serde_json::from_slice(&event.body).unwrap();
     assert_eq!(body["event"]["outcome"], "success");
     assert_eq!(body["event"]["duration"], 1_830_000);

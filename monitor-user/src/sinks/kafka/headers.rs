@@ -28,13 +28,13 @@ mod tests {
     use crate::sinks::event::Writer;
     use crate::sinks::event::tests::alert;
     use crate::sinks::format::Format;
-    use crate::sinks::record::Record;
+    use crate::sinks::record::View;
 
     #[test]
     fn headers_are_those_of_a_cloud_event() {
         let mut event = Event::default();
         let writer = Writer::new(Format::Native, "edge 1");
-        writer.write(&Record::Alert(Box::new(alert(0xab))), &mut event);
+        writer.write(View::Alert(&alert(0xab)), &mut event);
         let shown: Vec<_> = headers(&event, "/keywatch/edge_1")
             .iter()
             .map(|header| {

@@ -17,6 +17,7 @@ use anyhow::{Result, bail};
 use rdkafka::producer::{BaseProducer, Producer};
 
 pub use options::check_options;
+pub(crate) use options::consumer as consumer_options;
 
 use self::transport::Kafka;
 use super::Sink;

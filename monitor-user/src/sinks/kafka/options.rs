@@ -50,6 +50,18 @@ pub(super) fn activity(set: &config::Kafka) -> Result<ClientConfig, String> {
     extend(config, set)
 }
 
+/// For a reader of topics that belongs to no group.
+pub(crate) fn consumer(set: &config::Kafka) -> Result<ClientConfig, String> {
+    let mut config = base(set)?;
+    // What only producers have; librdkafka would warn of each.
+    for name in ["acks", "enable.idempotence", "compression.type"] {
+        config.remove(name);
+    }
+    config.set("group.id", "keywatch-tail").set("enable.auto.commit", "false");
+    config.set("enable.partition.eof", "true").set("allow.auto.create.topics", "false");
+    Ok(config)
+}
+
 /// Client creation failed: a matter of options that do not go together.
 pub(super) fn refused(error: KafkaError) -> anyhow::Error {
     Misuse(format!("wrong value of sinks.kafka.options: {}", reason(&error))).into()

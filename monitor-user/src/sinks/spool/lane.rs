@@ -12,7 +12,9 @@ use super::segment::{self, Head, Parsed, Segment, Unusable};
 
 /// A segment is left for a new one at this size: small enough that confirmed ones are gone from the
 /// page cache before the kernel writes them out, large enough that files are made seldom.
-pub(super) const SEGMENT_BYTES: u64 = 4 << 20;
+pub(super) const SEGMENT_BYTES_MIN: u64 = 4 << 20;
+/// Or at this part of the bound, if that is more: every segment is an open file.
+pub(super) const SEGMENTS_MAX: u64 = 64;
 /// Read at once: some hundreds to thousands of records.
 const READ_BYTES: usize = 256 << 10;
 
@@ -21,6 +23,7 @@ pub(super) struct Lane {
     dir: PathBuf,
     name: &'static str,
     id: u8,
+    segment_bytes: u64,
     segments: VecDeque<Segment>,
     /// Records that come behind the last segment's, not written yet.
     pending: Pending,
@@ -36,6 +39,8 @@ pub(super) struct Lane {
     bytes: u64,
     /// Files with something that power loss would take.
     unsynced: Vec<Arc<File>>,
+    /// The folder, in which a new file has to be safe as well.
+    folder: Arc<File>,
     cursor: File,
     /// What the cursor file says.
     noted: Option<(u64, bool)>,
@@ -99,6 +104,7 @@ impl Lane {
         dir: &Path,
         name: &'static str,
         id: u8,
+        bytes_max: u64,
     ) -> Result<(Lane, Found), (PathBuf, Unusable)> {
         let at = |path: &Path| {
             let path = path.to_owned();
@@ -113,6 +119,7 @@ impl Lane {
             dir: dir.to_owned(),
             name,
             id,
+            segment_bytes: SEGMENT_BYTES_MIN.max(bytes_max / SEGMENTS_MAX),
             segments: VecDeque::new(),
             pending: Pending::default(),
             next: 0,
@@ -121,6 +128,7 @@ impl Lane {
             in_flight: VecDeque::new(),
             bytes: 0,
             unsynced: Vec::new(),
+            folder: Arc::new(File::open(dir).map_err(at(dir))?),
             cursor,
             noted,
             damaged: 0,
@@ -200,13 +208,13 @@ impl Lane {
             return Ok(());
         }
         let first = self.next - count;
-        let fits = |last: &Segment| last.len < SEGMENT_BYTES && last.end() == first;
+        let fits = |last: &Segment| last.len < self.segment_bytes && last.end() == first;
         if !self.segments.back().is_some_and(fits) {
             let path = self.dir.join(format!("{}-{first:020}.seg", self.name));
             let made = Segment::create(path, self.id, first)?;
             self.bytes += made.len;
             self.segments.push_back(made);
-            self.unsynced.push(Arc::new(File::open(&self.dir)?));
+            note_unsynced(&mut self.unsynced, &self.folder);
         }
         let Some(last) = self.segments.back_mut() else { return Ok(()) };
         last.file.write_all_at(&self.pending.bytes, last.len)?;
@@ -214,9 +222,7 @@ impl Lane {
             last.note(head, u64::from(bytes));
         }
         self.pending.bytes.clear();
-        if !self.unsynced.iter().any(|file| Arc::ptr_eq(file, &last.file)) {
-            self.unsynced.push(Arc::clone(&last.file));
-        }
+        note_unsynced(&mut self.unsynced, &last.file);
         Ok(())
     }
 
@@ -415,7 +421,7 @@ impl Lane {
     fn forget_done(&mut self) -> io::Result<()> {
         let done = self.done();
         while let Some(oldest) = self.segments.front() {
-            let is_written_to = self.segments.len() == 1 && oldest.len < SEGMENT_BYTES;
+            let is_written_to = self.segments.len() == 1 && oldest.len < self.segment_bytes;
             if oldest.end() > done || is_written_to {
                 return Ok(());
             }
@@ -441,6 +447,12 @@ fn read_cursor(file: &File) -> io::Result<Option<(u64, bool)>> {
     number.copy_from_slice(&bytes[..8]);
     let whole = got == CURSOR_BYTES && crc32c::crc32c(&bytes[..12]).to_le_bytes() == bytes[12..];
     Ok(whole.then(|| (u64::from_le_bytes(number), bytes[8] == 1)))
+}
+
+fn note_unsynced(unsynced: &mut Vec<Arc<File>>, file: &Arc<File>) {
+    if !unsynced.iter().any(|known| Arc::ptr_eq(known, file)) {
+        unsynced.push(Arc::clone(file));
+    }
 }
 
 /// Segments of a lane, oldest first.

@@ -10,6 +10,7 @@
 //! by their id.
 
 mod lane;
+mod room;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -125,7 +126,7 @@ impl Spool {
             }
             Err(TryLockError::Error(error)) => return Err(error).with_context(context),
         }
-        let open = |name, id| match Lane::open(dir, name, id) {
+        let open = |name, id| match Lane::open(dir, name, id, bounds.bytes_max) {
             Ok((lane, found)) => {
                 found.troubles.iter().for_each(|line| tell(line));
                 Ok((lane, found.unclean))
@@ -396,6 +397,10 @@ impl Spool {
         let context = || format!("cannot keep records: {}", self.dir.display());
         let alerts = lock(&self.alerts).close().with_context(context)?;
         let calls = lock(&self.activity).close().with_context(context)?;
+        for which in [Which::Alerts, Which::Activity] {
+            let lane = self.lane(which);
+            self.note_bytes(which, &lane);
+        }
         if let Some(file) = lock(&self.reserve).take() {
             drop(file);
             let _ = std::fs::remove_file(self.dir.join("reserve"));
@@ -414,115 +419,6 @@ impl Spool {
         match which {
             Which::Alerts => self.alerts_bytes.store(lane.bytes(), Ordering::Relaxed),
             Which::Activity => self.activity_bytes.store(lane.bytes(), Ordering::Relaxed),
-        }
-    }
-
-    /// What activity may take: neither the reserve nor what alerts have beyond it.
-    fn activity_budget(&self) -> u64 {
-        let alerts = self.alerts_bytes.load(Ordering::Relaxed).max(self.bounds.reserve_bytes);
-        self.bounds.bytes_max.saturating_sub(alerts)
-    }
-
-    /// Gives activity up until the spool's own bound leaves room for an alert. False when it cannot.
-    fn make_room(&self, alerts: &Lane, bytes: usize) -> bool {
-        let needed = alerts.bytes() + bytes as u64;
-        loop {
-            let all = needed + self.activity_bytes.load(Ordering::Relaxed);
-            if all <= self.bounds.bytes_max {
-                return true;
-            }
-            let mut activity = lock(&self.activity);
-            let dropped = self.drop_oldest(&mut activity, "alerts needed the room");
-            self.note_bytes(Which::Activity, &activity);
-            if !dropped {
-                // A segment that is being sent is small, and goes soon.
-                return needed <= self.bounds.bytes_max;
-            }
-        }
-    }
-
-    fn drop_oldest(&self, activity: &mut Lane, reason: &'static str) -> bool {
-        match activity.drop_oldest() {
-            Ok(Some(dropped)) => {
-                self.note_gap(dropped, reason);
-                true
-            }
-            Ok(None) => false,
-            Err(error) => {
-                self.say_disk(&error);
-                false
-            }
-        }
-    }
-
-    /// Writes alerts, whatever has to give way: activity first, then the reserve. What still has no
-    /// room stays in memory and is tried again.
-    fn write_alerts(&self, lane: &mut Lane) {
-        loop {
-            let Err(error) = lane.write() else {
-                self.disk_full.store(false, Ordering::Relaxed);
-                return;
-            };
-            let mut activity = lock(&self.activity);
-            let dropped = self.drop_oldest(&mut activity, "alerts needed the room");
-            self.note_bytes(Which::Activity, &activity);
-            drop(activity);
-            if !dropped && !self.open_reserve() {
-                self.say_disk(&error);
-                return;
-            }
-        }
-    }
-
-    /// Takes room on the disk that alerts will have when it is full.
-    fn set_reserve_aside(&self) -> io::Result<()> {
-        let path = self.dir.join("reserve");
-        let set_aside = || {
-            let file = open_file(&path)?;
-            let none = rustix::fs::FallocateFlags::empty();
-            rustix::fs::fallocate(&file, none, 0, self.bounds.reserve_bytes.max(1))?;
-            Ok(file)
-        };
-        match set_aside() {
-            Ok(file) => {
-                *lock(&self.reserve) = Some(file);
-                Ok(())
-            }
-            Err(error) => {
-                let _ = std::fs::remove_file(&path);
-                Err(error)
-            }
-        }
-    }
-
-    /// Gives the reserve to the alerts; false when it is gone already.
-    fn open_reserve(&self) -> bool {
-        let Some(file) = lock(&self.reserve).take() else { return false };
-        let freed = file.set_len(0).is_ok();
-        let _ = std::fs::remove_file(self.dir.join("reserve"));
-        freed
-    }
-
-    fn note_gap(&self, dropped: Dropped, reason: &'static str) {
-        if dropped.records == 0 {
-            return;
-        }
-        self.dropped.fetch_add(dropped.records, Ordering::Relaxed);
-        let mut gap = lock(&self.gap);
-        gap.calls += dropped.records;
-        gap.reason = reason;
-        if let Some((first, last)) = dropped.times {
-            let (earliest, latest) = gap.times.unwrap_or((first, last));
-            gap.times = Some((earliest.min(first), latest.max(last)));
-        }
-    }
-
-    fn say_disk(&self, error: &io::Error) {
-        if !self.disk_full.swap(true, Ordering::Relaxed) {
-            tell(&format!(
-                "cannot write to the spool: {}: {error}: make room there",
-                self.dir.display()
-            ));
         }
     }
 }

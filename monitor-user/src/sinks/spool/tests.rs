@@ -6,7 +6,7 @@ use std::process::Command;
 
 use proptest::prelude::*;
 
-use super::lane::SEGMENT_BYTES;
+use super::lane::SEGMENT_BYTES_MIN;
 use super::*;
 
 const ROOMY: Bounds = Bounds { bytes_max: 64 << 20, reserve_bytes: 1 << 20 };
@@ -57,6 +57,24 @@ fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
         entries.filter(|path| path.to_string_lossy().ends_with(ending)).collect();
     files.sort();
     files
+}
+
+#[test]
+fn open_files_are_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    let large = [0; 1 << 20];
+    for _ in 0..300 {
+        spool.put_activity(head(1), &large);
+        spool.absorb();
+    }
+    let opened = |fd: &fs::DirEntry| {
+        fs::read_link(fd.path()).is_ok_and(|target| target.starts_with(dir.path()))
+    };
+    let fds = fs::read_dir("/proc/self/fd").unwrap().filter_map(Result::ok);
+    let count = fds.filter(opened).count();
+    // 64 MiB of segments of 4 MiB each, and lock, folders, cursors and reserve.
+    assert!(count <= 16 + 8, "{count}");
 }
 
 /// As a kill would: nothing is closed.
@@ -123,7 +141,7 @@ fn confirmed_records_do_not_pile_up() {
         }
     }
     let bytes: u64 = files(dir.path(), ".seg").iter().map(|f| f.metadata().unwrap().len()).sum();
-    assert!(bytes <= 2 * SEGMENT_BYTES + (2 << 20), "{bytes}");
+    assert!(bytes <= 2 * SEGMENT_BYTES_MIN + (2 << 20), "{bytes}");
     assert_eq!(spool.close().unwrap().0, 1);
 }
 
@@ -422,7 +440,7 @@ fn on_a_full_disk_alerts_are_kept() {
         eprintln!("left out: on_a_full_disk_alerts_are_kept: nothing can be mounted here");
         return;
     };
-    let bounds = Bounds { bytes_max: 1 << 30, reserve_bytes: 4 << 20 };
+    let bounds = Bounds { bytes_max: 256 << 20, reserve_bytes: 4 << 20 };
     let dir = disk.0.path().join("spool");
     let spool = Spool::open(&dir, bounds, WhenFull::Drop).unwrap();
     let mut calls = 0;

@@ -1,0 +1,230 @@
+//! Calls there and back, golden bytes, hostile bytes.
+
+use monitor_core::call::{Detail, Quota, Token};
+use proptest::prelude::*;
+
+use super::*;
+
+/// A call with everything in it.
+pub(crate) fn full() -> ApiCall {
+    ApiCall {
+        time: EventTime(1_795_464_000_123_456_789),
+        flow: Arc::new(Flow {
+            id: FlowId(0x6a4f_fe9c_13c7_fe69),
+            client: Endpoint::new("203.0.113.9".parse().unwrap(), 51512),
+            server: Endpoint::new("2001:db8::5".parse().unwrap(), 443),
+            tls: true,
+            server_name: Some("api.example.com".into()),
+            ja4: Some("t13d1516h2_8daaf6152771_02713d6af862".into()),
+            process: Some("nginx".into()),
+            pid: Some(812),
+            container: Some("c0ffee".into()),
+        }),
+        protocol: Protocol::Grpc,
+        request: Some(Request {
+            method: "POST".into(),
+            host: Some("api.example.com".into()),
+            target: "/api/v3/order?symbol=BTCUSDT".into(),
+            path: "/api/v3/order".into(),
+            user_agent: Some("client/1".into()),
+            body_bytes: 120,
+        }),
+        response: Some(Response {
+            status: Some(200),
+            body_bytes: 70_000,
+            quota: Some(Quota { used: Some(17), limit: Some(6000), remaining: None }),
+        }),
+        latency_us: Some(1830),
+        key: Some(Key {
+            id: KeyId(0x7f3a),
+            source: "header:x-mbx-apikey".into(),
+            profile: "binance".into(),
+        }),
+        op: Operation::Trade,
+        symbol: Some("BTCUSDT".into()),
+        object_ids: vec!["1".into(), "zwei".into()],
+        outcome: Some(Outcome::Ok),
+        stream_id: Some(3),
+        grpc: Some(Box::new(Grpc {
+            service: "exchange.Orders".into(),
+            method: "Place".into(),
+            status: Some(0),
+            sent: Messages { count: 1, bytes: 120 },
+            received: Messages { count: 2, bytes: 70_000 },
+        })),
+        token: Some(Arc::new(Token {
+            algorithm: Some("RS256".into()),
+            issuer: Some("id.example.com".into()),
+            client: Some("desk".into()),
+            audience: vec!["api".into()],
+            scope: vec!["read".into(), "trade".into()],
+            expires: Some(1_795_467_600),
+            not_before: None,
+            issued: Some(1_795_464_000),
+            auth_time: Some(-1),
+            acr: Some("2".into()),
+            amr: vec!["otp".into()],
+        })),
+        detail: Some(Box::new(Detail {
+            forwarded_for: Some("2001:db8::7".parse().unwrap()),
+            account: Some("main".into()),
+            amount: Some("0.10".into()),
+            parts: Some(2),
+            name: Some("order.place".into()),
+        })),
+        complete: true,
+        anomalies: Anomalies::GAP | Anomalies::EARLY_DATA,
+    }
+}
+
+/// A call with as little in it as there can be.
+pub(crate) fn bare() -> ApiCall {
+    ApiCall {
+        flow: Arc::new(Flow {
+            tls: false,
+            server_name: None,
+            ja4: None,
+            process: None,
+            pid: None,
+            container: None,
+            ..(*full().flow).clone()
+        }),
+        protocol: Protocol::Http11,
+        request: None,
+        response: None,
+        latency_us: None,
+        key: None,
+        op: Operation::Public,
+        symbol: None,
+        object_ids: Vec::new(),
+        outcome: None,
+        stream_id: None,
+        grpc: None,
+        token: None,
+        detail: None,
+        complete: false,
+        anomalies: Anomalies::empty(),
+        ..full()
+    }
+}
+
+fn encoded(call: &ApiCall) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode(call, &mut bytes);
+    bytes
+}
+
+#[test]
+fn calls_come_back_as_they_were() {
+    let v6 = Endpoint::new("2001:db8::9".parse().unwrap(), 1);
+    let odd_path = Request { path: "/elsewhere".into(), ..full().request.unwrap() };
+    let unseen = Request {
+        method: "".into(),
+        target: "".into(),
+        path: "".into(),
+        host: None,
+        user_agent: None,
+        body_bytes: 0,
+    };
+    let empty = Response { status: None, body_bytes: u64::MAX, quota: Some(Quota::default()) };
+    for call in [
+        full(),
+        bare(),
+        ApiCall { flow: Arc::new(Flow { client: v6, ..(*full().flow).clone() }), ..full() },
+        ApiCall { request: Some(odd_path), ..full() },
+        ApiCall { request: Some(unseen), ..bare() },
+        ApiCall { response: Some(empty), ..bare() },
+        ApiCall { token: Some(Arc::default()), detail: Some(Box::default()), ..bare() },
+    ] {
+        assert_eq!(decode(&encoded(&call)), Ok(call));
+    }
+}
+
+#[test]
+fn records_of_version_1_stay_readable() {
+    let bytes = encoded(&full());
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    // Written down once: what programs of today write must be readable for ever.
+    let golden = include_str!("golden-v1.hex").trim();
+    assert_eq!(hex, golden, "a record of version 1 is written otherwise");
+    assert_eq!(decode(&bytes), Ok(full()));
+    // As a later program may write it: with another field.
+    let mut later = bytes.clone();
+    later.extend_from_slice(b"news");
+    assert_eq!(decode(&later), Ok(full()));
+}
+
+#[test]
+fn codes_never_change_their_meaning() {
+    let names = Protocol::ALL.map(Protocol::as_str);
+    let known = ["http/0.9", "http/1.0", "http/1.1", "http/2", "grpc", "websocket", "fix"];
+    assert_eq!(names[..known.len()], known);
+    let names: Vec<_> = Operation::ALL.iter().map(|op| op.as_str()).collect();
+    let known = [
+        "public",
+        "read",
+        "trade",
+        "cancel",
+        "transfer",
+        "withdraw",
+        "address_book",
+        "key_management",
+        "subaccount",
+        "auth",
+    ];
+    assert_eq!(names[..known.len()], known);
+    let names: Vec<_> = Outcome::ALL.iter().map(|outcome| outcome.as_str()).collect();
+    let known = [
+        "ok",
+        "bad_key",
+        "bad_signature",
+        "skew",
+        "replayed_nonce",
+        "ip_denied",
+        "permission_denied",
+        "mfa_required",
+        "address_not_allowed",
+        "throttled",
+        "banned",
+        "locked",
+        "error",
+    ];
+    assert_eq!(names[..known.len()], known);
+}
+
+#[test]
+fn a_later_version_is_refused() {
+    let mut bytes = encoded(&bare());
+    bytes[0] = 2;
+    assert_eq!(decode(&bytes), Err(Malformed::Version(2)));
+    assert_eq!(decode(&[]), Err(Malformed::Short));
+}
+
+#[test]
+fn what_is_cut_off_is_refused() {
+    let bytes = encoded(&full());
+    for length in 0..bytes.len() {
+        assert!(decode(&bytes[..length]).is_err(), "{length}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn hostile_bytes_do_no_harm(
+        mut bytes in prop::collection::vec(any::<u8>(), 0..400),
+        at in 0..400_usize,
+        byte in any::<u8>(),
+    ) {
+        let _ = decode(&bytes);
+        if let Some(first) = bytes.first_mut() {
+            *first = VERSION;
+        }
+        let _ = decode(&bytes);
+        let mut near = encoded(&full());
+        let at = at % near.len();
+        near[at] = byte;
+        if let Ok(call) = decode(&near) {
+            prop_assert_eq!(decode(&encoded(&call)), Ok(call));
+        }
+    }
+}
