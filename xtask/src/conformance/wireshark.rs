@@ -56,15 +56,21 @@ pub(super) fn score(dir: &Path) -> Result<Score> {
 /// tshark looks for HTTP/2 in plain TCP where it is told to. It is told wherever Keywatch sees any,
 /// and has its own view of what is there.
 fn http2_ports(replayed: &Replayed) -> BTreeSet<u16> {
-    let ports_of = |wanted: &dyn Fn(&str) -> bool| -> BTreeSet<u16> {
+    let ports_of = |wanted: &dyn Fn(&str, &Value) -> bool| -> BTreeSet<u16> {
         let calls = replayed.calls.iter();
         let plain = calls.filter(|call| {
-            call["flow"]["tls"] != true && call["protocol"].as_str().is_some_and(wanted)
+            call["flow"]["tls"] != true
+                && call["protocol"].as_str().is_some_and(|it| wanted(it, call))
         });
         plain.filter_map(server_port).collect()
     };
-    let http1 = ports_of(&|protocol| protocol.starts_with("http/1"));
-    let mut ports = ports_of(&|protocol| matches!(protocol, "http/2" | "grpc"));
+    // gRPC-Web over HTTP/1: no stream.
+    let is_web = |protocol: &str, call: &Value| protocol == "grpc" && call["stream_id"].is_null();
+    let http1 =
+        ports_of(&|protocol, call| protocol.starts_with("http/1") || is_web(protocol, call));
+    let mut ports = ports_of(&|protocol, call| {
+        matches!(protocol, "http/2" | "grpc") && !is_web(protocol, call)
+    });
     // An upgrade begins as HTTP/1, and tshark follows it.
     ports.retain(|port| !http1.contains(port));
     ports.insert(GRPC_PORT);
@@ -136,7 +142,8 @@ mod tests {
             serde_json::json!({"protocol": protocol,
                                "flow": {"tls": false, "server": format!("10.0.0.1:{port}")}})
         };
-        let calls = vec![call("http/2", 3000), call("http/1.1", 80), call("http/2", 80)];
+        let calls =
+            vec![call("http/2", 3000), call("http/1.1", 80), call("http/2", 80), call("grpc", 81)];
         let replayed = Replayed {
             calls,
             connections: vec![],

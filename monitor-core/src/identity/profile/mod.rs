@@ -213,12 +213,18 @@ impl Profiles {
 
     /// The style that a server or a path belongs to, whatever key is used.
     pub(super) fn of_place(&self, host: Option<&[u8]>, path: &[u8]) -> Style {
+        let host = host.map(without_port);
         if let Some(host) = host
             && let Some((_, style)) = self.hosts.iter().find(|(name, _)| is_host(host, name))
         {
             return *style;
         }
-        let begins = |(start, _): &&(Box<str>, Style)| path.starts_with(start.as_bytes());
+        // One byte tells most of them apart, the one behind the slash.
+        let begins = |(start, _): &&(Box<str>, Style)| {
+            let second = start.as_bytes().get(1);
+            second.is_none_or(|byte| path.get(1) == Some(byte))
+                && path.starts_with(start.as_bytes())
+        };
         self.prefixes.iter().find(begins).map_or(Style::GENERIC, |(_, style)| *style)
     }
 
@@ -251,10 +257,13 @@ impl Profiles {
     }
 }
 
-/// Whether a host, with a port or without, is the one or below the domain.
-fn is_host(host: &[u8], name: &str) -> bool {
+fn without_port(host: &[u8]) -> &[u8] {
     let end = host.iter().rposition(|byte| *byte == b':').filter(|at| !host[*at..].contains(&b']'));
-    let host = &host[..end.unwrap_or(host.len())];
+    &host[..end.unwrap_or(host.len())]
+}
+
+/// Whether a host without its port is the one or below the domain.
+fn is_host(host: &[u8], name: &str) -> bool {
     let name = name.as_bytes();
     match name {
         [b'.', domain @ ..] => {
