@@ -17,6 +17,11 @@ impl EventTime {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
+    /// The same in whole microseconds.
+    pub(crate) fn micros_since(self, earlier: EventTime) -> u64 {
+        u64::try_from(self.since(earlier).as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// The time `duration` later; stays at the end of time rather than wrap.
     pub fn after(self, duration: Duration) -> EventTime {
         EventTime(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))

@@ -171,40 +171,32 @@ impl<'h> Keyring<'h> {
         let value = value.trim_ascii();
         let Some(space) = value.iter().position(u8::is_ascii_whitespace) else { return };
         let (scheme, credential) = (&value[..space], value[space..].trim_ascii());
-        let is_scheme = |source: &Source| match &source.place {
-            Place::Scheme { name, .. } => name.as_bytes().eq_ignore_ascii_case(scheme),
-            Place::Header { .. }
-            | Place::Query(_)
-            | Place::Form(_)
-            | Place::Cookie(_)
-            | Place::Fix(_)
-            | Place::Member { .. } => false,
+        let is_scheme = |source: &Source| {
+            matches!(&source.place, Place::Scheme { name, .. }
+                if name.as_bytes().eq_ignore_ascii_case(scheme))
         };
-        if credential.is_empty() || self.find(0, is_scheme).is_none() || !self.counted() {
+        if credential.is_empty() {
+            return;
+        }
+        let Some(first) = self.find(0, is_scheme) else { return };
+        if !self.counted() {
             return;
         }
         if scheme.eq_ignore_ascii_case(b"basic") {
-            let named = self.hasher.name(Form::Basic, credential);
-            if let (Some(number), Some(named)) = (self.find(0, is_scheme), named) {
-                self.insert(number, named);
+            if let Some(named) = self.hasher.name(Form::Basic, credential) {
+                self.insert(first, named);
             }
             return;
         }
         let bearer = self.hasher.name(Form::Bearer, credential);
         let token = bearer.as_ref().and_then(|named| named.token.as_ref());
-        let found = self.find(0, |source| is_scheme(source) && source.takes(token));
+        let found = self.find(first, |source| is_scheme(source) && source.takes(token));
         let Some(number) = found else { return };
-        let named = match &self.source(number).place {
-            Place::Scheme { parameter: Some(name), .. } => {
-                parameter(credential, name).and_then(|key| self.hasher.name(Form::Plain, key))
-            }
-            Place::Scheme { parameter: None, .. }
-            | Place::Header { .. }
-            | Place::Query(_)
-            | Place::Form(_)
-            | Place::Cookie(_)
-            | Place::Fix(_)
-            | Place::Member { .. } => bearer,
+        let named = if let Place::Scheme { parameter: Some(name), .. } = &self.source(number).place
+        {
+            parameter(credential, name).and_then(|key| self.hasher.name(Form::Plain, key))
+        } else {
+            bearer
         };
         if let Some(named) = named {
             self.insert(number, named);

@@ -88,6 +88,24 @@ pub struct Identified {
     pub style: Style,
 }
 
+/// Of a request that was not seen.
+impl Default for Identified {
+    fn default() -> Identified {
+        Identified {
+            key: None,
+            token: None,
+            target: CompactString::default(),
+            path: CompactString::default(),
+            op: Operation::Public,
+            symbol: None,
+            object_ids: Vec::new(),
+            detail: None,
+            anomalies: Anomalies::empty(),
+            style: Style::GENERIC,
+        }
+    }
+}
+
 /// Bytes of a target that go into a record, the mark of the cut aside. Browsers and proxies have
 /// long treated 2 KiB as the longest URL to rely on; longer ones are seldom read by a person.
 pub const TARGET_BYTES_MAX: usize = 2048;

@@ -7,7 +7,7 @@ use std::collections::btree_map::Entry;
 use compact_str::{CompactString, format_compact};
 
 use super::RequestHead;
-use super::profile::{InRequest, Parameter, Profiles};
+use super::profile::{Parameter, Profiles};
 use super::{Identified, Style};
 use crate::plain::looks_secret;
 
@@ -76,13 +76,9 @@ impl Survey {
             add(&mut self.known, (name, source), &mut self.beyond);
         }
         for header in head.headers {
-            let declared = match profiles.headers.find(header.name) {
-                Some(InRequest::Key(_) | InRequest::Authorization | InRequest::Cookie) => true,
-                Some(InRequest::Host) => true,
-                None => {
-                    profiles.names.of(header.name.as_bytes(), identified.style) == Parameter::Secret
-                }
-            };
+            let is_secret =
+                || profiles.names.of(header.name.as_bytes(), identified.style) == Parameter::Secret;
+            let declared = profiles.headers.find(header.name).is_some() || is_secret();
             let harmless = HARMLESS.iter().any(|name| header.name.eq_ignore_ascii_case(name));
             if !declared && !harmless && is_suspect(header.value) {
                 let name = CompactString::from(header.name).to_ascii_lowercase();

@@ -331,7 +331,9 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
 /// The path of a target as it stands there, to tell the style by; empty where it is not plain.
 pub(super) fn path_of(target: &str) -> &[u8] {
     let bytes = target.as_bytes();
-    let start = match target.split_once("://") {
+    // Nearly all begin with their path, and none of those is looked through for a scheme.
+    let absolute = if target.starts_with('/') { None } else { target.split_once("://") };
+    let start = match absolute {
         Some((scheme, rest)) if !scheme.contains(['/', '?']) => {
             let authority = scheme.len() + 3;
             rest.find('/').map_or(bytes.len(), |slash| authority + slash)

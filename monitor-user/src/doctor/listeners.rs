@@ -8,7 +8,7 @@ use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::{FDTarget, MMapPath, Process};
 
 use super::Check;
-use crate::capture::tls::{Looked, Sight, holding_ports, look_at};
+use crate::capture::tls::{Looked, Sight, holding_ports, look_at, name};
 
 pub(super) fn checks(ports: &[u16]) -> Vec<Check> {
     if ports.is_empty() {
@@ -52,8 +52,7 @@ fn inside_tls(ports: &[u16]) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut looked = Looked::default();
     for pid in holding_ports(ports).into_keys() {
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        let who = format!("{} ({pid})", name.trim_end());
+        let who = format!("{} ({pid})", name(pid));
         let look = "see the reason; its connections are seen as lengths only";
         checks.extend(match look_at(pid, &mut looked) {
             Ok(Sight { libraries, forbidden: Some(reason) }) if !libraries.is_empty() => {

@@ -20,6 +20,7 @@ use super::courier::{Connect, Fate, Report, Sent, Transport};
 use super::event::Event;
 use super::network::{Network, Parts};
 use super::spool::WhenFull;
+use super::tls;
 use crate::config;
 use crate::fault::Misuse;
 
@@ -137,39 +138,34 @@ fn signature(secret: &[u8], seconds: u64, body: &[u8]) -> String {
 }
 
 fn agent(ca_file: Option<&Path>) -> Result<Agent> {
-    let mut tls = TlsConfig::builder().provider(TlsProvider::NativeTls);
-    tls = match ca_file {
-        None => tls.root_certs(RootCerts::PlatformVerifier),
-        Some(path) => tls.root_certs(RootCerts::from(certificates(path)?)),
+    let config = TlsConfig::builder().provider(TlsProvider::NativeTls);
+    let config = match ca_file {
+        None => config.root_certs(RootCerts::PlatformVerifier),
+        Some(path) => config.root_certs(RootCerts::from(tls::certificates(
+            path,
+            "sinks.webhook.ca_file",
+            certificates,
+        )?)),
     };
-    let config = Agent::config_builder()
+    let agent = Agent::config_builder()
         .timeout_global(Some(ANSWER_MAX))
         .http_status_as_error(false)
         // A record goes where the config says and nowhere else.
         .max_redirects(0)
         .proxy(None)
         .user_agent(concat!("keywatch/", env!("CARGO_PKG_VERSION")))
-        .tls_config(tls.build());
-    Ok(config.build().into())
+        .tls_config(config.build());
+    Ok(agent.build().into())
 }
 
-fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>> {
-    let fault = |what: &str| {
-        Misuse(format!("wrong value of sinks.webhook.ca_file: {}: {what}", path.display()))
-    };
-    let pem = std::fs::read(path).map_err(|error| fault(&error.to_string()))?;
+fn certificates(pem: &[u8]) -> Option<Vec<Certificate<'static>>> {
     let mut certificates = Vec::new();
-    for item in ureq::tls::parse_pem(&pem) {
-        match item {
-            Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
-            Ok(_) => {}
-            Err(_) => return Err(fault("it is no file of PEM certificates").into()),
+    for item in ureq::tls::parse_pem(pem) {
+        if let PemItem::Certificate(certificate) = item.ok()? {
+            certificates.push(certificate);
         }
     }
-    match certificates.is_empty() {
-        true => Err(fault("there is no certificate in it").into()),
-        false => Ok(certificates),
-    }
+    Some(certificates)
 }
 
 fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>> {

@@ -286,9 +286,7 @@ impl Connection {
     }
 
     fn emit(&self, asked: Asked, answer: Option<Answer>, complete: bool, cx: &mut Context<'_>) {
-        let latency_us = answer.as_ref().map(|answer| {
-            u64::try_from(answer.time.since(asked.last).as_micros()).unwrap_or(u64::MAX)
-        });
+        let latency_us = answer.as_ref().map(|answer| answer.time.micros_since(asked.last));
         let odd = answer.as_ref().map_or(asked.missed, |answer| answer.odd);
         let flow = cx.flow();
         cx.emit(ApiCall {

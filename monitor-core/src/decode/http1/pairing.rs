@@ -434,11 +434,6 @@ impl Pairing {
     }
 }
 
-/// Microseconds from the last byte of the request to the first of the response.
-fn latency_us(request: &Pending, answer: &Answer) -> u64 {
-    u64::try_from(answer.time.since(request.last).as_micros()).unwrap_or(u64::MAX)
-}
-
 /// The record of a request and its response, or of what there is of the two.
 pub(super) fn call(
     flow: std::sync::Arc<crate::call::Flow>,
@@ -448,7 +443,9 @@ pub(super) fn call(
     let first = request.as_ref().map(|request| (request.time, request.protocol));
     let (time, protocol) =
         first.or(answer.as_ref().map(|answer| (answer.time, answer.protocol)))?;
-    let latency_us = request.as_ref().zip(answer.as_ref()).map(|(r, a)| latency_us(r, a));
+    let both = request.as_ref().zip(answer.as_ref());
+    // From the last byte of the request to the first of the response.
+    let latency_us = both.map(|(request, answer)| answer.time.micros_since(request.last));
     let complete =
         request.as_ref().is_some_and(|request| request.complete && request.asked.is_some())
             && answer.as_ref().is_some_and(|answer| answer.complete);
@@ -461,12 +458,8 @@ pub(super) fn call(
     let path = request.as_ref().map_or("", |request| request.path.as_str());
     let grpc = talk.map(|talk| Box::new(talk.record(path)));
     let protocol = if grpc.is_some() { Protocol::Grpc } else { protocol };
-    let (key, op, symbol, object_ids, token, detail) = match identified {
-        Some(Identified { key, op, symbol, object_ids, token, detail, .. }) => {
-            (key, op, symbol, object_ids, token, detail)
-        }
-        None => (None, crate::call::Operation::Public, None, Vec::new(), None, None),
-    };
+    let Identified { key, op, symbol, object_ids, token, detail, .. } =
+        identified.unwrap_or_default();
     let (response, outcome) = answer.map(|answer| (answer.response, answer.outcome)).unzip();
     Some(ApiCall {
         time,

@@ -1,7 +1,7 @@
 //! One stream: a request, its answer, and the call that they make.
 
 use super::fields::{Answered, Asked};
-use crate::call::{Anomalies, ApiCall, Operation, Outcome, Protocol, Quota, Request, Response};
+use crate::call::{Anomalies, ApiCall, Outcome, Protocol, Quota, Request, Response};
 use crate::decode::content::Prefix;
 use crate::decode::context::Context;
 use crate::decode::conversation::Upgraded;
@@ -313,9 +313,8 @@ impl Stream {
             && whole(&request_half)
             && whole(&response_half)
             && !self.anomalies.intersects(Anomalies::UNKNOWN_HEADER | Anomalies::BAD_HEADER_BLOCK);
-        let latency_us = self.answer.as_ref().filter(|_| self.asked.is_some()).map(|answer| {
-            u64::try_from(answer.time.since(self.last).as_micros()).unwrap_or(u64::MAX)
-        });
+        let answer = self.answer.as_ref().filter(|_| self.asked.is_some());
+        let latency_us = answer.map(|answer| answer.time.micros_since(self.last));
         let style = self.style();
         // Content without its head is an answer all the same.
         let status = self.answer.as_ref().map(|answer| answer.status);
@@ -338,12 +337,8 @@ impl Stream {
         }
         let outcome: Option<Outcome> = outcome.filter(|_| response.is_some());
         let (request, identified) = self.asked.unzip();
-        let (key, op, symbol, object_ids, token, detail) = match identified {
-            Some(Identified { key, op, symbol, object_ids, token, detail, .. }) => {
-                (key, op, symbol, object_ids, token, detail)
-            }
-            None => (None, Operation::Public, None, Vec::new(), None, None),
-        };
+        let Identified { key, op, symbol, object_ids, token, detail, .. } =
+            identified.unwrap_or_default();
         let request =
             request.map(|request| Request { body_bytes: request_half.body_bytes, ..request });
         let path = request.as_ref().map_or("", |request| request.path.as_str());

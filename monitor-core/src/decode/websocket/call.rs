@@ -177,9 +177,7 @@ pub(super) fn record(
         body_bytes: told.message.payload_bytes(),
         quota: None,
     });
-    let latency_us = told.map(|told| {
-        u64::try_from(told.message.time.since(asked.last).as_micros()).unwrap_or(u64::MAX)
-    });
+    let latency_us = told.map(|told| told.message.time.micros_since(asked.last));
     let outcome = told.map(|told| {
         let style = asked.style;
         let status = told.said.status();

@@ -18,7 +18,7 @@ use aya::programs::uprobe::{
 };
 
 use self::library::{Function, Functions};
-pub use self::processes::{Found, Looked, Sight, holding_ports, look_at};
+pub use self::processes::{Found, Looked, Sight, holding_ports, look_at, name};
 pub(super) use self::sealed::Sealed;
 use super::privilege;
 

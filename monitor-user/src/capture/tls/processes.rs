@@ -140,8 +140,8 @@ pub(super) fn exists(pid: u32) -> bool {
     std::fs::exists(format!("/proc/{pid}")).unwrap_or(false)
 }
 
-/// Its command name.
-pub(super) fn name(pid: u32) -> String {
+/// The command name of a process; empty when it is gone.
+pub fn name(pid: u32) -> String {
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     name.trim_end().to_owned()
 }
