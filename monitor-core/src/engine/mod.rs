@@ -103,13 +103,13 @@ impl Engine {
     /// One call, roughly in order of time.
     pub fn handle_call(&mut self, call: &ApiCall) {
         self.counters.calls += 1;
-        self.process(call, Report::new(true));
+        self.process(call, true);
     }
 
     /// One call of the past: learnt from, never alerted on.
     pub fn learn(&mut self, call: &ApiCall) {
         self.counters.learnt += 1;
-        self.process(call, Report::new(false));
+        self.process(call, false);
     }
 
     /// Trouble with capture itself (D28).
@@ -162,7 +162,8 @@ impl Engine {
         }
     }
 
-    fn process(&mut self, call: &ApiCall, mut report: Report) {
+    fn process(&mut self, call: &ApiCall, is_judged: bool) {
+        let mut report = Report::new(is_judged);
         let time = call.time;
         self.note_time(time);
         self.fleet.advance(time, self.late_minutes());
@@ -211,6 +212,9 @@ impl Engine {
                 let window = std::time::Duration::from_secs(self.settings.incident_window_s);
                 state.incident_until = time.after(window);
             }
+        }
+        if report.found.is_empty() {
+            return;
         }
         let flow = Some(call.flow.id);
         self.incidents.add(report.found, time, flow, &self.settings, &mut self.counters);

@@ -1,5 +1,7 @@
 //! Header names that mean something, found among those that do not by one look at most.
 
+use crate::ascii::is_name;
+
 /// Names and what they mean.
 #[derive(Debug)]
 pub(in crate::identity) struct Headers<T> {
@@ -45,7 +47,7 @@ impl<T: Copy> Headers<T> {
         }
         self.entries[usize::from(start)..usize::from(end)]
             .iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .find(|(known, _)| is_name(name.as_bytes(), known.as_bytes()))
             .map(|(_, meaning)| *meaning)
     }
 }
