@@ -335,9 +335,11 @@ fn headline(entity: Entity, findings: &[&(Found, EventTime)]) -> (&'static str, 
     let (title, first_step) = strongest.unwrap_or(("Something is unusual", "Look at the findings"));
     match entity {
         Entity::Key(_) if findings.len() > 1 => ("API key may be stolen", first_step),
-        Entity::Key(_) | Entity::Client(_) | Entity::Network(_) | Entity::Host => {
-            (title, first_step)
-        }
+        Entity::Key(_)
+        | Entity::Client(_)
+        | Entity::Network(_)
+        | Entity::Group(_)
+        | Entity::Host => (title, first_step),
     }
 }
 
@@ -347,6 +349,7 @@ fn explanation(entity: Entity, findings: &[&(Found, EventTime)]) -> String {
         Entity::Key(_) => "This key",
         Entity::Client(_) => "This address",
         Entity::Network(_) => "This network",
+        Entity::Group(_) => "A group of keys",
         Entity::Host => "This host",
     });
     for (at, (found, _)) in findings.iter().enumerate() {
@@ -387,6 +390,7 @@ fn alert_id(host: &str, entity: Entity, detector: &str, time: EventTime) -> Aler
         Entity::Key(id) => hasher.update([&b"k"[..], &id.0.to_be_bytes()].concat()),
         Entity::Client(ip) => hasher.update(format!("c{ip}")),
         Entity::Network(ip) => hasher.update(format!("n{ip}")),
+        Entity::Group(id) => hasher.update([&b"g"[..], &id.0.to_be_bytes()].concat()),
         Entity::Host => hasher.update(b"h"),
     }
     hasher.update([0]);

@@ -5,7 +5,7 @@ mod settings;
 use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, Entity};
-use crate::baseline::{Fleet, KeyState, OPS, Place, Slots, Sources, op_index};
+use crate::baseline::{Across, Fleet, KeyState, OPS, Place, Slots, Sources, op_index};
 use crate::call::{ApiCall, KeyId, Outcome};
 use crate::detect::{
     Capture, DETECTORS, Report, Scene, is_refusal, is_sensitive, refuses_credential,
@@ -14,7 +14,9 @@ use crate::incident::Incidents;
 use crate::input::Endpoint;
 use crate::time::EventTime;
 
-pub use settings::{CaptureSettings, ErrorSettings, RateSettings, Settings, StuffingSettings};
+pub use settings::{
+    CaptureSettings, ErrorSettings, RateSettings, Settings, StuffingSettings, SynchronySettings,
+};
 
 /// Capture itself is impaired.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +65,8 @@ pub struct Counters {
     pub keys_evicted: u64,
     /// Clients and networks that were dropped to keep the bound.
     pub sources_evicted: u64,
+    /// Symbols, endpoints and the like that were dropped to keep the bound.
+    pub across_evicted: u64,
     /// Incidents that were dropped to keep the bound.
     pub incidents_evicted: u64,
 }
@@ -81,6 +85,7 @@ pub struct Engine {
     keys: Slots<KeyId, Box<KeyState>>,
     fleet: Fleet,
     sources: Sources,
+    across: Across,
     capture: Capture,
     incidents: Incidents,
 }
@@ -94,6 +99,7 @@ impl Engine {
             keys: Slots::new(settings.keys_max, |key| key.is_established()),
             fleet: Fleet::new(&settings),
             sources: Sources::new(&settings),
+            across: Across::new(&settings),
             capture: Capture::default(),
             incidents: Incidents::new(&settings),
             settings,
@@ -149,6 +155,7 @@ impl Engine {
             + self.keys.len() * size_of::<KeyState>()
             + self.fleet.bytes()
             + self.sources.bytes()
+            + self.across.bytes()
             + self.incidents.bytes()
     }
 
@@ -157,6 +164,7 @@ impl Engine {
         Counters {
             keys_evicted: self.keys.evicted,
             sources_evicted: self.sources.evicted(),
+            across_evicted: self.across.evicted(),
             incidents_evicted: self.incidents.evicted(),
             ..self.counters.clone()
         }
@@ -198,6 +206,7 @@ impl Engine {
             keys,
             fleet: &mut self.fleet,
             sources: &mut self.sources,
+            across: &mut self.across,
             settings: &self.settings,
         };
         for detector in DETECTORS {
