@@ -7,12 +7,14 @@ mod key;
 pub(crate) mod math;
 mod outcomes;
 mod rate;
+pub(crate) mod saved;
 mod slots;
 mod sources;
 
 pub(crate) use familiar::{Place, prefix};
 pub(crate) use fleet::Fleet;
 pub(crate) use key::KeyState;
+pub use key::{KeyView, OperationView};
 pub(crate) use slots::Slots;
 pub(crate) use sources::{Sources, Sprayed, Tried};
 
