@@ -1,6 +1,10 @@
 //! The Engine: API calls in, alerts out.
 
+mod feedback;
+mod saved;
 mod settings;
+
+use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,10 +14,14 @@ use crate::call::{ApiCall, KeyId, Outcome};
 use crate::detect::{
     Capture, DETECTORS, Report, Scene, is_refusal, is_sensitive, refuses_credential,
 };
-use crate::incident::Incidents;
+use crate::incident::{Incidents, Place as Origin};
 use crate::input::Endpoint;
 use crate::time::EventTime;
 
+pub use crate::baseline::{KeyView, OperationView};
+pub use crate::incident::history::Past;
+pub use feedback::{Feedback, Said, UnknownAlert};
+pub use saved::{Changes, SNAPSHOT_VERSION, Unreadable};
 pub use settings::{
     CaptureSettings, ErrorSettings, RateSettings, Settings, StuffingSettings, SynchronySettings,
 };
@@ -61,6 +69,8 @@ pub struct Counters {
     pub updates_withheld: u64,
     /// Alerts lost because nobody took them.
     pub alerts_dropped: u64,
+    /// Findings that somebody said are of no interest.
+    pub muted: u64,
     /// Known keys that were dropped to keep the bound.
     pub keys_evicted: u64,
     /// Clients and networks that were dropped to keep the bound.
@@ -88,6 +98,15 @@ pub struct Engine {
     across: Across,
     capture: Capture,
     incidents: Incidents,
+    /// What a snapshot does not have yet; `None` while nobody keeps any.
+    unsaved: Option<Unsaved>,
+}
+
+/// Keys that changed since they were last saved, each once, and saved keys that were dropped.
+#[derive(Default)]
+struct Unsaved {
+    changed: VecDeque<KeyId>,
+    gone: Vec<KeyId>,
 }
 
 impl Engine {
@@ -102,6 +121,7 @@ impl Engine {
             across: Across::new(&settings),
             capture: Capture::default(),
             incidents: Incidents::new(&settings),
+            unsaved: None,
             settings,
         }
     }
@@ -214,6 +234,12 @@ impl Engine {
         }
         if let Some((id, state)) = scene.key {
             state.calls += u64::from(call.outcome == Some(Outcome::Ok));
+            if !state.is_changed
+                && let Some(unsaved) = &mut self.unsaved
+            {
+                state.is_changed = true;
+                unsaved.changed.push_back(id);
+            }
             if time < state.incident_until {
                 self.incidents.note_call(Entity::Key(id), call, &self.settings);
             }
@@ -225,8 +251,8 @@ impl Engine {
         if report.found.is_empty() {
             return;
         }
-        let flow = Some(call.flow.id);
-        self.incidents.add(report.found, time, flow, &self.settings, &mut self.counters);
+        let origin = Origin { flow: call.flow.id, address, op: op_index(call.op) };
+        self.incidents.add(report.found, time, Some(&origin), &self.settings, &mut self.counters);
     }
 
     /// Gives a key state once it was accepted, or was refused a withdrawal for another reason than
@@ -237,8 +263,17 @@ impl Engine {
         if !is_good || self.keys.find(&id).is_some() {
             return;
         }
-        let state = KeyState::new(call.time, &self.fleet);
-        if let Some(gone) = self.keys.insert(id, Box::new(state)) {
+        let state = KeyState::new(call.time, &self.fleet.cohort);
+        self.insert(id, state);
+    }
+
+    fn insert(&mut self, id: KeyId, state: KeyState) {
+        if let Some((gone_id, gone)) = self.keys.insert(id, Box::new(state)) {
+            if let Some(unsaved) = &mut self.unsaved
+                && gone.is_saved
+            {
+                unsaved.gone.push(gone_id);
+            }
             let habits = (0..OPS).filter(|op| gone.has_habit(*op));
             habits.for_each(|op| self.fleet.forget_user(op));
         }
