@@ -9,6 +9,7 @@ pub mod config;
 pub mod doctor;
 pub mod driver;
 pub mod fault;
+mod fleet;
 mod history;
 mod keys;
 mod live;

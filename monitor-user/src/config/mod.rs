@@ -1,5 +1,6 @@
 //! The config file: TOML, every key optional, unknown keys refused.
 
+mod fleet;
 mod kafka;
 mod read;
 mod sinks;
@@ -14,6 +15,7 @@ use monitor_core::identity::Network;
 use monitor_core::limits::Limits;
 use serde::{Deserialize, Serialize};
 
+pub use fleet::Fleet;
 pub use kafka::{Kafka, KafkaOption, Spool};
 pub use read::{Faults, load, parse};
 pub use sinks::{File, Stdout, Syslog, Webhook};
@@ -37,6 +39,8 @@ pub struct Config {
     pub engine: engine::Settings,
     /// Where records go.
     pub sinks: Sinks,
+    /// The Engine over all hosts.
+    pub fleet: Fleet,
     /// What Keywatch says about itself.
     pub log: Log,
 }
@@ -410,6 +414,7 @@ impl Config {
         check("sinks.kafka.alerts_topic", is_topic(&kafka.alerts_topic), topic_mend);
         check("sinks.kafka.activity_topic", is_topic(&kafka.activity_topic), topic_mend);
         check("sinks.kafka.health_topic", is_topic(&kafka.health_topic), topic_mend);
+        check("fleet.sources_topic", is_topic(&self.fleet.sources_topic), topic_mend);
         check("sinks.kafka.dlq_topic", is_topic(&kafka.dlq_topic), topic_mend);
         check(
             "sinks.kafka.partitions",
@@ -435,6 +440,7 @@ impl Config {
         }
         let queue = (1 << 20..=2 << 30).contains(&kafka.activity_queue_bytes_max);
         check("sinks.kafka.activity_queue_bytes_max", queue, "must be 1MiB to 2GiB");
+        faults.extend(self.fleet.faults());
         faults.extend(self.sinks.syslog.faults());
         faults.extend(self.sinks.webhook.faults());
         if let Err(fault) = crate::sinks::kafka::check_options(kafka) {
