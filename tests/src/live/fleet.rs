@@ -1,0 +1,13 @@
+//! The fleet: members of a consumer group on a real Kafka.
+
+use anyhow::Result;
+use xtask::chaos::{self, Options};
+
+use crate::replay::keywatch;
+
+/// Members are killed and added while calls come in, the broker is killed and paused, and some records are
+/// no calls: the alerts are those of a single Engine, each once.
+pub(crate) fn members_come_and_go() -> Result<()> {
+    let options = Options { activity: 20_000, seconds: 40, nodes: 1, seed: 11 };
+    chaos::fleet(&options, keywatch()?)?.check()
+}
