@@ -13,6 +13,7 @@ mod fleet;
 mod history;
 mod keys;
 mod live;
+mod metrics;
 mod notify;
 mod profiles;
 mod record;

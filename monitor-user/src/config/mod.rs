@@ -6,6 +6,7 @@ mod read;
 mod sinks;
 mod units;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub struct Config {
     pub sinks: Sinks,
     /// The Engine over all hosts.
     pub fleet: Fleet,
+    /// Figures for Prometheus.
+    pub metrics: Metrics,
     /// What Keywatch says about itself.
     pub log: Log,
 }
@@ -273,6 +276,16 @@ pub struct JsonLines {
     pub alerts: Option<PathBuf>,
 }
 
+/// `[metrics]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Where they are asked for over HTTP: an address of this host that others do not reach; `None`:
+    /// nowhere.
+    #[serde(with = "units::unset")]
+    pub listen: Option<SocketAddr>,
+}
+
 /// `[log]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -403,6 +416,8 @@ impl Config {
         ] {
             check(key, (1..=604_800).contains(&window_s), "must be from 1 s to a week");
         }
+        let loopback = self.metrics.listen.is_none_or(|listen| listen.ip().is_loopback());
+        check("metrics.listen", loopback, "must be a loopback address, such as 127.0.0.1:9464");
         let kafka = &self.sinks.kafka;
         let brokers_ok = kafka.brokers.iter().all(|broker| {
             broker.rsplit_once(':').is_some_and(|(host, port)| {

@@ -1,7 +1,7 @@
 //! Which partitions are ours, and from where each is read.
 
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use rdkafka::config::RDKafkaLogLevel;
@@ -34,6 +34,9 @@ pub(super) struct Members {
 /// How long the brokers may take to say what was committed. Longer than a transaction of a member that
 /// died stays open (20 s): until then they do not say.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
+
+/// After an answer that says nothing.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 impl Members {
     pub(super) fn new(warmup: Duration) -> Members {
@@ -97,7 +100,18 @@ impl Members {
     }
 
     fn assign(&self, consumer: &BaseConsumer<Self>, given: &TopicPartitionList) -> KafkaResult<()> {
-        let (starts, moves) = self.starts(consumer, given)?;
+        let deadline = Instant::now() + ANSWER_MAX;
+        let (starts, moves) = loop {
+            match self.starts(consumer, given) {
+                Err(error) if Instant::now() < deadline => {
+                    // The leader has changed, or there is none at the moment.
+                    tracing::debug!(?error, "where partitions begin is asked again");
+                    std::thread::sleep(AGAIN_AFTER);
+                    let _ = consumer.fetch_metadata(None, AGAIN_AFTER);
+                }
+                result => break result?,
+            }
+        };
         consumer.incremental_assign(&starts)?;
         moves.into_iter().for_each(|moved| self.note(moved));
         Ok(())

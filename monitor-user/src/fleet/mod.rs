@@ -19,10 +19,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientConfig, Message};
 
 use self::group::{Members, Move, Place};
 use self::partition::{Partition, Stage};
@@ -31,6 +31,7 @@ use crate::cli::FleetArgs;
 use crate::config::{self, Config};
 use crate::fault::{Misuse, tell};
 use crate::live::Stop;
+use crate::metrics::{self, Board, Figures};
 use crate::notify::notify;
 use crate::sinks::kafka::{options, topics};
 use crate::sinks::seldom::Seldom;
@@ -76,6 +77,8 @@ pub(crate) fn fleet(args: &FleetArgs, config: &Config, quiet: bool) -> Result<()
 /// One member at work.
 struct Member {
     consumer: BaseConsumer<Members>,
+    options: ClientConfig,
+    warmup: Duration,
     publisher: Publisher,
     /// What is made of a partition.
     partitions: HashMap<Place, Partition>,
@@ -87,10 +90,11 @@ struct Member {
     trouble: Seldom,
     garbage: Seldom,
     counts: Counts,
+    board: Option<Board>,
 }
 
 /// What a member did.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Counts {
     calls: u64,
     warmed: u64,
@@ -98,6 +102,7 @@ struct Counts {
     garbage: u64,
     late: u64,
     rebalances: u64,
+    repeated: u64,
 }
 
 impl Member {
@@ -110,14 +115,14 @@ impl Member {
             made.map_err(|reason| anyhow::anyhow!("{place}: {reason}"))?;
         }
         let publisher = Publisher::start(set, fleet, &place)?;
-        let consumer: BaseConsumer<Members> =
-            options.create_with_context(Members::new(fleet.warmup)).map_err(options::refused)?;
         let topics = [set.activity_topic.as_str(), fleet.sources_topic.as_str()];
-        consumer.subscribe(&topics).context("cannot subscribe")?;
+        let consumer = subscribe(&options, fleet.warmup, &topics)?;
         let mut settings = config.engine_settings();
         settings.host.clone_from(&fleet.name);
         Ok(Member {
             consumer,
+            options,
+            warmup: fleet.warmup,
             publisher,
             partitions: HashMap::new(),
             stages: [(topics[0].into(), Stage::Keys), (topics[1].into(), Stage::Sources)],
@@ -128,6 +133,7 @@ impl Member {
             trouble: Seldom::new(TROUBLE_INTERVAL),
             garbage: Seldom::new(TROUBLE_INTERVAL),
             counts: Counts::default(),
+            board: config.metrics.listen.map(metrics::serve).transpose()?,
         })
     }
 
@@ -184,9 +190,20 @@ impl Member {
         Ok(())
     }
 
+    /// Leaves the group and comes back, to go on from what is committed.
+    fn rejoin(&mut self) -> Result<()> {
+        for (_, partition) in self.partitions.drain() {
+            partition.add_to(&mut self.counts);
+        }
+        let topics: Vec<&str> = self.stages.iter().map(|(topic, _)| topic.as_str()).collect();
+        self.consumer = subscribe(&self.options, self.warmup, &topics)?;
+        Ok(())
+    }
+
     /// What was found since the last time, and how far was read, as one.
     fn publish(&mut self) -> Result<()> {
         self.said = Instant::now();
+        self.show();
         let new = self.partitions.iter().filter(|(_, partition)| partition.has_news());
         let Some(group) = self.consumer.group_metadata() else { return Ok(()) };
         match self.publisher.publish(new, &group)? {
@@ -197,12 +214,33 @@ impl Member {
             }
             // Another member has them, or soon will; what stays ours is said the next time.
             Published::Nothing(reason) => {
+                self.counts.repeated += 1;
                 tracing::info!("nothing was said: {reason}");
                 // The brokers are left alone a moment; the group is served by the next poll.
                 std::thread::sleep(POLL_MAX);
             }
+            Published::Unknown => {
+                self.counts.repeated += 1;
+                self.rejoin()?;
+            }
         }
         Ok(())
+    }
+
+    fn show(&self) {
+        let Some(board) = &self.board else { return };
+        let mut all = self.counts.clone();
+        self.partitions.values().for_each(|partition| partition.add_to(&mut all));
+        let mut figures = Figures::default();
+        figures.counter("fleet_calls", "Calls judged", all.calls);
+        figures.counter("fleet_warmed_calls", "Calls read again to know what is usual", all.warmed);
+        figures.counter("fleet_alerts", "Alerts said", all.alerts);
+        figures.counter("fleet_unreadable_records", "Records that are no calls", all.garbage);
+        figures.counter("fleet_late_calls", "Calls too late to be judged", all.late);
+        figures.counter("fleet_moves", "Partitions given or taken", all.rebalances);
+        figures.counter("fleet_failed_transactions", "Transactions said again", all.repeated);
+        figures.gauge("fleet_partitions", "Partitions held", self.partitions.len() as u64);
+        board.show(figures);
     }
 
     fn say_trouble(&mut self, error: &KafkaError) -> Result<()> {
@@ -221,12 +259,23 @@ impl Member {
         for (_, partition) in self.partitions.drain() {
             partition.add_to(&mut self.counts);
         }
-        let Counts { calls, warmed, alerts, garbage, late, rebalances } = self.counts;
+        let Counts { calls, warmed, alerts, garbage, late, rebalances, repeated: _ } = self.counts;
         tell(&format!(
             "fleet: {calls} calls judged, {warmed} read again, {alerts} alerts, {garbage} records \
              unreadable, {late} calls too late, {rebalances} partitions given or taken"
         ));
     }
+}
+
+fn subscribe(
+    config: &ClientConfig,
+    warmup: Duration,
+    topics: &[&str],
+) -> Result<BaseConsumer<Members>> {
+    let consumer: BaseConsumer<Members> =
+        config.create_with_context(Members::new(warmup)).map_err(options::refused)?;
+    consumer.subscribe(topics).context("cannot subscribe")?;
+    Ok(consumer)
 }
 
 /// Set by a signal or the end of the time; a second signal ends the program at once, which is as safe as

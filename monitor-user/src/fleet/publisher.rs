@@ -47,6 +47,8 @@ pub(super) enum Published {
     All,
     /// It never was, and this is why.
     Nothing(String),
+    /// It may stand or not: only the offsets that are committed tell.
+    Unknown,
 }
 
 impl Publisher {
@@ -93,6 +95,7 @@ impl Publisher {
         let aborted = !is_final && retried(|| self.producer.abort_transaction(STEP_MAX)).is_ok();
         if !aborted {
             self.begin_anew(&reason)?;
+            return Ok(Published::Unknown);
         }
         Ok(Published::Nothing(reason))
     }
