@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: speed, loss and memory, beside the figures to reach. Never part of a test.
 
 mod identity;
+mod kafka;
 mod kernel;
 mod live;
 mod replay;
@@ -11,6 +12,8 @@ use anyhow::Result;
 /// What to measure.
 #[derive(clap::Subcommand)]
 pub enum Bench {
+    /// Calls into Kafka, beside its own benchmark on the same broker.
+    Kafka(kafka::Options),
     /// nginx under load with Keywatch beside it on the same machine.
     Live(live::Options),
     /// Who asks, what for, and how it ended, for a mix of API styles.
@@ -24,6 +27,7 @@ pub fn run(bench: &Bench) -> Result<()> {
     crate::process::catch_interrupts()?;
     match bench {
         Bench::Identity(options) => identity::run(options),
+        Bench::Kafka(options) => kafka::run(options),
         Bench::Live(options) => live::run(options),
         Bench::Replay(options) => replay::run(options),
     }

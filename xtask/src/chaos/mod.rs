@@ -1,8 +1,11 @@
 //! `cargo xtask chaos`: what arrives when brokers and members of the fleet die, pause and come back.
 //!
-//! A fleet reads made-up calls from a real cluster while a seeded hand breaks things. Its alerts have to
+//! First agents deliver alerts through their spools (`agents`). Then a
+//! fleet reads made-up calls from a real cluster while a seeded hand breaks things. Its alerts have to
 //! be those of a single Engine over the same calls: none lost, none twice, those of a key in order.
 
+mod agents;
+mod brokers;
 mod calls;
 
 use std::collections::{HashMap, HashSet};
@@ -18,6 +21,8 @@ use monitor_core::call::ApiCall;
 use monitor_core::engine::{Engine, Settings};
 use tempfile::TempDir;
 
+pub use self::agents::Delivered;
+use self::brokers::Brokers;
 use crate::build::{self, Profile};
 use crate::cluster::Cluster;
 use crate::process::{self, Proc};
@@ -28,7 +33,10 @@ pub struct Options {
     /// Calls that the fleet reads.
     #[arg(long, default_value_t = 100_000)]
     pub activity: usize,
-    /// How long things are broken; the calls are spread over it.
+    /// Alerts that an agent raises in a run.
+    #[arg(long, default_value_t = 2_000)]
+    pub alerts: usize,
+    /// How long things are broken, once for each of the two parts.
     #[arg(long, default_value_t = 90)]
     pub seconds: u64,
     /// Nodes of the cluster: 1 or 3.
@@ -53,9 +61,19 @@ const STEP: Duration = Duration::from_secs(5);
 pub fn run(options: &Options) -> Result<()> {
     process::catch_interrupts()?;
     let keywatch = build::keywatch(Profile::Debug)?;
+    let delivered = agents(options, &keywatch)?;
+    println!("chaos with seed {}: agents\n{}", options.seed, delivered.text());
     let table = fleet(options, &keywatch)?;
     print!("{}", table.text());
+    delivered.check()?;
     table.check()
+}
+
+/// Agents under chaos.
+pub fn agents(options: &Options, keywatch: &Path) -> Result<Delivered> {
+    let mut rng = Rng::with_seed(options.seed);
+    let mut brokers = Brokers::start(options.nodes)?;
+    agents::deliver(&mut brokers, keywatch, &mut rng, options.alerts, options.seconds)
 }
 
 /// What came of it.
@@ -81,7 +99,7 @@ impl Table {
             self.done.iter().map(|(what, count)| format!("{what} {count}")).collect();
         done.sort_unstable();
         format!(
-            "chaos with seed {}: {}\n\
+            "chaos with seed {}: fleet: {}\n\
              calls                      {:>9}\n\
              alerts of a single Engine  {:>9}\n\
              alerts in Kafka            {:>9}\n\
@@ -135,12 +153,12 @@ pub fn fleet(options: &Options, keywatch: &Path) -> Result<Table> {
     }
     stage.heal()?;
     let healed = Instant::now();
-    let mut arrived = stage.cluster.read_topic(ALERTS).unwrap_or_default();
+    let mut arrived = stage.brokers.cluster.read_topic(ALERTS).unwrap_or_default();
     // Later ones than these there must not be: the members get a moment more for what is too much.
     while arrived.len() < expected.len() && healed.elapsed() < SETTLE_MAX {
         process::sleep_until(Instant::now() + Duration::from_secs(1))?;
         stage.check_members()?;
-        arrived = stage.cluster.read_topic(ALERTS).unwrap_or(arrived);
+        arrived = stage.brokers.cluster.read_topic(ALERTS).unwrap_or(arrived);
     }
     let settled = healed.elapsed();
     let left = stage.members.len();
@@ -208,41 +226,30 @@ fn compare(expected: &[Alert], arrived: &[(String, String)]) -> Result<Table> {
 
 /// A cluster, and the members on it.
 struct Stage {
-    cluster: Cluster,
+    brokers: Brokers,
     members: Vec<(String, Proc)>,
     keywatch: PathBuf,
     dir: TempDir,
     config: PathBuf,
     born: usize,
-    down: Option<(usize, bool)>,
-    done: HashMap<&'static str, usize>,
 }
 
 impl Stage {
     fn open(options: &Options, keywatch: &Path) -> Result<Stage> {
-        let cluster = Cluster::start(options.nodes)?;
+        let brokers = Brokers::start(options.nodes)?;
         let dir = tempfile::Builder::new().prefix("keywatch-chaos.").tempdir()?;
         let config = dir.path().join("keywatch.toml");
         let set = settings();
-        let brokers = format!("\"{}\"", cluster.bootstrap.replace(',', "\",\""));
+        let addresses = format!("\"{}\"", brokers.cluster.bootstrap.replace(',', "\",\""));
         std::fs::write(
             &config,
             format!(
                 "[engine]\nalerts_per_day_max = {}\nalerts_per_day_hard_max = {}\n\
-                 [sinks.kafka]\nbrokers = [{brokers}]\nformat = \"native\"\n",
+                 [sinks.kafka]\nbrokers = [{addresses}]\nformat = \"native\"\n",
                 set.alerts_per_day_max, set.alerts_per_day_hard_max
             ),
         )?;
-        Ok(Stage {
-            cluster,
-            members: Vec::new(),
-            keywatch: keywatch.into(),
-            dir,
-            config,
-            born: 0,
-            down: None,
-            done: HashMap::new(),
-        })
+        Ok(Stage { brokers, members: Vec::new(), keywatch: keywatch.into(), dir, config, born: 0 })
     }
 
     /// One member more.
@@ -274,47 +281,26 @@ impl Stage {
             }
             0..=2 if self.members.len() < 4 => {
                 // Not while a broker is away: joining may have to wait for it.
-                self.mend()?;
+                self.brokers.mend()?;
                 self.join()?;
                 "members added"
             }
-            3 => {
-                self.mend()?;
-                let node = rng.usize(0..self.cluster.nodes());
-                self.cluster.kill(node)?;
-                self.down = Some((node, true));
-                "brokers killed"
-            }
             _ => {
-                self.mend()?;
-                let node = rng.usize(0..self.cluster.nodes());
-                self.cluster.pause(node)?;
-                self.down = Some((node, false));
-                "brokers paused"
+                self.brokers.breaks(rng)?;
+                // A single node has to be back before calls can be written.
+                if self.brokers.cluster.nodes() == 1 {
+                    self.brokers.mend()?;
+                }
+                return Ok(());
             }
         };
-        *self.done.entry(what).or_default() += 1;
-        // A single node has to be back before calls can be fed.
-        if self.cluster.nodes() == 1 {
-            self.mend()?;
-        }
+        self.brokers.note(what);
         Ok(())
-    }
-
-    fn mend(&mut self) -> Result<()> {
-        match self.down.take() {
-            None => Ok(()),
-            Some((node, true)) => {
-                self.cluster.launch(node)?;
-                self.cluster.wait_until_ready()
-            }
-            Some((node, false)) => self.cluster.resume(node),
-        }
     }
 
     /// Writes calls to the topic, in order for each key, as an agent would.
     fn feed(&self, calls: &[ApiCall]) -> Result<()> {
-        let mut kcat = self.cluster.kcat()?;
+        let mut kcat = self.brokers.cluster.kcat()?;
         kcat.args(["-P", "-t", ACTIVITY, "-K", "\t", "-X", "enable.idempotence=true"]);
         kcat.args(["-X", "topic.message.timeout.ms=120000"]);
         let mut child = kcat.stdin(Stdio::piped()).spawn().context("starting kcat")?;
@@ -333,7 +319,7 @@ impl Stage {
     }
 
     fn heal(&mut self) -> Result<()> {
-        self.mend()?;
+        self.brokers.mend()?;
         if self.members.is_empty() {
             self.join()?;
         }
@@ -359,6 +345,6 @@ impl Stage {
             said |= log.contains("a record cannot be read: keywatch.activity, partition ");
         }
         ensure!(said, "no member said that there are records that are no calls");
-        Ok((self.done, self.cluster))
+        Ok((self.brokers.done, self.brokers.cluster))
     }
 }
