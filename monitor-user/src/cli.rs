@@ -94,6 +94,17 @@ pub enum Command {
   keywatch replay --extract f_0123456789abcdef --out flow.pcapng capture.pcap")]
     Replay(Box<ReplayArgs>),
 
+    /// Run the Engine over the calls that all hosts send to Kafka
+    ///
+    /// Members share the partitions of the topic of calls: start as many as needed, on any hosts, with one
+    /// config. Alerts go to the topic of alerts, each once, whichever member dies. Agents have to send
+    /// calls in a form that can be read back: activity_format = "compact" under [sinks.kafka]. Stops on
+    /// SIGTERM or SIGINT.
+    #[command(after_help = "Examples:
+  keywatch fleet --config fleet.toml
+  keywatch fleet --config fleet.toml --member second --duration 1h")]
+    Fleet(FleetArgs),
+
     /// Show alerts as they arrive in Kafka, or those of a file
     ///
     /// Reads Keywatch's own JSON, OCSF and ECS. Without FILE, the alerts of the config's Kafka. An alert
@@ -301,6 +312,18 @@ pub struct RecordingArgs {
     /// Compress the recording; also when its name ends in .zst
     #[arg(long)]
     pub zstd: bool,
+}
+
+/// Arguments of `fleet`.
+#[derive(Debug, Default, Args)]
+pub struct FleetArgs {
+    /// What tells this member from others [default: as the config says, else the name of this host]
+    #[arg(long, value_name = "NAME")]
+    pub member: Option<String>,
+
+    /// Stop after this long, such as 90, 90s or 15m
+    #[arg(long, value_name = "SECONDS", value_parser = duration)]
+    pub duration: Option<Duration>,
 }
 
 /// Arguments of `record`.

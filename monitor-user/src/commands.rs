@@ -15,7 +15,7 @@ use crate::config::{self, Config, LogLevel, TrustedProxy};
 use crate::driver::Driver;
 use crate::fault::{Misuse, tell, write_stderr};
 use crate::sinks::{OnFailure, Sinks, WhenFull, file, jsonl, kafka, syslog, webhook};
-use crate::{doctor, history, keys, profiles, record, replay, run, secret, tail};
+use crate::{doctor, fleet, history, keys, profiles, record, replay, run, secret, tail};
 
 /// Does what the command line says.
 pub(crate) fn dispatch(cli: Cli) -> Result<()> {
@@ -47,6 +47,11 @@ pub(crate) fn dispatch(cli: Cli) -> Result<()> {
             let config = load_config(&cli)?;
             start_log(&cli, &config);
             replay::command::replay(args, &config, cli.quiet)
+        }
+        Command::Fleet(args) => {
+            let config = load_config(&cli)?;
+            start_log(&cli, &config);
+            fleet::fleet(args, &config, cli.quiet)
         }
         Command::Tail(args) => {
             let config = load_config(&cli)?;

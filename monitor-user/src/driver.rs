@@ -12,6 +12,7 @@ use monitor_core::time::EventTime;
 use crate::capture::Health;
 use crate::fault::tell;
 use crate::live::{self, Listener};
+use crate::metrics::{Board, Figures};
 use crate::profiles;
 use crate::record::Recorder;
 use crate::replay::reading::Taker;
@@ -31,6 +32,8 @@ pub struct Driver {
     profiles: Option<PathBuf>,
     /// What is written and summed up; `None`: everything.
     selection: Option<Selection>,
+    /// Where figures are shown.
+    board: Option<Board>,
     /// True once the recorder has failed.
     recording_failed: bool,
     /// Event time of the last input that has one.
@@ -50,6 +53,7 @@ impl Driver {
             recorder: None,
             profiles: None,
             selection: None,
+            board: None,
             recording_failed: false,
             last: EventTime(0),
             timeout: EventTime(0),
@@ -69,6 +73,11 @@ impl Driver {
     /// Writes and sums up only what is selected.
     pub(crate) fn select(&mut self, selection: Option<Selection>) {
         self.selection = selection;
+    }
+
+    /// Shows figures there, a few times a second.
+    pub(crate) fn show_on(&mut self, board: Board) {
+        self.board = Some(board);
     }
 
     /// For what goes to the Decoder alone.
@@ -121,6 +130,7 @@ impl Driver {
         }
         self.tape(Recorder::flush);
         self.sinks.flush();
+        self.show();
         self.sinks.flow()
     }
 
@@ -160,6 +170,19 @@ impl Driver {
     /// What the Decoder did and where it met a bound.
     pub fn counters(&self) -> &Counters {
         self.decoder.counters()
+    }
+
+    fn show(&mut self) {
+        let Some(board) = &self.board else { return };
+        let mut figures = Figures::default();
+        figures.decoder(self.decoder.counters());
+        figures.engine(&self.engine);
+        if let Some(health) = &self.summary.capture {
+            figures.capture(health);
+        }
+        figures.counter("dropped_calls", "Calls that reached no sink", self.sinks.dropped());
+        figures.sinks(&self.sinks.tallies());
+        board.show(figures);
     }
 
     /// A recording that fails ends; everything else goes on.

@@ -10,6 +10,7 @@ use crate::commands::{self, Outputs};
 use crate::config::{Config, LogLevel, TlsCapture};
 use crate::fault::{AlreadyTold, Misuse};
 use crate::live::{self, Stop};
+use crate::metrics;
 use crate::notify::notify;
 use crate::record;
 use crate::sinks::{OnFailure, WhenFull, jsonl};
@@ -33,6 +34,9 @@ pub(crate) fn run(args: &RunArgs, config: &Config, quiet: bool) -> Result<()> {
     privilege::drop_all_but_reading()?;
     driver.check_rights()?;
     commands::add_sinks(&mut driver, config, WhenFull::Drop)?;
+    if let Some(listen) = config.metrics.listen {
+        driver.show_on(metrics::serve(listen)?);
+    }
     live::announce(&options, &capture);
     let watched = runtime.block_on(live::watch(capture, stop, &mut driver));
     // Also after a failure: what was captured is written.
