@@ -399,9 +399,11 @@ fn headline(entity: Entity, findings: &[&Held]) -> (String, Cow<'static, str>) {
         strongest.unwrap_or(("Something is unusual", Cow::Borrowed("Look at the findings")));
     match entity {
         Entity::Key(_) if findings.len() > 1 => ("API key may be stolen".into(), first_step),
-        Entity::Key(_) | Entity::Client(_) | Entity::Network(_) | Entity::Host => {
-            (title.into(), first_step)
-        }
+        Entity::Key(_)
+        | Entity::Client(_)
+        | Entity::Network(_)
+        | Entity::Group(_)
+        | Entity::Host => (title.into(), first_step),
     }
 }
 
@@ -411,6 +413,7 @@ fn explanation(entity: Entity, findings: &[&Held]) -> String {
         Entity::Key(_) => "This key",
         Entity::Client(_) => "This address",
         Entity::Network(_) => "This network",
+        Entity::Group(_) => "A group of keys",
         Entity::Host => "This host",
     });
     for (at, held) in findings.iter().enumerate() {
@@ -451,6 +454,7 @@ fn alert_id(host: &str, entity: Entity, detector: &str, time: EventTime) -> Aler
         Entity::Key(id) => hasher.update([&b"k"[..], &id.0.to_be_bytes()].concat()),
         Entity::Client(ip) => hasher.update(format!("c{ip}")),
         Entity::Network(ip) => hasher.update(format!("n{ip}")),
+        Entity::Group(id) => hasher.update([&b"g"[..], &id.0.to_be_bytes()].concat()),
         Entity::Host => hasher.update(b"h"),
     }
     hasher.update([0]);

@@ -53,6 +53,11 @@ impl Familiar {
         }
     }
 
+    /// The address of the last call that went well; all zeros before it.
+    pub(crate) fn last(&self) -> [u8; 16] {
+        self.last
+    }
+
     /// True before the first call that went well.
     pub(crate) fn is_empty(&self) -> bool {
         self.networks.marks[0] == 0

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, Entity};
-use crate::baseline::{Fleet, KeyState, OPS, Place, Slots, Sources, op_index};
+use crate::baseline::{Across, Fleet, KeyState, OPS, Place, Slots, Sources, op_index};
 use crate::call::{ApiCall, KeyId, Outcome};
 use crate::detect::{
     Capture, DETECTORS, Report, Scene, is_refusal, is_sensitive, refuses_credential,
@@ -22,7 +22,9 @@ pub use crate::baseline::{KeyView, OperationView};
 pub use crate::incident::history::Past;
 pub use feedback::{Feedback, Said, UnknownAlert};
 pub use saved::{Changes, SNAPSHOT_VERSION, Unreadable};
-pub use settings::{CaptureSettings, ErrorSettings, RateSettings, Settings, StuffingSettings};
+pub use settings::{
+    CaptureSettings, ErrorSettings, RateSettings, Settings, StuffingSettings, SynchronySettings,
+};
 
 /// Capture itself is impaired.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,6 +75,8 @@ pub struct Counters {
     pub keys_evicted: u64,
     /// Clients and networks that were dropped to keep the bound.
     pub sources_evicted: u64,
+    /// Symbols, endpoints and the like that were dropped to keep the bound.
+    pub across_evicted: u64,
     /// Incidents that were dropped to keep the bound.
     pub incidents_evicted: u64,
 }
@@ -91,6 +95,7 @@ pub struct Engine {
     keys: Slots<KeyId, Box<KeyState>>,
     fleet: Fleet,
     sources: Sources,
+    across: Across,
     capture: Capture,
     incidents: Incidents,
     /// What a snapshot does not have yet; `None` while nobody keeps any.
@@ -113,6 +118,7 @@ impl Engine {
             keys: Slots::new(settings.keys_max, |key| key.is_established()),
             fleet: Fleet::new(&settings),
             sources: Sources::new(&settings),
+            across: Across::new(&settings),
             capture: Capture::default(),
             incidents: Incidents::new(&settings),
             unsaved: None,
@@ -123,13 +129,13 @@ impl Engine {
     /// One call, roughly in order of time.
     pub fn handle_call(&mut self, call: &ApiCall) {
         self.counters.calls += 1;
-        self.process(call, Report::new(true));
+        self.process(call, true);
     }
 
     /// One call of the past: learnt from, never alerted on.
     pub fn learn(&mut self, call: &ApiCall) {
         self.counters.learnt += 1;
-        self.process(call, Report::new(false));
+        self.process(call, false);
     }
 
     /// Trouble with capture itself (D28).
@@ -169,6 +175,7 @@ impl Engine {
             + self.keys.len() * size_of::<KeyState>()
             + self.fleet.bytes()
             + self.sources.bytes()
+            + self.across.bytes()
             + self.incidents.bytes()
     }
 
@@ -177,12 +184,14 @@ impl Engine {
         Counters {
             keys_evicted: self.keys.evicted,
             sources_evicted: self.sources.evicted(),
+            across_evicted: self.across.evicted(),
             incidents_evicted: self.incidents.evicted(),
             ..self.counters.clone()
         }
     }
 
-    fn process(&mut self, call: &ApiCall, mut report: Report) {
+    fn process(&mut self, call: &ApiCall, is_judged: bool) {
+        let mut report = Report::new(is_judged);
         let time = call.time;
         self.note_time(time);
         self.fleet.advance(time, self.late_minutes());
@@ -217,6 +226,7 @@ impl Engine {
             keys,
             fleet: &mut self.fleet,
             sources: &mut self.sources,
+            across: &mut self.across,
             settings: &self.settings,
         };
         for detector in DETECTORS {

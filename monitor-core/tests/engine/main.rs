@@ -2,6 +2,7 @@
 
 mod robust;
 mod saved;
+mod synchrony;
 mod tokens;
 mod world;
 

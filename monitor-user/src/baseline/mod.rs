@@ -45,7 +45,7 @@ pub(crate) fn read(path: &Path, engine: &mut Engine) -> Result<()> {
         bail!("no baseline: {}: `keywatch run` makes it", path.display());
     };
     feedback::Log::new(feedback_path(path), loaded.feedback).read(engine);
-    tracing::info!(keys = loaded.keys, file = %path.display(), "baseline read");
+    tracing::debug!(keys = loaded.keys, file = %path.display(), "baseline read");
     Ok(())
 }
 
