@@ -9,6 +9,7 @@ use monitor_core::engine::{Engine, Impairment};
 use monitor_core::input::Input;
 use monitor_core::time::EventTime;
 
+use crate::baseline::Keeper;
 use crate::capture::Health;
 use crate::fault::tell;
 use crate::live::{self, Listener};
@@ -28,6 +29,8 @@ pub struct Driver {
     summary: Summary,
     /// Writes down what comes in, before it is decoded.
     recorder: Option<Recorder>,
+    /// Writes down what the Engine learns.
+    keeper: Option<Keeper>,
     /// Folder of profiles that are read again when that is asked for.
     profiles: Option<PathBuf>,
     /// What is written and summed up; `None`: everything.
@@ -51,6 +54,7 @@ impl Driver {
             sinks,
             summary: Summary::default(),
             recorder: None,
+            keeper: None,
             profiles: None,
             selection: None,
             board: None,
@@ -63,6 +67,11 @@ impl Driver {
     /// Writes down what comes in from now on.
     pub(crate) fn record(&mut self, recorder: Recorder) {
         self.recorder = Some(recorder);
+    }
+
+    /// Writes down what is learnt from now on.
+    pub(crate) fn keep(&mut self, keeper: Keeper) {
+        self.keeper = Some(keeper);
     }
 
     /// Where profiles are that are read again when that is asked for.
@@ -128,6 +137,9 @@ impl Driver {
             // That nobody reads any more is known below as well.
             let _ = self.handle(Input::Tick(now));
         }
+        if let Some(keeper) = &mut self.keeper {
+            keeper.tick(now, &mut self.engine);
+        }
         self.tape(Recorder::flush);
         self.sinks.flush();
         self.show();
@@ -157,7 +169,9 @@ impl Driver {
         self.engine.finish();
         self.alerts();
         self.tape(Recorder::finish);
-        self.sinks.finish() && !self.recording_failed
+        let keeper = self.keeper.take();
+        let is_kept = keeper.is_none_or(|keeper| keeper.finish(&mut self.engine));
+        self.sinks.finish() && !self.recording_failed && is_kept
     }
 
     /// What happened so far.
@@ -218,6 +232,9 @@ impl Driver {
 
     fn alerts(&mut self) {
         while let Some(alert) = self.engine.poll_alert() {
+            if let Some(keeper) = &mut self.keeper {
+                keeper.hurry();
+            }
             if self.selection.as_ref().is_none_or(|it| it.alert(&alert)) {
                 self.summary.alert(&alert);
                 self.sinks.alert(&alert);
@@ -250,6 +267,9 @@ impl Listener for Driver {
     }
 
     fn reload(&mut self) {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.read_feedback(&mut self.engine);
+        }
         let Some(dir) = &self.profiles else { return };
         match profiles::load(dir) {
             Ok(profiles) => {

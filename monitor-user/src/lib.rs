@@ -1,5 +1,6 @@
 //! The IO shell of Keywatch.
 
+mod baseline;
 mod breakdown;
 pub mod capture;
 pub mod cli;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
+use crate::baseline::{self, Baseline};
 use crate::capture::{Capture, Options, privilege};
 use crate::cli::{LiveArgs, RunArgs};
 use crate::commands::{self, Outputs};
@@ -79,7 +80,12 @@ fn outputs(args: &RunArgs, config: &Config) -> Outputs {
         alerts = Some(PathBuf::from("-"));
     }
     let (opening, on_failure) = (jsonl::Opening::Append, OnFailure::Continue);
-    Outputs { calls, alerts, connections, opening, on_failure }
+    let baseline = if config.baseline.keep {
+        Baseline::Keep(baseline::path(args.baseline.as_deref(), config))
+    } else {
+        Baseline::None
+    };
+    Outputs { calls, alerts, connections, baseline, opening, on_failure }
 }
 
 /// What to capture.

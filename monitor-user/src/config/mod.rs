@@ -38,6 +38,8 @@ pub struct Config {
     pub limits: DecoderLimits,
     /// The Engine.
     pub engine: engine::Settings,
+    /// Where what was learnt is kept.
+    pub baseline: Baseline,
     /// Where records go.
     pub sinks: Sinks,
     /// The Engine over all hosts.
@@ -241,6 +243,23 @@ impl From<&DecoderLimits> for Limits {
             // The others follow from protocols, not from hosts.
             ..Limits::default()
         }
+    }
+}
+
+/// `[baseline]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Baseline {
+    /// Whether `keywatch run` keeps what it learns.
+    pub keep: bool,
+    /// Where; `None`: in the state directory.
+    #[serde(with = "units::unset")]
+    pub file: Option<PathBuf>,
+}
+
+impl Default for Baseline {
+    fn default() -> Baseline {
+        Baseline { keep: true, file: None }
     }
 }
 

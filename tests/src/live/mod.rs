@@ -1,5 +1,6 @@
 //! The real kernel side against real servers: what Keywatch saw is what the server logged, exactly.
 
+mod baseline;
 mod bodies;
 mod compare;
 mod exchanges;
@@ -69,6 +70,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("recording::rotation", recording::rotated_files_are_one_recording, &["nginx"]),
         ("recording::record", recording::record_without_decoding, &["nginx"]),
         ("recording::full_disk", recording::a_full_disk_ends_the_recording_alone, &["nginx"]),
+        ("baseline_outlives_a_kill", baseline::outlives_a_kill, &["nginx"]),
         ("alerts_reach_kafka", kafka::alerts_reach_kafka, &["nginx", "java", "mvn"]),
         ("kafka_goes_and_comes_back", kafka::goes_and_comes_back, &["nginx", "java", "mvn"]),
         ("kafka_is_not_there", kafka::is_not_there, &["nginx"]),
