@@ -11,7 +11,7 @@ use axum::routing::get;
 use monitor_core::decode;
 use monitor_core::engine::Engine;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
@@ -180,14 +180,18 @@ impl Collector for Board {
                 false => ConstGauge::new(0_u64).metric_type(),
             };
             let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            let write = |place: MetricEncoder<'_>, value: u64| match is_counter {
+                true => ConstCounter::new(value).encode(place),
+                false => ConstGauge::new(value).encode(place),
+            };
+            if let [(None, value)] = figures.as_slice() {
+                write(family, *value)?;
+                continue;
+            }
             for (label, value) in figures {
                 let labels: Vec<(&str, &str)> =
                     label.iter().map(|(name, value)| (*name, value.as_str())).collect();
-                let place = family.encode_family(&labels)?;
-                match is_counter {
-                    true => ConstCounter::new(*value).encode(place)?,
-                    false => ConstGauge::new(*value).encode(place)?,
-                }
+                write(family.encode_family(&labels)?, *value)?;
             }
         }
         Ok(())

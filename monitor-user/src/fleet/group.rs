@@ -81,17 +81,13 @@ impl Members {
         let mut moves = Vec::new();
         for place in committed.elements() {
             let (topic, partition) = (place.topic(), place.partition());
-            let (start, committed) = match place.offset() {
-                Offset::Offset(committed) => {
-                    let found = times.find_partition(topic, partition).map(|it| it.offset());
-                    let start = match found {
-                        Some(Offset::Offset(start)) => start.min(committed),
-                        _ => committed,
-                    };
-                    (Offset::Offset(start), committed)
-                }
+            let (start, committed) = if let Offset::Offset(committed) = place.offset() {
+                let found = times.find_partition(topic, partition).map(|it| it.offset());
+                let start = if let Some(Offset::Offset(start)) = found { start } else { committed };
+                (Offset::Offset(start.min(committed)), committed)
+            } else {
                 // Nobody was here before.
-                _ => (Offset::Beginning, 0),
+                (Offset::Beginning, 0)
             };
             starts.add_partition_offset(topic, partition, start)?;
             moves.push(Move::Given { place: (topic.into(), partition), committed });

@@ -242,3 +242,119 @@ impl PassedOn {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use monitor_core::input::Endpoint;
+    use rdkafka::Timestamp;
+    use rdkafka::message::OwnedMessage;
+
+    use super::*;
+    use crate::compact::tests::full;
+    use crate::sinks::Format;
+
+    const MINUTE_NS: u64 = 60_000_000_000;
+
+    fn call(number: u64, outcome: Outcome) -> ApiCall {
+        let mut call = full();
+        call.time = EventTime(1_795_464_000_000_000_000 + number * 1_000_000_000);
+        call.outcome = Some(outcome);
+        call.detail = None;
+        let mut flow = (*call.flow).clone();
+        flow.client = Endpoint::new(IpAddr::from([192, 0, 2, 66]), 40_000);
+        call.flow = Arc::new(flow);
+        if let Some(key) = &mut call.key {
+            key.id = KeyId(u128::from(number));
+        }
+        call
+    }
+
+    fn message(offset: i64, payload: Vec<u8>) -> OwnedMessage {
+        let time = Timestamp::CreateTime(1_795_464_000_000 + offset);
+        OwnedMessage::new(Some(payload), None, "calls".into(), time, 0, offset, None)
+    }
+
+    fn compact_message(offset: i64, call: &ApiCall) -> OwnedMessage {
+        let mut bytes = Vec::new();
+        compact::encode(call, &mut bytes);
+        message(offset, bytes)
+    }
+
+    /// Feeds thirty refused keys of one client: what the first stage passes on, and the second says.
+    fn spray(new_from: i64) -> (usize, usize) {
+        let settings = Settings::default();
+        let writer = Writer::new(Format::Native, "fleet");
+        let mut keys = Partition::new(Stage::Keys, 0, &settings);
+        let mut sources = Partition::new(Stage::Sources, new_from, &settings);
+        for number in 0..30 {
+            let refused = compact_message(number, &call(number as u64, Outcome::BadKey));
+            keys.take(&refused, &writer).unwrap();
+        }
+        let mut passed_on = 0;
+        for said in &keys.waiting {
+            let Said::Source { key, call } = said else { panic!("an alert of half the calls") };
+            assert_eq!(key, "192.0.2.0/24");
+            sources.take(&message(passed_on as i64, call.clone()), &writer).unwrap();
+            passed_on += 1;
+        }
+        (passed_on, sources.waiting.len())
+    }
+
+    #[test]
+    fn refused_keys_are_passed_on_and_their_client_is_found() {
+        let (passed_on, alerts) = spray(0);
+        assert_eq!(passed_on, 30);
+        assert_eq!(alerts, 1);
+    }
+
+    #[test]
+    fn what_an_earlier_holder_said_is_not_said_again() {
+        assert_eq!(spray(25), (30, 0), "the alert was due at the twentieth");
+        assert_eq!(spray(19), (30, 1), "the twentieth is the first that is new");
+    }
+
+    #[test]
+    fn of_accepted_keys_the_first_in_five_minutes_is_passed_on() {
+        let mut passed_on = PassedOn::new(300);
+        let mut wants = |call: &ApiCall| passed_on.wants(call);
+        let accepted = call(1, Outcome::Ok);
+        assert!(wants(&accepted));
+        assert!(!wants(&accepted));
+        assert!(wants(&call(2, Outcome::Ok)), "another key");
+        let mut later = accepted;
+        later.time = EventTime(later.time.0 + 6 * MINUTE_NS);
+        assert!(wants(&later));
+        assert!(wants(&call(1, Outcome::BadSignature)) && wants(&call(1, Outcome::BadSignature)));
+        assert!(!wants(&call(1, Outcome::Throttled)));
+    }
+
+    #[test]
+    fn late_calls_and_garbage_are_counted_and_move_on() {
+        let writer = Writer::new(Format::Native, "fleet");
+        let mut partition = Partition::new(Stage::Keys, 0, &Settings::default());
+        partition.take(&compact_message(0, &call(1_000, Outcome::Ok)), &writer).unwrap();
+        partition.take(&compact_message(1, &call(900, Outcome::Ok)), &writer).unwrap();
+        let said = partition.take(&message(2, b"not a call".to_vec()), &writer).unwrap_err();
+        assert_eq!(said, "it is of version 110, and this keywatch knows 1");
+        let said = partition.take(&message(3, b"{\"secret\":1}".to_vec()), &writer).unwrap_err();
+        assert_eq!(said, "it is not a call");
+        assert_eq!((partition.calls, partition.late, partition.garbage), (1, 1, 2));
+        assert_eq!((partition.next, partition.last_ms), (4, 1_795_464_000_003));
+        assert!(partition.has_news());
+        partition.said();
+        assert!(!partition.has_news());
+    }
+
+    #[test]
+    fn a_network_has_one_name() {
+        for (ip, name) in [
+            ("192.0.2.66", "192.0.2.0/24"),
+            ("::ffff:192.0.2.66", "192.0.2.0/24"),
+            ("2001:db8:1:2::3", "2001:db8:1::/48"),
+        ] {
+            assert_eq!(network(ip.parse().unwrap()), name);
+        }
+    }
+}

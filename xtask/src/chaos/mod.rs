@@ -11,7 +11,7 @@ mod calls;
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -19,6 +19,7 @@ use fastrand::Rng;
 use monitor_core::alert::{Alert, Entity};
 use monitor_core::call::ApiCall;
 use monitor_core::engine::{Engine, Settings};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 pub use self::agents::Delivered;
@@ -226,6 +227,13 @@ fn compare(expected: &[Alert], arrived: &[(String, String)]) -> Result<Table> {
     Ok(table)
 }
 
+/// Tells a member to end. What it has found it says first, and for that it may have to wait until another
+/// broker leads what one led that is away.
+fn end(mut member: Proc) -> Result<ExitStatus> {
+    member.signal(Signal::TERM)?;
+    member.wait(SETTLE_MAX)
+}
+
 /// A cluster, and the members on it.
 struct Stage {
     brokers: Brokers,
@@ -277,7 +285,7 @@ impl Stage {
             }
             1 if self.members.len() > 2 => {
                 let (_, member) = self.members.swap_remove(rng.usize(0..self.members.len()));
-                let status = member.stop()?;
+                let status = end(member)?;
                 ensure!(status.success(), "a member that was told to end: {status}");
                 "members ended"
             }
@@ -338,7 +346,7 @@ impl Stage {
     /// Ends the members in order; what they say too much shows before the topic is read again.
     fn finish(self) -> Result<(HashMap<&'static str, usize>, Cluster)> {
         for (name, member) in self.members {
-            let status = member.stop()?;
+            let status = end(member)?;
             ensure!(status.success(), "member {name} ended with {status}");
         }
         let mut said = false;

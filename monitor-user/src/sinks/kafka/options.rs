@@ -67,6 +67,8 @@ pub(crate) fn member(set: &config::Kafka, group: &str) -> Result<ClientConfig, S
     let mut defaults = ClientConfig::new();
     // A member that dies is replaced after this; brokers allow no less than 6 s.
     defaults.set("session.timeout.ms", "10000").set("heartbeat.interval.ms", "2000");
+    // A broker that takes questions and does not answer is given up after this.
+    defaults.set("socket.timeout.ms", "10000");
     // What is fetched ahead, of all partitions.
     defaults.set("queued.max.messages.kbytes", "32768");
     let mut config = extend(defaults, set)?;
@@ -83,7 +85,7 @@ pub(crate) fn member(set: &config::Kafka, group: &str) -> Result<ClientConfig, S
 /// For what a member of the fleet says: all of it together with how far it has read, or nothing.
 pub(crate) fn transactions(set: &config::Kafka, id: &str) -> Result<ClientConfig, String> {
     let mut defaults = ClientConfig::new();
-    defaults.set("linger.ms", "5");
+    defaults.set("linger.ms", "5").set("socket.timeout.ms", "10000");
     let mut config = extend(defaults, set)?;
     // What a member that died had begun is in the way of readers for so long.
     config.set("transactional.id", id).set("transaction.timeout.ms", "20000");
