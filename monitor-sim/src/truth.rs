@@ -52,7 +52,8 @@ impl Truth {
             Entity::Key(id) => self.keys.contains(id),
             Entity::Client(ip) => self.clients.contains(ip),
             Entity::Network(ip) => self.clients.iter().any(|client| network(client) == *ip),
-            Entity::Host => false,
+            // A group has no name outside of the Engine: its examples are looked at instead.
+            Entity::Group(_) | Entity::Host => false,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What is usual: per key, per client, and over all keys of the host.
 
+mod across;
 mod distinct;
 mod familiar;
 mod fleet;
@@ -7,14 +8,20 @@ mod key;
 pub(crate) mod math;
 mod outcomes;
 mod rate;
+pub(crate) mod saved;
+mod seen;
 mod slots;
 mod sources;
+mod synchrony;
 
+pub(crate) use across::Across;
 pub(crate) use familiar::{Place, prefix};
 pub(crate) use fleet::Fleet;
 pub(crate) use key::KeyState;
+pub use key::{KeyView, OperationView};
 pub(crate) use slots::Slots;
 pub(crate) use sources::{Sources, Sprayed, Tried};
+pub(crate) use synchrony::{Edge, Kind, Standing, Together};
 
 use crate::call::Operation;
 

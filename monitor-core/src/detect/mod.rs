@@ -9,6 +9,7 @@ mod no_step_up;
 mod rate_spike;
 mod refused;
 mod stuffing;
+mod synchrony;
 
 pub(crate) use capture_loss::Capture;
 pub(crate) use refused::is_refusal;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::alert::{Entity, Severity};
-use crate::baseline::{Fleet, KeyState, Place, Sources};
+use crate::baseline::{Across, Fleet, KeyState, Place, Sources};
 use crate::call::{ApiCall, KeyId, Operation, Outcome};
 use crate::engine::{Impairment, Settings};
 use crate::time::EventTime;
@@ -28,6 +29,8 @@ pub(crate) static DETECTORS: &[&dyn Detector] = &[
     &rate_spike::RateSpike,
     &error_burst::ErrorBurst,
     &stuffing::Stuffing,
+    // Before those that learn what is new.
+    &synchrony::Synchrony,
     &new_network::NewNetwork,
     &first_use::FirstUse,
     &refused::Refused,
@@ -66,7 +69,7 @@ pub(crate) struct Rule {
 }
 
 /// What a detector's word is worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Layer {
     /// A rule: may alert by itself.
     Invariant,
@@ -96,6 +99,7 @@ pub(crate) struct Scene<'a> {
     pub(crate) keys: usize,
     pub(crate) fleet: &'a mut Fleet,
     pub(crate) sources: &'a mut Sources,
+    pub(crate) across: &'a mut Across,
     pub(crate) settings: &'a Settings,
 }
 

@@ -26,6 +26,7 @@ pub use self::profile::{Fault, Profile, Profiles};
 pub use self::proxies::{Network, Proxies};
 pub use self::survey::Survey;
 
+use crate::ascii::is_name;
 use crate::call::{Anomalies, Detail, Key, KeyId, Operation, Outcome, Quota, Token};
 pub(crate) use body::BODY_BYTES_MAX;
 use credential::{Hasher, Keyring};
@@ -202,7 +203,7 @@ impl Identifier {
     /// Who asks for what.
     pub fn identify(&self, head: &RequestHead<'_>) -> Identified {
         let profiles = &*self.profiles;
-        let host = head.headers.iter().find(|it| it.name.eq_ignore_ascii_case("host"));
+        let host = head.headers.iter().find(|it| is_name(it.name.as_bytes(), b"Host"));
         let host = host.map(|it| it.value);
         let path = target::path_of(head.target);
         let route = self.routes.find(host, path, || profiles.of_place(host, path));
@@ -221,8 +222,8 @@ impl Identifier {
         let find = || {
             let raw_path = scanned.raw_path;
             let ruled = profiles.operation(style, head.method, raw_path);
-            let op = ruled
-                .unwrap_or_else(|| operation::classify(head.method, raw_path, key.is_some()));
+            let op =
+                ruled.unwrap_or_else(|| operation::classify(head.method, raw_path, key.is_some()));
             Does { op, is_ruled: ruled.is_some() }
         };
         // A target of another form may have its path elsewhere than at first sight.

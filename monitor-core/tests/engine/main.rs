@@ -1,5 +1,7 @@
 //! The Engine against simulated traffic: what must be flagged, what must not, and how soon.
 
+mod saved;
+mod synchrony;
 mod tokens;
 mod world;
 

@@ -110,6 +110,7 @@ impl Rival {
             entity,
             detectors: Vec::new(),
             text: String::new(),
+            named: Vec::new(),
         });
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use monitor_core::alert::{Alert, AlertId, Entity};
+use monitor_core::call::KeyId;
 use monitor_core::time::EventTime;
 use monitor_sim::{Kind, Truth};
 
@@ -15,6 +16,8 @@ pub(crate) struct Raised {
     /// With the time at which each spoke.
     pub(crate) detectors: Vec<(String, EventTime)>,
     pub(crate) text: String,
+    /// Of an alert about a group: keys that it names.
+    pub(crate) named: Vec<KeyId>,
 }
 
 /// Alerts that come as long after an attack still count: what is seen of it only when it is over.
@@ -37,7 +40,29 @@ pub(crate) fn note(raised: &mut Vec<Raised>, alert: &Alert) {
         entity: alert.entity,
         detectors: detectors.collect(),
         text: format!("{:?} {}", alert.severity, alert.explanation),
+        named: alert.findings.iter().flat_map(|finding| names(&finding.seen)).collect(),
     });
+}
+
+/// Ids of keys in a text.
+fn names(text: &str) -> impl Iterator<Item = KeyId> + '_ {
+    let ids = text.split("k_").skip(1).filter_map(|rest| rest.get(..32));
+    ids.filter_map(|digits| u128::from_str_radix(digits, 16).ok()).map(KeyId)
+}
+
+impl Raised {
+    /// Of a group, half of the keys that it names must be of the attack.
+    fn is_about(&self, truth: &Truth) -> bool {
+        match self.entity {
+            Entity::Group(_) => {
+                let hits = self.named.iter().filter(|id| truth.keys.contains(id)).count();
+                hits > 0 && 2 * hits >= self.named.len()
+            }
+            Entity::Key(_) | Entity::Client(_) | Entity::Network(_) | Entity::Host => {
+                truth.is_of(&self.entity)
+            }
+        }
+    }
 }
 
 /// How one set of alerts fits one world.
@@ -54,7 +79,7 @@ impl Score {
         let about = raised.iter().map(|alert| {
             let (at, span) = truths.iter().enumerate().find_map(|(at, truth)| {
                 let span = truth.span_at(alert.time, AFTER)?;
-                truth.is_of(&alert.entity).then_some((at, span))
+                alert.is_about(truth).then_some((at, span))
             })?;
             let took = alert.time.since(span.start);
             caught[at] = Some(caught[at].map_or(took, |known| known.min(took)));
