@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use crate::config::LogLevel;
+use crate::simulate::SimulateArgs;
 use crate::tail::args::TailArgs;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong use or config.";
@@ -114,6 +115,16 @@ pub enum Command {
   keywatch tail --all --once --severity high
   keywatch tail --follow --key k_1f2e3d4c alerts.jsonl")]
     Tail(TailArgs),
+
+    /// Write calls of a simulated exchange, and the truth about the attacks in them
+    ///
+    /// Calls are JSON lines as those of `keywatch replay --calls`, in order of time, from 2026-11-02 on;
+    /// `keywatch run --history` learns from them. What customers and attackers do, and where the figures
+    /// come from, is in docs/accuracy.md.
+    #[command(after_help = "Examples:
+  keywatch simulate --days 2 --keys 50 --labels truth.jsonl -o calls.jsonl
+  keywatch simulate --attacks theft_spike,path_scan | jq .op")]
+    Simulate(SimulateArgs),
 
     /// Check whether this host is ready for `keywatch run`
     ///

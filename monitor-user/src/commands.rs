@@ -16,7 +16,7 @@ use crate::config::{self, Config, LogLevel, TrustedProxy};
 use crate::driver::Driver;
 use crate::fault::{Misuse, tell, write_stderr};
 use crate::sinks::{OnFailure, Sinks, WhenFull, file, jsonl, kafka, syslog, webhook};
-use crate::{doctor, fleet, history, keys, profiles, record, replay, run, secret, tail};
+use crate::{doctor, fleet, history, keys, profiles, record, replay, run, secret, simulate, tail};
 
 /// Does what the command line says.
 pub(crate) fn dispatch(cli: Cli) -> Result<()> {
@@ -26,6 +26,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<()> {
             clap_complete::generate(*shell, &mut Cli::command(), "keywatch", &mut script);
             print(&script)
         }
+        Command::Simulate(args) => simulate::simulate(args, cli.quiet),
         Command::Man => print(&manual()?),
         Command::CheckConfig { file } => check_config(file, cli.verbose > 0),
         Command::Profile(what) => {

@@ -23,6 +23,7 @@ mod run;
 pub mod secret;
 mod selection;
 mod shown;
+mod simulate;
 pub mod sinks;
 pub mod summary;
 mod tail;

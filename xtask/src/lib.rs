@@ -15,6 +15,7 @@ pub mod conformance;
 pub mod demo;
 pub mod ebpf;
 pub mod encode;
+pub mod eval;
 pub mod exchange;
 pub mod fuzz;
 pub mod http;

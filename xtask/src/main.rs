@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use xtask::setup::Purpose;
 use xtask::{
-    bench, cases, chaos, ci, conformance, demo, ebpf, exchange, fuzz, kafka, passive, setup, suite,
+    bench, cases, chaos, ci, conformance, demo, ebpf, eval, exchange, fuzz, kafka, passive, setup, suite,
 };
 
 /// What `setup` brings when it is not told.
@@ -47,6 +47,8 @@ enum Task {
     Ci,
     /// Score Keywatch on captures and cases that other projects published.
     Conformance(conformance::Options),
+    /// Measure how well attacks are caught in simulated traffic.
+    Eval(eval::Options),
     /// Measure speed, loss and memory.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -110,6 +112,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Conformance(options) => return conformance::run(&options),
         Task::Fuzz(what) => return fuzz::run(&what),
         Task::Chaos(options) => chaos::run(&options)?,
+        Task::Eval(options) => eval::run(&options)?,
         Task::Bench(bench) => bench::run(&bench)?,
         Task::Kafka(Kafka::Start { port }) => kafka::start(port)?,
         Task::Kafka(Kafka::Stop) => kafka::stop()?,
