@@ -5,6 +5,7 @@ use super::familiar::Familiar;
 use super::fleet::Fleet;
 use super::outcomes::{Failures, Refusals};
 use super::rate::{Advance, Rate};
+use super::signing::Signing;
 use crate::time::EventTime;
 
 /// Full state of a key that was accepted at least once.
@@ -19,6 +20,7 @@ pub(crate) struct KeyState {
     /// Refusals of calls that move funds, addresses or keys; and of all others.
     pub(crate) refused_sensitive: Refusals,
     pub(crate) refused: Refusals,
+    pub(crate) signing: Signing,
     /// When each class was first used, seconds since the epoch; 0 means never.
     pub(crate) first_used_s: [u32; OPS],
     /// Classes that it kept on using, a bit each.
@@ -43,6 +45,7 @@ impl KeyState {
             familiar: Familiar::default(),
             refused_sensitive: Refusals::new(),
             refused: Refusals::new(),
+            signing: Signing::default(),
             first_used_s: [0; OPS],
             habits: 0,
             reported: 0,

@@ -15,7 +15,8 @@ use crate::input::Endpoint;
 use crate::time::EventTime;
 
 pub use settings::{
-    CaptureSettings, ErrorSettings, RateSettings, Settings, StuffingSettings, SynchronySettings,
+    CaptureSettings, ErrorSettings, RateSettings, ReplaySettings, Settings, StuffingSettings,
+    SynchronySettings,
 };
 
 /// Capture itself is impaired.
