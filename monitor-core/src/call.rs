@@ -98,6 +98,11 @@ pub struct FlowId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(pub u128);
 
+/// A keyed fingerprint of a signature; shown as `s_` and 16 hexadecimal digits. It says that two
+/// signatures are the same, and nothing else of them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SignatureId(pub u64);
+
 macro_rules! hex_id {
     ($type:ident, $prefix:literal, $format:literal, $digits:literal, $int:ty) => {
         impl std::fmt::Display for $type {
@@ -141,6 +146,7 @@ macro_rules! hex_id {
 }
 pub(crate) use hex_id;
 hex_id!(FlowId, "f_", "f_{:016x}", 16, u64);
+hex_id!(SignatureId, "s_", "s_{:016x}", 16, u64);
 hex_id!(KeyId, "k_", "k_{:032x}", 32, u128);
 
 /// Application protocol of a call.
@@ -317,6 +323,23 @@ pub struct Detail {
     /// Name of a remote call or GraphQL operation in the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<CompactString>,
+    /// What its client signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<Signed>,
+}
+
+/// How a client signed its request, as far as it says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signed {
+    /// Of the signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<SignatureId>,
+    /// The nonce, when it is a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<u64>,
+    /// When it was signed by the client's clock, milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stated_ms: Option<u64>,
 }
 
 /// Calls used of those allowed, as the server counts them.

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use xtask::setup::Purpose;
 use xtask::{
-    bench, cases, chaos, ci, conformance, demo, ebpf, eval, exchange, fuzz, kafka, passive, setup, suite,
+    bench, cases, chaos, ci, conformance, demo, ebpf, eval, exchange, fuzz, kafka, passive, setup,
+    suite,
 };
 
 /// What `setup` brings when it is not told.

@@ -1,21 +1,23 @@
 //! What is known across keys.
 
+use super::replays::Replays;
 use super::synchrony::Synchrony;
 use crate::engine::Settings;
 
 /// State of the detectors that look at many keys, clients or endpoints at once.
 pub(crate) struct Across {
     pub(crate) synchrony: Synchrony,
+    pub(crate) replays: Replays,
 }
 
 impl Across {
     pub(crate) fn new(settings: &Settings) -> Across {
-        Across { synchrony: Synchrony::new(&settings.synchrony) }
+        Across { synchrony: Synchrony::new(&settings.synchrony), replays: Replays::default() }
     }
 
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
-        self.synchrony.bytes()
+        self.synchrony.bytes() + self.replays.bytes()
     }
 
     /// What was dropped to keep the bounds.

@@ -6,6 +6,7 @@ use super::familiar::Familiar;
 use super::fleet::Fleet;
 use super::outcomes::{Failures, Refusals};
 use super::rate::{Advance, Cohort, Rate};
+use super::signing::Signing;
 use super::{OPS, saved};
 use crate::call::Operation;
 use crate::time::EventTime;
@@ -24,6 +25,7 @@ pub(crate) struct KeyState {
     /// Refusals of calls that move funds, addresses or keys; and of all others.
     pub(crate) refused_sensitive: Refusals,
     pub(crate) refused: Refusals,
+    pub(crate) signing: Signing,
     /// When each class was first used, seconds since the epoch; 0 means never.
     #[serde(with = "saved::array")]
     pub(crate) first_used_s: [u32; OPS],
@@ -55,6 +57,7 @@ impl KeyState {
             familiar: Familiar::default(),
             refused_sensitive: Refusals::new(),
             refused: Refusals::new(),
+            signing: Signing::default(),
             first_used_s: [0; OPS],
             habits: 0,
             reported: 0,

@@ -1,6 +1,7 @@
 //! What is flagged: one file a detector, all of them in one list.
 
 mod capture_loss;
+mod clock_drift;
 mod error_burst;
 mod faulty_token;
 mod first_use;
@@ -8,6 +9,7 @@ mod new_network;
 mod no_step_up;
 mod rate_spike;
 mod refused;
+mod replay;
 mod stuffing;
 mod synchrony;
 
@@ -34,6 +36,8 @@ pub(crate) static DETECTORS: &[&dyn Detector] = &[
     &new_network::NewNetwork,
     &first_use::FirstUse,
     &refused::Refused,
+    &replay::Replay,
+    &clock_drift::ClockDrift,
     &faulty_token::FaultyToken,
     &no_step_up::NoStepUp,
     &capture_loss::CaptureLoss,

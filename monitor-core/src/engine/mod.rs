@@ -23,7 +23,8 @@ pub use crate::incident::history::Past;
 pub use feedback::{Feedback, Said, UnknownAlert};
 pub use saved::{Changes, SNAPSHOT_VERSION, Unreadable};
 pub use settings::{
-    CaptureSettings, ErrorSettings, RateSettings, Settings, StuffingSettings, SynchronySettings,
+    CaptureSettings, ErrorSettings, RateSettings, ReplaySettings, Settings, StuffingSettings,
+    SynchronySettings,
 };
 
 /// Capture itself is impaired.

@@ -50,6 +50,8 @@ pub struct Settings {
     pub errors: ErrorSettings,
     /// D3.
     pub stuffing: StuffingSettings,
+    /// D12 and D13.
+    pub replay: ReplaySettings,
     /// D20.
     pub synchrony: SynchronySettings,
     /// D28.
@@ -98,6 +100,18 @@ pub struct StuffingSettings {
     pub logins_per_client_min: u64,
     /// Failed logins without a key from one network.
     pub logins_per_network_min: u64,
+}
+
+/// Replayed signatures (D12) and clocks (D13).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReplaySettings {
+    /// Signed requests that are remembered, 8 B each: two million are half an hour at 1,000 a second,
+    /// and most of a day at 30.
+    pub requests_max: usize,
+    /// A clock that is off by this much more than usual is another one, milliseconds: clocks that are
+    /// kept differ by less than a tenth, round trips by less than half a second.
+    pub drift_ms: u32,
 }
 
 /// Fleet synchrony (D20).
@@ -154,6 +168,7 @@ impl Default for Settings {
             rate: RateSettings::default(),
             errors: ErrorSettings::default(),
             stuffing: StuffingSettings::default(),
+            replay: ReplaySettings::default(),
             synchrony: SynchronySettings::default(),
             capture: CaptureSettings::default(),
         }
@@ -182,6 +197,12 @@ impl Default for StuffingSettings {
             logins_per_client_min: 60,
             logins_per_network_min: 200,
         }
+    }
+}
+
+impl Default for ReplaySettings {
+    fn default() -> ReplaySettings {
+        ReplaySettings { requests_max: 2_097_152, drift_ms: 1_500 }
     }
 }
 

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::credential::{self, Form, Keyring, Named};
 use super::profile::{Parameter, Place, Source};
 use super::{Identified, Identifier, OBJECT_IDS_MAX, Style, operation, percent, target};
-use crate::call::{Detail, Key, Operation, Request, Token};
+use crate::call::{Detail, Key, Operation, Request, Signed, Token};
 use crate::json::{Kind, Value};
 use crate::plain::plain;
 
@@ -45,6 +45,7 @@ struct Found {
     amount: Option<CompactString>,
     parts: u32,
     name: Option<CompactString>,
+    signed: Signed,
 }
 
 impl Identifier {
@@ -66,7 +67,11 @@ impl Identifier {
         for pair in text.split(|byte| *byte == b'&').take(MEMBERS_MAX) {
             let Some(equals) = pair.iter().position(|byte| *byte == b'=') else { continue };
             let (name, value) = (&pair[..equals], &pair[equals + 1..]);
-            match self.profiles.names.of(name, identified.style) {
+            let (parameter, stated) = self.profiles.names.look(name, identified.style);
+            if let Some(stated) = stated {
+                self.hasher.fingerprints.note(&mut found.signed, stated, value);
+            }
+            match parameter {
                 Parameter::Key if !value.is_empty() => {
                     keyring.add_form(name, value);
                 }
@@ -226,12 +231,19 @@ impl Identifier {
             || found.amount.is_some()
             || found.name.is_some()
             || parts.is_some()
+            || found.signed != Signed::default()
         {
             let detail = identified.detail.get_or_insert_with(Box::<Detail>::default);
             detail.account = detail.account.take().or(found.account);
             detail.amount = detail.amount.take().or(found.amount);
             detail.name = detail.name.take().or(found.name);
             detail.parts = detail.parts.or(parts);
+            if found.signed != Signed::default() {
+                let signed = detail.signed.get_or_insert_default();
+                signed.fingerprint = signed.fingerprint.or(found.signed.fingerprint);
+                signed.nonce = signed.nonce.or(found.signed.nonce);
+                signed.stated_ms = signed.stated_ms.or(found.signed.stated_ms);
+            }
         }
     }
 
@@ -273,7 +285,11 @@ impl Identifier {
 
     fn member(&self, name: &[u8], value: Value<'_>, style: Style, found: &mut Found) {
         let Some(raw) = value.scalar() else { return };
-        found.take(self.profiles.names.of(name, style), || target::name_text(raw));
+        let (parameter, stated) = self.profiles.names.look(name, style);
+        if let Some(stated) = stated {
+            self.hasher.fingerprints.note(&mut found.signed, stated, raw);
+        }
+        found.take(parameter, || target::name_text(raw));
         if let Some(survey) = &self.survey {
             survey.borrow_mut().field(&self.profiles, "json", name, raw, style);
         }

@@ -11,13 +11,15 @@ use zeroize::Zeroizing;
 
 use super::known::Known;
 use super::profile::{InRequest, Place, Profiles, Source, same_name};
+use super::signing::{Fingerprints, Stated};
 use super::token::Claims;
 use super::{Style, percent};
-use crate::call::{Key, KeyId, Token};
+use crate::call::{Key, KeyId, Signed, Token};
 
 /// Names the use of the secret, so that no other use of it can give the same hash.
 const DOMAIN: &[u8] = b"keywatch key id v1\0";
 const DOMAIN_SUBJECT: &[u8] = b"keywatch token subject v1\0";
+const DOMAIN_SIGNATURE: &[u8] = b"keywatch signatures v1\0";
 const DOMAIN_KNOWN: &[u8] = b"keywatch known credentials v1\0";
 const DOMAIN_ROUTES: &[u8] = b"keywatch known routes v1\0";
 
@@ -53,6 +55,7 @@ pub(super) struct Hasher {
     key: Hmac<Sha256>,
     subject: Hmac<Sha256>,
     known: Known,
+    pub(super) fingerprints: Fingerprints,
 }
 
 impl Hasher {
@@ -60,6 +63,9 @@ impl Hasher {
         let keyed = keyed(secret);
         Hasher {
             known: Known::new(&finish(keyed.clone().chain_update(DOMAIN_KNOWN)).0.to_be_bytes()),
+            fingerprints: Fingerprints::new(
+                &finish(keyed.clone().chain_update(DOMAIN_SIGNATURE)).0.to_be_bytes(),
+            ),
             key: keyed.clone().chain_update(DOMAIN),
             subject: keyed.chain_update(DOMAIN_SUBJECT),
         }
@@ -131,11 +137,21 @@ pub(super) struct Keyring<'h> {
     seen: u8,
     /// Two credentials disagree.
     pub(super) conflict: bool,
+    /// How the request is signed.
+    pub(super) signed: Signed,
 }
 
 impl<'h> Keyring<'h> {
     pub(super) fn new(hasher: &'h Hasher, profiles: &'h Profiles, place: Style) -> Keyring<'h> {
-        Keyring { hasher, profiles, place, best: None, seen: 0, conflict: false }
+        Keyring {
+            hasher,
+            profiles,
+            place,
+            best: None,
+            seen: 0,
+            conflict: false,
+            signed: Signed::default(),
+        }
     }
 
     /// The style of the key if it is an exchange's, or else of the server and path.
@@ -155,8 +171,14 @@ impl<'h> Keyring<'h> {
                 Some(InRequest::Key(number)) => self.add_header(number, header, headers),
                 Some(InRequest::Authorization) => self.add_authorization(header.value),
                 Some(InRequest::Cookie) => self.add_cookies(header.value),
+                Some(InRequest::Signing(what)) => self.note_signed(what, header.value),
             }
         }
+    }
+
+    /// What a field says of the signing.
+    pub(super) fn note_signed(&mut self, what: Stated, raw: &[u8]) {
+        self.hasher.fingerprints.note(&mut self.signed, what, raw);
     }
 
     fn add_header(&mut self, first: u16, header: &Header<'_>, headers: &[Header<'_>]) {
@@ -204,12 +226,22 @@ impl<'h> Keyring<'h> {
         let Some(number) = found else { return };
         let named = if let Place::Scheme { parameter: Some(name), .. } = &self.source(number).place
         {
+            self.note_parameters(credential);
             parameter(credential, name).and_then(|key| self.hasher.name(Form::Plain, key))
         } else {
             bearer
         };
         if let Some(named) = named {
             self.insert(number, named);
+        }
+    }
+
+    /// Signature, nonce and time among the parameters of credentials.
+    fn note_parameters(&mut self, credential: &[u8]) {
+        for (name, value) in parameters(credential) {
+            if let Some(what) = self.profiles.names.look(name, Style::GENERIC).1 {
+                self.note_signed(what, value);
+            }
         }
     }
 
@@ -315,16 +347,21 @@ pub(super) fn key(profiles: &Profiles, number: u16, id: KeyId) -> Key {
     Key { id, source: source.shown.clone(), profile }
 }
 
-/// A parameter of credentials (RFC 9110, 11.4): `id=…,ts=…`, in quotes or not.
+/// A parameter of credentials.
 fn parameter<'c>(credential: &'c [u8], name: &str) -> Option<&'c [u8]> {
-    let mut pairs = credential.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-    pairs.find_map(|pair| {
+    let mut all = parameters(credential);
+    let same = |known: &[u8]| known.eq_ignore_ascii_case(name.as_bytes());
+    all.find_map(|(known, value)| (same(known) && !value.is_empty()).then_some(value))
+}
+
+/// Parameters of credentials (RFC 9110, 11.4): `id=…,ts=…`, in quotes or not.
+fn parameters(credential: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    credential.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter_map(|pair| {
         let equals = pair.iter().position(|byte| *byte == b'=')?;
         let value = pair[equals + 1..].trim_ascii();
         let value = value.strip_prefix(b"\"").unwrap_or(value);
         let value = value.strip_suffix(b"\"").unwrap_or(value);
-        let same = pair[..equals].trim_ascii().eq_ignore_ascii_case(name.as_bytes());
-        (same && !value.is_empty()).then_some(value)
+        Some((pair[..equals].trim_ascii(), value))
     })
 }
 

@@ -9,6 +9,7 @@ mod percent;
 mod profile;
 mod proxies;
 mod routes;
+mod signing;
 mod survey;
 mod target;
 mod token;
@@ -27,7 +28,7 @@ pub use self::proxies::{Network, Proxies};
 pub use self::survey::Survey;
 
 use crate::ascii::is_name;
-use crate::call::{Anomalies, Detail, Key, KeyId, Operation, Outcome, Quota, Token};
+use crate::call::{Anomalies, Detail, Key, KeyId, Operation, Outcome, Quota, Signed, Token};
 pub(crate) use body::BODY_BYTES_MAX;
 use credential::{Hasher, Keyring};
 use profile::{Count, Parameter};
@@ -212,6 +213,7 @@ impl Identifier {
         let scanned = Scan::run(head, &mut keyring);
         let anomalies = if keyring.conflict { Anomalies::KEY_CONFLICT } else { Anomalies::empty() };
         let style = keyring.style();
+        let signed = (keyring.signed != Signed::default()).then_some(keyring.signed);
         let (key, token) = match keyring.into_best() {
             Some((number, named)) => {
                 (Some(credential::key(profiles, number, named.id)), named.token)
@@ -232,12 +234,16 @@ impl Identifier {
             if is_route { self.routes.does(route, asked, find) } else { find() };
         let forwarded_for =
             if self.proxies.is_empty() { None } else { self.forwarded_for(head.headers) };
-        let says = scanned.account.is_some() || scanned.amount.is_some() || forwarded_for.is_some();
+        let says = scanned.account.is_some()
+            || scanned.amount.is_some()
+            || forwarded_for.is_some()
+            || signed.is_some();
         let detail = says.then(|| {
             Box::new(Detail {
                 forwarded_for,
                 account: scanned.account,
                 amount: scanned.amount,
+                signed,
                 ..Detail::default()
             })
         });

@@ -199,7 +199,10 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
 
     fn end_parameter(&mut self, token: &Token, name: &[u8], value: usize, end: usize) {
         let raw = &self.raw.as_bytes()[value..end];
-        let parameter = self.holds(name);
+        let (parameter, stated) = self.keyring.profiles.names.look(name, self.style);
+        if let Some(stated) = stated {
+            self.keyring.note_signed(stated, raw);
+        }
         let is_secret = matches!(parameter, Parameter::Key | Parameter::Secret);
         let plain = self.end_plain(token, if is_secret { value } else { end });
         if plain && !is_secret && is_card(raw) {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use compact_str::CompactString;
-use monitor_core::call::{Detail, Quota, Token};
+use monitor_core::call::{Detail, Quota, SignatureId, Signed, Token};
 use monitor_core::input::Endpoint;
 
 use super::{Malformed, Reader, endpoint, is_v4, number, text};
@@ -118,7 +118,7 @@ pub(super) fn token(from: &mut Reader<'_>) -> Result<Token, Malformed> {
 
 /// What not every call says.
 pub(super) fn put_detail(out: &mut Vec<u8>, detail: &Detail) {
-    let Detail { forwarded_for, account, amount, parts, name } = detail;
+    let Detail { forwarded_for, account, amount, parts, name, signed } = detail;
     let address = forwarded_for.map(|ip| Endpoint::new(ip, 0));
     let is_four = address.as_ref().is_some_and(is_v4);
     number(
@@ -130,12 +130,27 @@ pub(super) fn put_detail(out: &mut Vec<u8>, detail: &Detail) {
             amount.is_some(),
             parts.is_some(),
             name.is_some(),
+            signed.is_some(),
         ]),
     );
     address.iter().for_each(|address| endpoint(out, address));
     [account, amount].into_iter().flatten().for_each(|known| text(out, known));
     parts.iter().for_each(|parts| number(out, u64::from(*parts)));
     name.iter().for_each(|name| text(out, name));
+    if let Some(Signed { fingerprint, nonce, stated_ms }) = signed {
+        number(out, bits([fingerprint.is_some(), nonce.is_some(), stated_ms.is_some()]));
+        fingerprint.iter().for_each(|id| out.extend_from_slice(&id.0.to_le_bytes()));
+        [nonce, stated_ms].into_iter().flatten().for_each(|known| number(out, *known));
+    }
+}
+
+fn signature(from: &mut Reader<'_>) -> Result<Signed, Malformed> {
+    let mut fields = Fields::of(from)?;
+    Ok(Signed {
+        fingerprint: fields.next(|from| Ok(SignatureId(u64::from_le_bytes(from.array()?))))?,
+        nonce: fields.next(Reader::number)?,
+        stated_ms: fields.next(Reader::number)?,
+    })
 }
 
 /// The same, read.
@@ -150,5 +165,6 @@ pub(super) fn detail(from: &mut Reader<'_>) -> Result<Detail, Malformed> {
         amount: fields.next(Reader::text)?,
         parts: fields.next(|from| from.narrow("number of parts"))?,
         name: fields.next(Reader::text)?,
+        signed: fields.next(signature)?,
     })
 }

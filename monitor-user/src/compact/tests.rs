@@ -1,6 +1,6 @@
 //! Calls there and back, golden bytes, hostile bytes.
 
-use monitor_core::call::{Detail, Quota, Token};
+use monitor_core::call::{Detail, Quota, SignatureId, Signed, Token};
 use proptest::prelude::*;
 
 use super::*;
@@ -71,6 +71,11 @@ pub(crate) fn full() -> ApiCall {
             amount: Some("0.10".into()),
             parts: Some(2),
             name: Some("order.place".into()),
+            signed: Some(Signed {
+                fingerprint: Some(SignatureId(0x5167)),
+                nonce: Some(1_795_464_000_000_000),
+                stated_ms: Some(1_795_464_000_100),
+            }),
         })),
         complete: true,
         anomalies: Anomalies::GAP | Anomalies::EARLY_DATA,
@@ -148,6 +153,16 @@ fn records_of_version_1_stay_readable() {
     let golden = include_str!("golden-v1.hex").trim();
     assert_eq!(hex, golden, "a record of version 1 is written otherwise");
     assert_eq!(decode(&bytes), Ok(full()));
+    // As written before calls said how they were signed.
+    let before = include_str!("golden-v1-unsigned.hex").trim();
+    let before: Vec<u8> = (0..before.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&before[at..at + 2], 16).unwrap())
+        .collect();
+    let mut unsigned = full();
+    unsigned.detail.as_mut().unwrap().signed = None;
+    assert_eq!(decode(&before), Ok(unsigned.clone()));
+    assert_eq!(encoded(&unsigned), before);
     // As a later program may write it: with another field.
     let mut later = bytes.clone();
     later.extend_from_slice(b"news");

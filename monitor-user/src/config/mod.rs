@@ -409,6 +409,7 @@ impl Config {
             ("engine.clients_max", engine.clients_max),
             ("engine.networks_max", engine.networks_max),
             ("engine.incidents_max", engine.incidents_max),
+            ("engine.replay.requests_max", engine.replay.requests_max),
             ("engine.synchrony.targets_max", engine.synchrony.targets_max),
             ("engine.synchrony.edges_max", engine.synchrony.edges_max),
             ("engine.alerts_waiting_max", engine.alerts_waiting_max),

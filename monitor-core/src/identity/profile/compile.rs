@@ -9,6 +9,7 @@ use super::member::Member;
 use super::names::{Names, Parameter};
 use super::{BUILTIN, Count, InRequest, Place, Profile, Profiles, Replies, Source};
 use crate::identity::Style;
+use crate::identity::signing::Stated;
 
 /// Profiles at once: a style is told by a byte.
 const PROFILES_MAX: usize = 200;
@@ -100,6 +101,7 @@ impl Tables {
             self.key(style, key, has_place, text);
         }
         self.fields(style, &file);
+        self.signing(&file);
         let mut profile = Profile {
             name: name.to_compact_string(),
             title: file.title.clone(),
@@ -189,6 +191,20 @@ impl Tables {
             names.iter().for_each(|name| self.names.add(name, style, parameter));
         }
         file.fields.secret_ends.iter().for_each(|end| self.names.add_end(end));
+    }
+
+    /// Of every style: what is signed in two ways is signed in one of them.
+    fn signing(&mut self, file: &File) {
+        let lists = [
+            (&file.signing.signature, Stated::Signature),
+            (&file.signing.nonce, Stated::Nonce),
+            (&file.signing.time, Stated::Time),
+        ];
+        for (names, stated) in lists {
+            names.iter().for_each(|name| self.names.add_stated(name, stated));
+            self.headers
+                .extend(names.iter().map(|name| (name.clone(), InRequest::Signing(stated))));
+        }
     }
 
     fn replies(&mut self, file: &File, text: &Text<'_>) -> Replies {

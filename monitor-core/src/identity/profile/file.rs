@@ -49,6 +49,8 @@ pub(super) struct File {
     pub(super) logout: Vec<String>,
     #[serde(default)]
     pub(super) fields: FieldsFile,
+    #[serde(default)]
+    pub(super) signing: SigningFile,
     /// `METHOD /path` (`*`: any segment, `**`: all that follow, as a method any), or `rpc name`.
     #[serde(default)]
     pub(super) operations: BTreeMap<Operation, Vec<Spanned<String>>>,
@@ -98,6 +100,16 @@ pub(super) struct FieldsFile {
     pub(super) object: Vec<String>,
     pub(super) account: Vec<String>,
     pub(super) amount: Vec<String>,
+}
+
+/// Header fields, parameters and members that say how a request is signed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct SigningFile {
+    pub(super) signature: Vec<String>,
+    /// A number that must grow from request to request.
+    pub(super) nonce: Vec<String>,
+    pub(super) time: Vec<String>,
 }
 
 /// How a reply is read.

@@ -22,6 +22,7 @@ pub(super) use member::Member;
 pub(super) use names::{Names, Parameter, same_name};
 use paths::Paths;
 
+use super::signing::Stated;
 use super::{Style, percent};
 use crate::call::{Operation, Outcome};
 
@@ -163,6 +164,8 @@ pub(super) enum Place {
 pub(super) enum InRequest {
     /// A key, by the source of this number.
     Key(u16),
+    /// How the request is signed.
+    Signing(Stated),
     Authorization,
     Cookie,
     Host,

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::super::Style;
 use super::super::percent;
+use super::super::signing::Stated;
 
 /// What a parameter holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,7 @@ pub(in crate::identity) struct Names {
 struct Entry {
     key: bool,
     secret: bool,
+    stated: Option<Stated>,
     common: Option<Parameter>,
     of_styles: SmallVec<[(Style, Parameter); 2]>,
 }
@@ -75,6 +77,13 @@ impl Names {
         }
     }
 
+    /// A name of what a client states when it signs; a signature is a secret too.
+    pub(super) fn add_stated(&mut self, name: &str, stated: Stated) {
+        let entry = self.map.entry(compared(name)).or_default();
+        entry.stated = entry.stated.or(Some(stated));
+        entry.secret |= stated == Stated::Signature;
+    }
+
     /// The end of every name of a secret.
     pub(super) fn add_end(&mut self, end: &str) {
         let end = compared(end);
@@ -87,6 +96,15 @@ impl Names {
     /// From a name as it stands in a target, a form or JSON. Percent-encoding, case and punctuation
     /// make no difference: `api_key`, `apiKey`, `api-key` and `api%4bey` are one name.
     pub(in crate::identity) fn of(&self, raw_name: &[u8], style: Style) -> Parameter {
+        self.look(raw_name, style).0
+    }
+
+    /// The same, and what it says of the signing.
+    pub(in crate::identity) fn look(
+        &self,
+        raw_name: &[u8],
+        style: Style,
+    ) -> (Parameter, Option<Stated>) {
         let mut name = [0; NAME_BYTES_MAX];
         let mut len = 0;
         // Nearly all names are plain.
@@ -107,9 +125,9 @@ impl Names {
             match COMPARED[usize::from(byte)] {
                 0 => {}
                 // Encoded twice: no server should read it, and nobody misses its value.
-                b'%' => return Parameter::Secret,
+                b'%' => return (Parameter::Secret, None),
                 byte => {
-                    let Some(place) = name.get_mut(len) else { return Parameter::Secret };
+                    let Some(place) = name.get_mut(len) else { return (Parameter::Secret, None) };
                     *place = byte;
                     len += 1;
                 }
@@ -118,14 +136,22 @@ impl Names {
         self.of_compared(&name[..len], style)
     }
 
-    fn of_compared(&self, name: &[u8], style: Style) -> Parameter {
-        match self.map.get(name) {
-            Some(entry) if entry.key => Parameter::Key,
-            Some(entry) if entry.secret => Parameter::Secret,
+    fn of_compared(&self, name: &[u8], style: Style) -> (Parameter, Option<Stated>) {
+        let entry = self.map.get(name);
+        let stated = entry.and_then(|entry| entry.stated);
+        let known = match entry {
+            Some(entry) if entry.key => Some(Parameter::Key),
+            Some(entry) if entry.secret => Some(Parameter::Secret),
             Some(entry) => {
                 let own = entry.of_styles.iter().find(|(of, _)| *of == style);
-                own.map(|(_, it)| *it).or(entry.common).unwrap_or(Parameter::Plain)
+                let known = own.map(|(_, it)| *it).or(entry.common);
+                // The end of its name counts when only its signing is known.
+                known.or(entry.stated.is_none().then_some(Parameter::Plain))
             }
+            None => None,
+        };
+        let parameter = match known {
+            Some(known) => known,
             None => match name.last() {
                 Some(last)
                     if self.last_bytes.contains(last)
@@ -135,7 +161,8 @@ impl Names {
                 }
                 Some(_) | None => Parameter::Plain,
             },
-        }
+        };
+        (parameter, stated)
     }
 }
 

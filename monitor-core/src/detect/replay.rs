@@ -1,0 +1,179 @@
+//! D12: a signed request is made again, or an old nonce is taken (CAPEC-60).
+//!
+//! A client that gets no answer may send the same bytes again; nobody else has them. What passes a proxy
+//! on this host is seen twice too.
+
+use std::hash::BuildHasher;
+
+use foldhash::quality::FixedState;
+
+use super::{Detector, Found, Layer, Report, Rule, Scene, op_words, span};
+use crate::alert::{Entity, Severity};
+use crate::baseline::{Again, Signing, prefix};
+use crate::call::{ApiCall, Key, Operation, Outcome, Signed};
+use crate::time::EventTime;
+
+pub(super) struct Replay;
+
+static RULE: Rule = Rule {
+    id: "D12",
+    name: "signature or nonce replay",
+    layer: Layer::Invariant,
+    attack: &["T1557"],
+    owasp: &["API2"],
+};
+
+/// The server took what it should not have.
+const EVIDENCE_ACCEPTED: f32 = 6.0;
+/// It did not.
+const EVIDENCE_REFUSED: f32 = 3.0;
+/// A program that repeats itself.
+const EVIDENCE_SAME_CLIENT: f32 = 1.0;
+/// A nonce that is far behind.
+const EVIDENCE_NONCE: f32 = 3.0;
+
+/// A retry comes within this; time-outs of client libraries are 5 to 30 s.
+const RETRY_S: u64 = 60;
+/// A proxy passes a request on within this; they wait a minute at most for one to be free.
+const PROXY_S: u64 = 60;
+/// Requests that overtake each other are seconds apart. A nonce that is a time is measured as one.
+const NONCE_BEHIND_MS: u64 = 600_000;
+/// Others count requests.
+const NONCE_BEHIND: u64 = 1_000;
+
+impl Detector for Replay {
+    fn on_call(&self, scene: &mut Scene<'_>, report: &mut Report) {
+        let call = scene.call;
+        let Some(signed) = call.detail.as_ref().and_then(|detail| detail.signed) else { return };
+        let Some(key) = &call.key else { return };
+        let settings = &scene.settings.replay;
+        let again = hash(call, key, &signed).and_then(|hash| {
+            let network = (!is_inside(&scene.address)).then(|| hash_of(&prefix(&scene.address)));
+            let time_s = scene.time.secs();
+            scene.across.replays.add(hash, network, time_s, settings.requests_max)
+        });
+        let Some((id, state)) = &mut scene.key else { return };
+        let minute = u32::try_from(scene.time.secs() / 60).unwrap_or(u32::MAX);
+        let what = op_words(call.op);
+        let words = |evidence, severity, alone, expected: &str, seen: String| Found {
+            entity: Entity::Key(*id),
+            rule: &RULE,
+            evidence,
+            severity,
+            alone,
+            grown: false,
+            complete: call.complete,
+            calls: 1,
+            expected: expected.into(),
+            clause: format!("had {seen}"),
+            seen,
+            title: "Signed request replayed",
+            first_step: "Find out who can read the traffic of this key, give it a new secret, \
+                         and let the server refuse signatures that it has seen",
+        };
+        if let Some(again) = again
+            && let Some((severity, evidence, alone)) = judge(again, call)
+        {
+            if state.signing.is_news(minute, severity as u8) {
+                report.add(|| {
+                    let Again { same_client, age_s, .. } = again;
+                    let whose = if same_client { "its own" } else { "another" };
+                    let ago = span(std::time::Duration::from_secs(age_s));
+                    let ended = call.outcome.map_or("unanswered", Outcome::as_str);
+                    let client = call.client();
+                    let seen = format!(
+                        "{what} made again with the same signature from {client} ({ended}), first \
+                         seen {ago} before from {whose} network"
+                    );
+                    words(evidence * scene.weight, severity, alone, "each signature once", seen)
+                });
+            }
+            return;
+        }
+        let Some(nonce) = signed.nonce.filter(|_| call.outcome == Some(Outcome::Ok)) else {
+            return;
+        };
+        let behind = far_behind(&state.signing, nonce, scene.time);
+        state.signing.learn_nonce(nonce);
+        if let Some(behind) = behind.filter(|_| state.signing.is_news(minute, 0)) {
+            report.add(|| {
+                let seen = format!("{what} accepted with a nonce {behind} behind its largest");
+                let evidence = EVIDENCE_NONCE * scene.weight;
+                words(evidence, Severity::Medium, false, "nonces that grow", seen)
+            });
+        }
+    }
+}
+
+/// How bad, how sure, and whether it suffices alone; `None` for what clients and proxies do.
+fn judge(again: Again, call: &ApiCall) -> Option<(Severity, f32, bool)> {
+    let changes = !matches!(call.op, Operation::Public | Operation::Read);
+    let soon = again.age_s <= RETRY_S;
+    match call.outcome {
+        _ if again.inside && again.age_s <= PROXY_S => None,
+        _ if again.same_client && soon => None,
+        Some(Outcome::Ok) if again.same_client => {
+            Some((Severity::Low, EVIDENCE_SAME_CLIENT, false))
+        }
+        // One client with two ways out asks again: no harm in a read.
+        Some(Outcome::Ok) if soon && !changes => Some((Severity::Low, EVIDENCE_SAME_CLIENT, false)),
+        Some(Outcome::Ok) => Some((Severity::High, EVIDENCE_ACCEPTED, true)),
+        Some(Outcome::ReplayedNonce | Outcome::Skew) if !again.same_client => {
+            Some((Severity::Medium, EVIDENCE_REFUSED, false))
+        }
+        None
+        | Some(
+            Outcome::BadKey
+            | Outcome::BadSignature
+            | Outcome::Skew
+            | Outcome::ReplayedNonce
+            | Outcome::IpDenied
+            | Outcome::PermissionDenied
+            | Outcome::MfaRequired
+            | Outcome::AddressNotAllowed
+            | Outcome::Throttled
+            | Outcome::Banned
+            | Outcome::Locked
+            | Outcome::Error,
+        ) => None,
+    }
+}
+
+/// In words how far a nonce is behind, when it is too far for requests that overtook each other.
+fn far_behind(signing: &Signing, nonce: u64, now: EventTime) -> Option<String> {
+    let behind = signing.nonce_behind(nonce);
+    let now_ms = now.0 / 1_000_000;
+    // A day about now, in the unit that fits.
+    let unit = [1, 1_000, 1_000_000].into_iter().find(|unit| {
+        let nonce_ms = nonce.saturating_add(behind) / unit;
+        nonce_ms.abs_diff(now_ms) < 86_400_000
+    });
+    match unit {
+        Some(unit) if behind / unit > NONCE_BEHIND_MS => {
+            Some(span(std::time::Duration::from_millis(behind / unit)))
+        }
+        Some(_) => None,
+        None => (behind > NONCE_BEHIND).then(|| behind.to_string()),
+    }
+}
+
+/// Of key, signature, and what is asked: some APIs sign the parameters and not the path.
+fn hash(call: &ApiCall, key: &Key, signed: &Signed) -> Option<u64> {
+    let fingerprint = signed.fingerprint?;
+    let request = call.request.as_ref()?;
+    Some(FixedState::with_seed(0).hash_one((key.id, fingerprint, &request.method, &request.path)))
+}
+
+fn hash_of(bytes: &[u8; 16]) -> u64 {
+    FixedState::with_seed(0).hash_one(bytes)
+}
+
+/// A network behind the edge: what comes from there may be passed on (RFC 1918, 4193, 3927).
+fn is_inside(address: &[u8; 16]) -> bool {
+    match std::net::Ipv6Addr::from(*address).to_canonical() {
+        std::net::IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        std::net::IpAddr::V6(ip) => {
+            ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()
+        }
+    }
+}
