@@ -3,6 +3,7 @@
 use super::OPS;
 use super::familiar::Familiar;
 use super::fleet::Fleet;
+use super::objects::Objects;
 use super::outcomes::{Failures, Refusals};
 use super::rate::{Advance, Rate};
 use super::signing::Signing;
@@ -21,6 +22,8 @@ pub(crate) struct KeyState {
     pub(crate) refused_sensitive: Refusals,
     pub(crate) refused: Refusals,
     pub(crate) signing: Signing,
+    /// Of a key that asks for objects.
+    pub(crate) objects: Option<Box<Objects>>,
     /// When each class was first used, seconds since the epoch; 0 means never.
     pub(crate) first_used_s: [u32; OPS],
     /// Classes that it kept on using, a bit each.
@@ -46,6 +49,7 @@ impl KeyState {
             refused_sensitive: Refusals::new(),
             refused: Refusals::new(),
             signing: Signing::default(),
+            objects: None,
             first_used_s: [0; OPS],
             habits: 0,
             reported: 0,

@@ -15,8 +15,8 @@ use crate::input::Endpoint;
 use crate::time::EventTime;
 
 pub use settings::{
-    CaptureSettings, ErrorSettings, RateSettings, ReplaySettings, Settings, StuffingSettings,
-    SynchronySettings,
+    CaptureSettings, ErrorSettings, LatencySettings, RateSettings, ReplaySettings, ScanSettings,
+    Settings, StuffingSettings, SynchronySettings,
 };
 
 /// Capture itself is impaired.
@@ -236,6 +236,7 @@ impl Engine {
         }
         let state = KeyState::new(call.time, &self.fleet);
         if let Some(gone) = self.keys.insert(id, Box::new(state)) {
+            self.across.walkers -= usize::from(gone.objects.is_some());
             let habits = (0..OPS).filter(|op| gone.has_habit(*op));
             habits.for_each(|op| self.fleet.forget_user(op));
         }
