@@ -1,7 +1,11 @@
 //! Where a key is used from: the addresses and networks that it is known at.
 
-use foldhash::fast::FixedState;
 use std::hash::BuildHasher;
+
+use foldhash::fast::FixedState;
+use serde::{Deserialize, Serialize};
+
+use super::saved;
 
 /// Networks and addresses remembered a key (DETECTORS.md, D5): a client with more than 16 networks
 /// roams, and one more is then no surprise.
@@ -19,7 +23,8 @@ pub(crate) enum Place {
 }
 
 /// Address and network sets of one key.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Familiar {
     last: [u8; 16],
     addresses: Set,
@@ -58,6 +63,11 @@ impl Familiar {
         self.networks.marks[0] == 0
     }
 
+    /// Networks that it is known at.
+    pub(crate) fn networks(&self) -> usize {
+        self.networks.marks.iter().filter(|mark| **mark != 0).count()
+    }
+
     /// The chance that an hour of use brings a new network, from those that did: (new + 1) of
     /// (hours + 2), Laplace's rule of succession.
     pub(crate) fn chance_of_new_network(&self) -> f64 {
@@ -89,10 +99,13 @@ pub(crate) fn prefix(address: &[u8; 16]) -> [u8; 16] {
     prefix
 }
 
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Set {
     /// 0 is an empty place.
+    #[serde(with = "saved::array")]
     marks: [u32; PLACES],
+    #[serde(with = "saved::array")]
     uses: [u16; PLACES],
 }
 

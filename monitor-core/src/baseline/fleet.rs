@@ -1,8 +1,10 @@
 //! All keys of the host together: what moves them all is no key's fault.
 
+use serde::{Deserialize, Serialize};
+
 use super::outcomes::Failures;
 use super::rate::{Advance, Cohort, Rate};
-use super::{OPS, Slots};
+use super::{OPS, Slots, saved};
 use crate::engine::Settings;
 use crate::time::EventTime;
 
@@ -18,20 +20,31 @@ const NARROW_FACTOR_MAX: f64 = 1.5;
 const WINDOWS_MIN: u32 = 60;
 
 /// Load, failures and habits over all keys.
+#[derive(Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Fleet {
     pub(crate) cohort: Cohort,
     rate: Rate,
     has_begun: bool,
     failures: Failures,
+    #[serde(with = "saved::array")]
     last_counts: [u32; OPS],
     last_failures: (u32, u32),
     /// Keys active in the running minute and the one before it; and the busy ones among them.
     active: [u32; 2],
     busy: [u32; 2],
     /// Keys that keep on using each class.
+    #[serde(with = "saved::array")]
     users: [u32; OPS],
     /// How many keys learnt each network.
+    #[serde(skip)]
     networks: Slots<[u8; 16], u32>,
+}
+
+impl Default for Fleet {
+    fn default() -> Fleet {
+        Fleet::new(&Settings { networks_max: 1, ..Settings::default() })
+    }
 }
 
 impl Fleet {
@@ -48,6 +61,22 @@ impl Fleet {
             users: [0; OPS],
             networks: Slots::new(settings.networks_max, |keys| *keys > 1),
         }
+    }
+
+    /// How many keys learnt each network: for a snapshot.
+    pub(crate) fn networks(&self) -> impl Iterator<Item = ([u8; 16], u32)> {
+        self.networks.iter().map(|(network, keys)| (*network, *keys))
+    }
+
+    /// Goes on from a snapshot.
+    pub(crate) fn restore(&mut self, saved: Fleet, networks: Vec<([u8; 16], u32)>) {
+        let before = std::mem::replace(self, saved);
+        self.networks = before.networks;
+        for (network, keys) in networks {
+            *self.networks.find_or_insert(network, || 0) = keys;
+        }
+        self.rate.mend();
+        self.failures.mend();
     }
 
     pub(crate) fn bytes(&self) -> usize {

@@ -79,7 +79,7 @@ pub(crate) struct Rule {
 }
 
 /// What a detector's word is worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Layer {
     /// A rule: may alert by itself.
     Invariant,

@@ -2,6 +2,7 @@
 
 mod content;
 mod replay;
+mod saved;
 mod synchrony;
 mod tokens;
 mod world;

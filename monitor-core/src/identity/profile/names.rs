@@ -107,6 +107,20 @@ impl Names {
     ) -> (Parameter, Option<Stated>) {
         let mut name = [0; NAME_BYTES_MAX];
         let mut len = 0;
+        // Nearly all names are plain.
+        if raw_name.len() <= NAME_BYTES_MAX {
+            let mut is_encoded = false;
+            for byte in raw_name {
+                let byte = COMPARED[usize::from(*byte)];
+                name[len] = byte;
+                len += usize::from(byte != 0);
+                is_encoded |= byte == b'%';
+            }
+            if !is_encoded {
+                return self.of_compared(&name[..len], style);
+            }
+            len = 0;
+        }
         for (_, byte) in percent::decoded(raw_name) {
             match COMPARED[usize::from(byte)] {
                 0 => {}
