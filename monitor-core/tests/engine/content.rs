@@ -125,7 +125,7 @@ fn a_key_that_goes_through_ids_is_flagged() {
     }
     let alerts = raised(&world, "D11");
     assert_eq!(alerts.len(), 1, "{}", show(&world.alerts));
-    assert_eq!(world.alerts.last().unwrap().severity, Severity::High);
+    assert!(world.alerts.last().unwrap().severity >= Severity::High, "{}", show(&world.alerts));
 
     // Slowly, and everything is given out.
     let mut world = reader(77);
