@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use crate::config::LogLevel;
+use crate::simulate::SimulateArgs;
 use crate::tail::args::TailArgs;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong use or config.";
@@ -94,6 +95,17 @@ pub enum Command {
   keywatch replay --extract f_0123456789abcdef --out flow.pcapng capture.pcap")]
     Replay(Box<ReplayArgs>),
 
+    /// Run the Engine over the calls that all hosts send to Kafka
+    ///
+    /// Members share the partitions of the topic of calls: start as many as needed, on any hosts, with one
+    /// config. Alerts go to the topic of alerts, each once, whichever member dies. Agents have to send
+    /// calls in a form that can be read back: activity_format = "compact" under [sinks.kafka]. Stops on
+    /// SIGTERM or SIGINT.
+    #[command(after_help = "Examples:
+  keywatch fleet --config fleet.toml
+  keywatch fleet --config fleet.toml --member second --duration 1h")]
+    Fleet(FleetArgs),
+
     /// Show alerts as they arrive in Kafka, or those of a file
     ///
     /// Reads Keywatch's own JSON, OCSF and ECS. Without FILE, the alerts of the config's Kafka. An alert
@@ -103,6 +115,16 @@ pub enum Command {
   keywatch tail --all --once --severity high
   keywatch tail --follow --key k_1f2e3d4c alerts.jsonl")]
     Tail(TailArgs),
+
+    /// Write calls of a simulated exchange, and the truth about the attacks in them
+    ///
+    /// Calls are JSON lines as those of `keywatch replay --calls`, in order of time, from 2026-11-02 on;
+    /// `keywatch run --history` learns from them. What customers and attackers do, and where the figures
+    /// come from, is in docs/accuracy.md.
+    #[command(after_help = "Examples:
+  keywatch simulate --days 2 --keys 50 --labels truth.jsonl -o calls.jsonl
+  keywatch simulate --attacks theft_spike,path_scan | jq .op")]
+    Simulate(SimulateArgs),
 
     /// Check whether this host is ready for `keywatch run`
     ///
@@ -136,6 +158,33 @@ pub enum Command {
     )]
     Profile(ProfileCommand),
 
+    /// What was learnt of every API key: show, list, export or import it
+    ///
+    /// `keywatch run` keeps it in a file: baseline.redb in the state directory, or as [baseline] in the
+    /// config says. It is read between the writes of an agent that runs; what is shown is at most a minute
+    /// old.
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  keywatch baseline list
+  keywatch baseline show k_1f2e3d4c
+  keywatch baseline export - | zstd > baseline.jsonl.zst"
+    )]
+    Baseline(BaselineCommand),
+
+    /// Alerts that were raised: list them, dismiss one, or mute a key
+    ///
+    /// An agent that runs takes what is said here within a minute, or at SIGHUP; one that starts later takes
+    /// it then.
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  keywatch alert list
+  keywatch alert dismiss a_0123456789abcdef --reason 'the owner moved to another provider'
+  keywatch alert mute k_1f2e3d4c --for 7d --detector D5"
+    )]
+    Alert(AlertCommand),
+
     /// Ids of API keys
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -152,6 +201,112 @@ pub enum Command {
     #[command(after_help = "Example:
   keywatch man | man -l -")]
     Man,
+}
+
+/// What to do with the baseline.
+#[derive(Debug, Subcommand)]
+pub enum BaselineCommand {
+    /// List the keys that are known
+    #[command(after_help = "Example:
+  keywatch baseline list")]
+    List {
+        /// Which baseline.
+        #[command(flatten)]
+        file: BaselineFile,
+    },
+    /// Show what is known of a key, as JSON
+    #[command(after_help = "Example:
+  keywatch baseline show k_1f2e3d4c")]
+    Show {
+        /// Its id or the first digits of it
+        #[arg(value_name = "KEY")]
+        key: String,
+        /// Which baseline.
+        #[command(flatten)]
+        file: BaselineFile,
+    },
+    /// Write the state of every key as JSON lines, for another host
+    ///
+    /// Key ids are the same on another host only under the same secret.
+    #[command(after_help = "Example:
+  keywatch baseline export keys.jsonl")]
+    Export {
+        /// Where to (`-`: stdout)
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        to: PathBuf,
+        /// Which baseline.
+        #[command(flatten)]
+        file: BaselineFile,
+    },
+    /// Read what `export` wrote; it replaces what is known of those keys
+    ///
+    /// Only while no agent writes the baseline.
+    #[command(after_help = "Example:
+  keywatch baseline import keys.jsonl")]
+    Import {
+        /// Where from (`-`: stdin)
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        from: PathBuf,
+        /// Which baseline.
+        #[command(flatten)]
+        file: BaselineFile,
+    },
+}
+
+/// What to do with alerts.
+#[derive(Debug, Subcommand)]
+pub enum AlertCommand {
+    /// List alerts of the last three weeks, oldest first
+    #[command(after_help = "Example:
+  keywatch alert list")]
+    List {
+        /// Which baseline.
+        #[command(flatten)]
+        file: BaselineFile,
+    },
+    /// Say that an alert was of no interest
+    ///
+    /// What was found counts as in order for that key: its network is known, what it did is known, such a
+    /// rate is usual. The same detectors are quiet about it for a day, and weigh less from then on.
+    #[command(after_help = "Example:
+  keywatch alert dismiss a_0123456789abcdef --reason 'the owner moved'")]
+    Dismiss {
+        /// Its id
+        #[arg(value_name = "ALERT")]
+        alert: String,
+        /// Why, for those who ask later
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Which baseline.
+        #[command(flatten)]
+        file: BaselineFile,
+    },
+    /// Hear nothing of a key for a while
+    #[command(after_help = "Examples:
+  keywatch alert mute k_1f2e3d4c --for 2h
+  keywatch alert mute k_1f2e3d4c --detector D5")]
+    Mute {
+        /// Its id or the first digits of it
+        #[arg(value_name = "KEY")]
+        key: String,
+        /// How long, such as 2h or 7d; 0 undoes it
+        #[arg(long = "for", value_name = "TIME", value_parser = duration, default_value = "7d")]
+        time: Duration,
+        /// Of this detector alone, such as D5
+        #[arg(long, value_name = "ID")]
+        detector: Option<String>,
+        /// Which baseline.
+        #[command(flatten)]
+        file: BaselineFile,
+    },
+}
+
+/// Which baseline.
+#[derive(Debug, Default, Args)]
+pub struct BaselineFile {
+    /// The baseline [default: as the config says]
+    #[arg(long = "baseline", value_name = "BASELINE", value_hint = ValueHint::FilePath)]
+    pub path: Option<PathBuf>,
 }
 
 /// What to do with keys.
@@ -262,6 +417,10 @@ pub struct RunArgs {
     /// How to record.
     #[command(flatten)]
     pub recording: RecordingArgs,
+
+    /// Where what is learnt is kept [default: as the config says]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub baseline: Option<PathBuf>,
 }
 
 /// What `run` and `record` have in common.
@@ -301,6 +460,18 @@ pub struct RecordingArgs {
     /// Compress the recording; also when its name ends in .zst
     #[arg(long)]
     pub zstd: bool,
+}
+
+/// Arguments of `fleet`.
+#[derive(Debug, Default, Args)]
+pub struct FleetArgs {
+    /// What tells this member from others [default: as the config says, else the name of this host]
+    #[arg(long, value_name = "NAME")]
+    pub member: Option<String>,
+
+    /// Stop after this long, such as 90, 90s or 15m
+    #[arg(long, value_name = "SECONDS", value_parser = duration)]
+    pub duration: Option<Duration>,
 }
 
 /// Arguments of `record`.
@@ -345,6 +516,10 @@ pub struct ReplayArgs {
     /// Decrypt TLS with the secrets in FILE, an NSS key log (SSLKEYLOGFILE); repeatable
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub keylog: Vec<PathBuf>,
+
+    /// Begin with what a live run has learnt; the file is not changed
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub baseline: Option<PathBuf>,
 
     /// Send calls and alerts to the config's sinks too, such as Kafka
     #[arg(long)]

@@ -10,12 +10,13 @@ use monitor_core::engine::Engine;
 use monitor_core::identity::{Identifier, Proxies};
 use tracing_subscriber::EnvFilter;
 
+use crate::baseline::{self, Baseline};
 use crate::cli::{Cli, Command, CommonArgs, LogFormat, SummaryForm};
 use crate::config::{self, Config, LogLevel, TrustedProxy};
 use crate::driver::Driver;
 use crate::fault::{Misuse, tell, write_stderr};
 use crate::sinks::{OnFailure, Sinks, WhenFull, file, jsonl, kafka, syslog, webhook};
-use crate::{doctor, history, keys, profiles, record, replay, run, secret, tail};
+use crate::{doctor, fleet, history, keys, profiles, record, replay, run, secret, simulate, tail};
 
 /// Does what the command line says.
 pub(crate) fn dispatch(cli: Cli) -> Result<()> {
@@ -25,6 +26,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<()> {
             clap_complete::generate(*shell, &mut Cli::command(), "keywatch", &mut script);
             print(&script)
         }
+        Command::Simulate(args) => simulate::simulate(args, cli.quiet),
         Command::Man => print(&manual()?),
         Command::CheckConfig { file } => check_config(file, cli.verbose > 0),
         Command::Profile(what) => {
@@ -32,6 +34,12 @@ pub(crate) fn dispatch(cli: Cli) -> Result<()> {
             start_log(&cli, &config);
             profiles::command::profile(what, &config)
         }
+        Command::Baseline(what) => {
+            let config = load_config(&cli)?;
+            start_log(&cli, &config);
+            baseline::command::baseline(what, &config)
+        }
+        Command::Alert(what) => baseline::command::alert(what, &load_config(&cli)?),
         Command::Keys(what) => keys::keys(what, &load_config(&cli)?),
         Command::Run(args) => {
             let config = load_config(&cli)?;
@@ -47,6 +55,11 @@ pub(crate) fn dispatch(cli: Cli) -> Result<()> {
             let config = load_config(&cli)?;
             start_log(&cli, &config);
             replay::command::replay(args, &config, cli.quiet)
+        }
+        Command::Fleet(args) => {
+            let config = load_config(&cli)?;
+            start_log(&cli, &config);
+            fleet::fleet(args, &config, cli.quiet)
         }
         Command::Tail(args) => {
             let config = load_config(&cli)?;
@@ -75,6 +88,7 @@ pub(crate) struct Outputs {
     pub(crate) calls: Option<PathBuf>,
     pub(crate) alerts: Option<PathBuf>,
     pub(crate) connections: Option<PathBuf>,
+    pub(crate) baseline: Baseline,
     pub(crate) opening: jsonl::Opening,
     pub(crate) on_failure: OnFailure,
 }
@@ -89,7 +103,15 @@ pub(crate) fn driver(
     let secret_file = args.secret_file.clone().or_else(|| config.identity.secret_file.clone());
     let secret = secret::load_or_make(&secret_file.unwrap_or_else(secret::default_path))?;
     let settings = config.engine_settings();
-    let mut engine = Engine::new(settings);
+    let mut engine = Engine::new(settings.clone());
+    let keeper = match &outputs.baseline {
+        Baseline::None => None,
+        Baseline::Read(path) => {
+            baseline::read(path, &mut engine)?;
+            None
+        }
+        Baseline::Keep(path) => baseline::open(path, &mut engine, || Engine::new(settings))?,
+    };
     for path in &args.history {
         let calls = history::learn(&mut engine, path)?;
         tracing::info!(calls, file = %path.display(), "learnt from history");
@@ -108,6 +130,9 @@ pub(crate) fn driver(
         .with_hash_seed(secret::random_seed()?);
     let mut driver = Driver::new(decoder, engine, Sinks::new(sinks, outputs.on_failure));
     driver.read_again(config.identity.profiles.clone());
+    if let Some(keeper) = keeper {
+        driver.keep(keeper);
+    }
     Ok(driver)
 }
 

@@ -9,9 +9,11 @@ use monitor_core::engine::{Engine, Impairment};
 use monitor_core::input::Input;
 use monitor_core::time::EventTime;
 
+use crate::baseline::Keeper;
 use crate::capture::Health;
 use crate::fault::tell;
 use crate::live::{self, Listener};
+use crate::metrics::{Board, Figures};
 use crate::profiles;
 use crate::record::Recorder;
 use crate::replay::reading::Taker;
@@ -27,10 +29,14 @@ pub struct Driver {
     summary: Summary,
     /// Writes down what comes in, before it is decoded.
     recorder: Option<Recorder>,
+    /// Writes down what the Engine learns.
+    keeper: Option<Keeper>,
     /// Folder of profiles that are read again when that is asked for.
     profiles: Option<PathBuf>,
     /// What is written and summed up; `None`: everything.
     selection: Option<Selection>,
+    /// Where figures are shown.
+    board: Option<Board>,
     /// True once the recorder has failed.
     recording_failed: bool,
     /// Event time of the last input that has one.
@@ -48,8 +54,10 @@ impl Driver {
             sinks,
             summary: Summary::default(),
             recorder: None,
+            keeper: None,
             profiles: None,
             selection: None,
+            board: None,
             recording_failed: false,
             last: EventTime(0),
             timeout: EventTime(0),
@@ -61,6 +69,11 @@ impl Driver {
         self.recorder = Some(recorder);
     }
 
+    /// Writes down what is learnt from now on.
+    pub(crate) fn keep(&mut self, keeper: Keeper) {
+        self.keeper = Some(keeper);
+    }
+
     /// Where profiles are that are read again when that is asked for.
     pub(crate) fn read_again(&mut self, profiles: Option<PathBuf>) {
         self.profiles = profiles;
@@ -69,6 +82,11 @@ impl Driver {
     /// Writes and sums up only what is selected.
     pub(crate) fn select(&mut self, selection: Option<Selection>) {
         self.selection = selection;
+    }
+
+    /// Shows figures there, a few times a second.
+    pub(crate) fn show_on(&mut self, board: Board) {
+        self.board = Some(board);
     }
 
     /// For what goes to the Decoder alone.
@@ -119,8 +137,12 @@ impl Driver {
             // That nobody reads any more is known below as well.
             let _ = self.handle(Input::Tick(now));
         }
+        if let Some(keeper) = &mut self.keeper {
+            keeper.tick(now, &mut self.engine);
+        }
         self.tape(Recorder::flush);
         self.sinks.flush();
+        self.show();
         self.sinks.flow()
     }
 
@@ -147,7 +169,9 @@ impl Driver {
         self.engine.finish();
         self.alerts();
         self.tape(Recorder::finish);
-        self.sinks.finish() && !self.recording_failed
+        let keeper = self.keeper.take();
+        let is_kept = keeper.is_none_or(|keeper| keeper.finish(&mut self.engine));
+        self.sinks.finish() && !self.recording_failed && is_kept
     }
 
     /// What happened so far.
@@ -160,6 +184,19 @@ impl Driver {
     /// What the Decoder did and where it met a bound.
     pub fn counters(&self) -> &Counters {
         self.decoder.counters()
+    }
+
+    fn show(&mut self) {
+        let Some(board) = &self.board else { return };
+        let mut figures = Figures::default();
+        figures.decoder(self.decoder.counters());
+        figures.engine(&self.engine);
+        if let Some(health) = &self.summary.capture {
+            figures.capture(health);
+        }
+        figures.counter("dropped_calls", "Calls that reached no sink", self.sinks.dropped());
+        figures.sinks(&self.sinks.tallies());
+        board.show(figures);
     }
 
     /// A recording that fails ends; everything else goes on.
@@ -195,6 +232,9 @@ impl Driver {
 
     fn alerts(&mut self) {
         while let Some(alert) = self.engine.poll_alert() {
+            if let Some(keeper) = &mut self.keeper {
+                keeper.hurry();
+            }
             if self.selection.as_ref().is_none_or(|it| it.alert(&alert)) {
                 self.summary.alert(&alert);
                 self.sinks.alert(&alert);
@@ -227,6 +267,9 @@ impl Listener for Driver {
     }
 
     fn reload(&mut self) {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.read_feedback(&mut self.engine);
+        }
         let Some(dir) = &self.profiles else { return };
         match profiles::load(dir) {
             Ok(profiles) => {

@@ -1,5 +1,6 @@
 //! The IO shell of Keywatch.
 
+mod baseline;
 mod breakdown;
 pub mod capture;
 pub mod cli;
@@ -9,9 +10,11 @@ pub mod config;
 pub mod doctor;
 pub mod driver;
 pub mod fault;
+mod fleet;
 mod history;
 mod keys;
 mod live;
+mod metrics;
 mod notify;
 mod profiles;
 mod record;
@@ -20,6 +23,7 @@ mod run;
 pub mod secret;
 mod selection;
 mod shown;
+mod simulate;
 pub mod sinks;
 pub mod summary;
 mod tail;

@@ -177,7 +177,8 @@ impl Stop {
         })
     }
 
-    async fn asked(&mut self) {
+    /// Comes back when one of them is there.
+    pub(crate) async fn asked(&mut self) {
         let over = async {
             match self.deadline {
                 Some(deadline) => sleep_until(deadline).await,

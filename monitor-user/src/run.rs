@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
+use crate::baseline::{self, Baseline};
 use crate::capture::{Capture, Options, privilege};
 use crate::cli::{LiveArgs, RunArgs};
 use crate::commands::{self, Outputs};
 use crate::config::{Config, LogLevel, TlsCapture};
 use crate::fault::{AlreadyTold, Misuse};
 use crate::live::{self, Stop};
+use crate::metrics;
 use crate::notify::notify;
 use crate::record;
 use crate::sinks::{OnFailure, WhenFull, jsonl};
@@ -33,6 +35,9 @@ pub(crate) fn run(args: &RunArgs, config: &Config, quiet: bool) -> Result<()> {
     privilege::drop_all_but_reading()?;
     driver.check_rights()?;
     commands::add_sinks(&mut driver, config, WhenFull::Drop)?;
+    if let Some(listen) = config.metrics.listen {
+        driver.show_on(metrics::serve(listen)?);
+    }
     live::announce(&options, &capture);
     let watched = runtime.block_on(live::watch(capture, stop, &mut driver));
     // Also after a failure: what was captured is written.
@@ -75,7 +80,12 @@ fn outputs(args: &RunArgs, config: &Config) -> Outputs {
         alerts = Some(PathBuf::from("-"));
     }
     let (opening, on_failure) = (jsonl::Opening::Append, OnFailure::Continue);
-    Outputs { calls, alerts, connections, opening, on_failure }
+    let baseline = if config.baseline.keep {
+        Baseline::Keep(baseline::path(args.baseline.as_deref(), config))
+    } else {
+        Baseline::None
+    };
+    Outputs { calls, alerts, connections, baseline, opening, on_failure }
 }
 
 /// What to capture.

@@ -10,6 +10,8 @@ use etherparse::PacketBuilder;
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[path = "cli/baseline.rs"]
+mod baseline;
 #[path = "cli/files.rs"]
 mod files;
 #[path = "cli/keys.rs"]

@@ -12,7 +12,8 @@ use tempfile::TempDir;
 use xtask::build::{self, Profile};
 
 /// The secret of every test: key ids in expected files depend on it.
-const SECRET: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0\n";
+pub(crate) const SECRET: &str =
+    "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0\n";
 /// The config of every test: alerts carry the name of the host, and
 /// the ring holds all that a live test sends, however long other work keeps the agent from reading.
 const CONFIG: &str = "[engine]\nhost = \"test\"\n[capture]\nring_bytes = \"64MiB\"\n";

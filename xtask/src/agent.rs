@@ -42,6 +42,8 @@ impl Agent {
     pub fn start(setup: &Setup<'_>) -> Result<Agent> {
         let mut command = Command::new(setup.keywatch);
         command.arg("run").args(setup.args).current_dir(setup.dir);
+        // What it learns stays its own.
+        command.env("STATE_DIRECTORY", setup.dir.join("state"));
         for port in setup.ports {
             command.arg("--port").arg(port.to_string());
         }

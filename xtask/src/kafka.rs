@@ -18,8 +18,8 @@ pub const VERSION: &str = "4.1.0";
 /// The version of Log4j that this Kafka ships with; its SLF4J binding is not among its dependencies.
 const LOG4J_VERSION: &str = "2.24.3";
 /// A cold Java on a busy two-core machine was ready within 10 s; a slow one gets six times that.
-const START_WAIT: Duration = Duration::from_secs(60);
-const CLUSTER_ID: &str = "a2V5d2F0Y2gtZGVtby0wMQ";
+pub(crate) const START_WAIT: Duration = Duration::from_secs(60);
+pub(crate) const CLUSTER_ID: &str = "a2V5d2F0Y2gtZGVtby0wMQ";
 
 /// A running broker; ended and its data removed when dropped.
 pub struct Kafka {
@@ -393,7 +393,7 @@ impl Secured {
     }
 }
 
-const LOGGING: &str = "\
+pub(crate) const LOGGING: &str = "\
 status=error
 appender.out.type=Console
 appender.out.name=out
@@ -404,7 +404,7 @@ rootLogger.appenderRef.out.ref=out
 ";
 
 /// Java with Kafka's jars on its class path. Half a gigabyte of heap is plenty for one node.
-fn java(dir: &Path) -> Result<Command> {
+pub(crate) fn java(dir: &Path) -> Result<Command> {
     let mut command = Command::new("java");
     command.args(["-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"]);
     command.arg(jars()?.join("*"));

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use xtask::setup::Purpose;
 use xtask::{
-    bench, cases, ci, conformance, demo, ebpf, exchange, fuzz, kafka, passive, setup, suite,
+    bench, cases, chaos, ci, conformance, demo, ebpf, eval, exchange, fuzz, kafka, passive, setup,
+    suite,
 };
 
 /// What `setup` brings when it is not told.
@@ -47,9 +48,13 @@ enum Task {
     Ci,
     /// Score Keywatch on captures and cases that other projects published.
     Conformance(conformance::Options),
+    /// Measure how well attacks are caught in simulated traffic.
+    Eval(eval::Options),
     /// Measure speed, loss and memory.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Kill, pause and restart brokers and members of the fleet at random, and count what arrives.
+    Chaos(chaos::Options),
     /// Feed hostile bytes to every reader of bytes.
     #[command(subcommand)]
     Fuzz(fuzz::Fuzz),
@@ -107,6 +112,8 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Ci => return ci::run(),
         Task::Conformance(options) => return conformance::run(&options),
         Task::Fuzz(what) => return fuzz::run(&what),
+        Task::Chaos(options) => chaos::run(&options)?,
+        Task::Eval(options) => eval::run(&options)?,
         Task::Bench(bench) => bench::run(&bench)?,
         Task::Kafka(Kafka::Start { port }) => kafka::start(port)?,
         Task::Kafka(Kafka::Stop) => kafka::stop()?,

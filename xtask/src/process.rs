@@ -87,6 +87,11 @@ impl Proc {
         kill_process(pid, signal).with_context(|| format!("signalling {}", self.name))
     }
 
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
     /// SIGTERM, then waits for the end.
     pub fn stop(mut self) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;

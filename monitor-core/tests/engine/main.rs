@@ -2,6 +2,7 @@
 
 mod content;
 mod replay;
+mod robust;
 mod saved;
 mod synchrony;
 mod tokens;

@@ -54,6 +54,9 @@ pub struct Kafka {
     pub dlq_topic: String,
     /// Form of the records.
     pub format: Format,
+    /// Form of calls; `None`: that of the other records. The fleet's engine reads `compact` and `native`.
+    #[serde(with = "units::unset")]
+    pub activity_format: Option<Format>,
     /// The least bad alert that is sent.
     pub severity_min: Severity,
     /// Whether topics that are not there are made.
@@ -93,6 +96,7 @@ impl Default for Kafka {
             health_topic: "keywatch.health".into(),
             dlq_topic: "keywatch.dlq".into(),
             format: Format::default(),
+            activity_format: None,
             severity_min: Severity::Low,
             make_topics: true,
             partitions: 6,

@@ -1,10 +1,12 @@
 //! The config file: TOML, every key optional, unknown keys refused.
 
+mod fleet;
 mod kafka;
 mod read;
 mod sinks;
 mod units;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use monitor_core::identity::Network;
 use monitor_core::limits::Limits;
 use serde::{Deserialize, Serialize};
 
+pub use fleet::Fleet;
 pub use kafka::{Kafka, KafkaOption, Spool};
 pub use read::{Faults, load, parse};
 pub use sinks::{File, Stdout, Syslog, Webhook};
@@ -35,8 +38,14 @@ pub struct Config {
     pub limits: DecoderLimits,
     /// The Engine.
     pub engine: engine::Settings,
+    /// Where what was learnt is kept.
+    pub baseline: Baseline,
     /// Where records go.
     pub sinks: Sinks,
+    /// The Engine over all hosts.
+    pub fleet: Fleet,
+    /// Figures for Prometheus.
+    pub metrics: Metrics,
     /// What Keywatch says about itself.
     pub log: Log,
 }
@@ -237,6 +246,23 @@ impl From<&DecoderLimits> for Limits {
     }
 }
 
+/// `[baseline]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Baseline {
+    /// Whether `keywatch run` keeps what it learns.
+    pub keep: bool,
+    /// Where; `None`: in the state directory.
+    #[serde(with = "units::unset")]
+    pub file: Option<PathBuf>,
+}
+
+impl Default for Baseline {
+    fn default() -> Baseline {
+        Baseline { keep: true, file: None }
+    }
+}
+
 /// `[sinks]`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -267,6 +293,16 @@ pub struct JsonLines {
     /// Every alert; `-` is stdout.
     #[serde(with = "units::unset")]
     pub alerts: Option<PathBuf>,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Where they are asked for over HTTP: an address of this host that others do not reach; `None`:
+    /// nowhere.
+    #[serde(with = "units::unset")]
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[log]`
@@ -408,6 +444,8 @@ impl Config {
         ] {
             check(key, (1..=604_800).contains(&window_s), "must be from 1 s to a week");
         }
+        let loopback = self.metrics.listen.is_none_or(|listen| listen.ip().is_loopback());
+        check("metrics.listen", loopback, "must be a loopback address, such as 127.0.0.1:9464");
         let kafka = &self.sinks.kafka;
         let brokers_ok = kafka.brokers.iter().all(|broker| {
             broker.rsplit_once(':').is_some_and(|(host, port)| {
@@ -419,6 +457,7 @@ impl Config {
         check("sinks.kafka.alerts_topic", is_topic(&kafka.alerts_topic), topic_mend);
         check("sinks.kafka.activity_topic", is_topic(&kafka.activity_topic), topic_mend);
         check("sinks.kafka.health_topic", is_topic(&kafka.health_topic), topic_mend);
+        check("fleet.sources_topic", is_topic(&self.fleet.sources_topic), topic_mend);
         check("sinks.kafka.dlq_topic", is_topic(&kafka.dlq_topic), topic_mend);
         check(
             "sinks.kafka.partitions",
@@ -444,6 +483,7 @@ impl Config {
         }
         let queue = (1 << 20..=2 << 30).contains(&kafka.activity_queue_bytes_max);
         check("sinks.kafka.activity_queue_bytes_max", queue, "must be 1MiB to 2GiB");
+        faults.extend(self.fleet.faults());
         faults.extend(self.sinks.syslog.faults());
         faults.extend(self.sinks.webhook.faults());
         if let Err(fault) = crate::sinks::kafka::check_options(kafka) {

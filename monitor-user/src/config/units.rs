@@ -52,22 +52,29 @@ pub(super) mod duration {
 
 /// An empty string for what is not set, for `#[serde(with = "units::unset")]`.
 pub(super) mod unset {
-    use std::path::{Path, PathBuf};
-
+    use serde::de::value::StringDeserializer;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub(crate) fn serialize<S: Serializer>(
-        path: &Option<PathBuf>,
+    pub(crate) fn serialize<S: Serializer, T: Serialize>(
+        value: &Option<T>,
         s: S,
     ) -> Result<S::Ok, S::Error> {
-        path.as_deref().unwrap_or(Path::new("")).serialize(s)
+        match value {
+            Some(value) => value.serialize(s),
+            None => "".serialize(s),
+        }
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        d: D,
-    ) -> Result<Option<PathBuf>, D::Error> {
-        let path = PathBuf::deserialize(d)?;
-        Ok(Some(path).filter(|path| !path.as_os_str().is_empty()))
+    pub(crate) fn deserialize<'de, D, T>(d: D) -> Result<Option<T>, D::Error>
+    where
+        D: Deserializer<'de>,
+        T: Deserialize<'de>,
+    {
+        let text = String::deserialize(d)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        T::deserialize(StringDeserializer::new(text)).map(Some)
     }
 }
 

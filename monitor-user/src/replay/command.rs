@@ -13,6 +13,7 @@ use super::keylog;
 use super::progress::Progress;
 use super::reading::{self, Read};
 use super::sources::{Source, Sources};
+use crate::baseline::Baseline;
 use crate::cli::ReplayArgs;
 use crate::commands::{self, Outputs};
 use crate::config::Config;
@@ -45,6 +46,7 @@ pub(crate) fn replay(args: &ReplayArgs, config: &Config, quiet: bool) -> Result<
         calls: args.common.calls.clone(),
         connections: args.common.connections.clone(),
         alerts: args.common.alerts.clone(),
+        baseline: args.baseline.clone().map_or(Baseline::None, Baseline::Read),
         opening: jsonl::Opening::Truncate,
         on_failure: OnFailure::Stop,
     };

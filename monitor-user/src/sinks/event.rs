@@ -33,13 +33,19 @@ pub(crate) struct Event {
 /// Makes events of records.
 pub(crate) struct Writer {
     format: Format,
+    activity_format: Format,
     host: String,
 }
 
 impl Writer {
     /// `host` is the host that records name.
     pub(crate) fn new(format: Format, host: &str) -> Writer {
-        Writer { format, host: host.into() }
+        Writer { format, activity_format: format, host: host.into() }
+    }
+
+    /// The same with another form of calls.
+    pub(crate) fn with_calls_as(self, activity_format: Format) -> Writer {
+        Writer { activity_format, ..self }
     }
 
     /// Fills `event` with what is to be sent of `record`.
@@ -69,7 +75,11 @@ impl Writer {
                 write!(event.id, "gap.{}.{first}.{}", gap.sink, gap.calls.unwrap_or(0))
             }
         };
-        format::write(self.format, record, &self.host, event);
+        let format = match record {
+            View::Call { .. } => self.activity_format,
+            View::Alert(_) | View::Gap(_) => self.format,
+        };
+        format::write(format, record, &self.host, event);
     }
 }
 
@@ -86,7 +96,7 @@ fn alert_key(alert: &Alert, key: &mut String) -> std::fmt::Result {
 }
 
 /// Where events of a host come from, as CloudEvents wants it: a URI reference.
-pub(super) fn source(host: &str) -> String {
+pub(crate) fn source(host: &str) -> String {
     let legal = |c: char| if c.is_ascii_alphanumeric() || "-._~".contains(c) { c } else { '_' };
     format!("/keywatch/{}", host.chars().map(legal).collect::<String>())
 }

@@ -1,14 +1,14 @@
 //! Where records go. A sink that fails does not stop the others.
 
 mod courier;
-mod event;
+pub(crate) mod event;
 pub(crate) mod file;
 mod format;
 pub mod jsonl;
 pub mod kafka;
 mod network;
-mod record;
-mod seldom;
+pub(crate) mod record;
+pub(crate) mod seldom;
 mod spool;
 pub(crate) mod syslog;
 pub mod table;
@@ -18,8 +18,8 @@ pub(crate) mod webhook;
 pub use format::Format;
 pub use network::Route;
 pub use record::Kind;
-pub(crate) use spool::Bounds;
 pub use spool::WhenFull;
+pub(crate) use spool::{Bounds, lock};
 
 use std::ops::ControlFlow;
 

@@ -48,6 +48,8 @@ pub(crate) struct Parts<'a> {
     /// Host that records name.
     pub(crate) host: String,
     pub(crate) format: Format,
+    /// Form of calls.
+    pub(crate) activity_format: Format,
     pub(crate) route: Route,
     /// How long the end waits for the last deliveries.
     pub(crate) flush_max: Duration,
@@ -81,7 +83,7 @@ impl Network {
                 place: parts.place.clone(),
                 sink: parts.sink,
                 host: parts.host.clone(),
-                writer: Writer::new(parts.format, &parts.host),
+                writer: Writer::new(parts.format, &parts.host).with_calls_as(parts.activity_format),
                 route: parts.route.clone(),
                 connect: connect(which),
             };

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// At most one line per interval.
 #[derive(Debug)]
-pub(super) struct Seldom {
+pub(crate) struct Seldom {
     interval: Duration,
     last: Option<Instant>,
     held_back: u64,
@@ -12,12 +12,12 @@ pub(super) struct Seldom {
 
 impl Seldom {
     /// Lets the first through, and then one per `interval`.
-    pub(super) fn new(interval: Duration) -> Seldom {
+    pub(crate) fn new(interval: Duration) -> Seldom {
         Seldom { interval, last: None, held_back: 0 }
     }
 
     /// `Some` when it may be said now, with how many were held back since the last time.
-    pub(super) fn allow(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn allow(&mut self, now: Instant) -> Option<u64> {
         if self.last.is_some_and(|last| now.saturating_duration_since(last) < self.interval) {
             self.held_back += 1;
             return None;

@@ -46,6 +46,7 @@ pub(crate) fn open(
         when_full,
         host: host.into(),
         format: set.format,
+        activity_format: set.format,
         route: set.route(),
         flush_max: set.flush_max,
     };

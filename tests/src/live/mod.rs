@@ -1,8 +1,10 @@
 //! The real kernel side against real servers: what Keywatch saw is what the server logged, exactly.
 
+mod baseline;
 mod bodies;
 mod compare;
 mod exchanges;
+mod fleet;
 mod http2;
 mod kafka;
 mod kafka_secured;
@@ -29,7 +31,7 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 47] = [
+    let tests: [(&str, Test, &[&str]); 49] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -68,6 +70,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("recording::rotation", recording::rotated_files_are_one_recording, &["nginx"]),
         ("recording::record", recording::record_without_decoding, &["nginx"]),
         ("recording::full_disk", recording::a_full_disk_ends_the_recording_alone, &["nginx"]),
+        ("baseline_outlives_a_kill", baseline::outlives_a_kill, &["nginx"]),
         ("alerts_reach_kafka", kafka::alerts_reach_kafka, &["nginx", "java", "mvn"]),
         ("kafka_goes_and_comes_back", kafka::goes_and_comes_back, &["nginx", "java", "mvn"]),
         ("kafka_is_not_there", kafka::is_not_there, &["nginx"]),
@@ -76,6 +79,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("kafka_ocsf_by_default", kafka_secured::ocsf_by_default, SECURED),
         ("kafka_what_is_wrong", kafka_secured::what_is_wrong_is_said, SECURED),
         ("syslog_and_webhook", sinks::syslog_and_webhook, &["python3", "openssl"]),
+        ("fleet_members_come_and_go", fleet::members_come_and_go, &["java", "mvn", "kcat"]),
+        ("kafka_agents_die", fleet::agents_die, &["java", "mvn", "kcat"]),
         ("kafka_too_large", kafka_secured::larger_than_the_broker_takes, SECURED),
     ];
     let required = std::env::var_os("KEYWATCH_REQUIRE_LIVE").is_some_and(|value| value == "1");

@@ -2,6 +2,7 @@
 
 mod engine;
 mod identity;
+mod kafka;
 mod kernel;
 mod live;
 mod replay;
@@ -14,6 +15,8 @@ use anyhow::Result;
 pub enum Bench {
     /// Speed of detection over many keys, and what a key takes in memory.
     Engine(engine::Options),
+    /// Calls into Kafka, beside its own benchmark on the same broker.
+    Kafka(kafka::Options),
     /// nginx under load with Keywatch beside it on the same machine.
     Live(live::Options),
     /// Who asks, what for, and how it ended, for a mix of API styles.
@@ -28,6 +31,7 @@ pub fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Engine(options) => engine::run(options),
         Bench::Identity(options) => identity::run(options),
+        Bench::Kafka(options) => kafka::run(options),
         Bench::Live(options) => live::run(options),
         Bench::Replay(options) => replay::run(options),
     }

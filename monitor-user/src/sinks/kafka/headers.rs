@@ -5,7 +5,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use crate::sinks::event::Event;
 
 /// What CloudEvents says about an event.
-pub(super) fn headers(event: &Event, source: &str) -> OwnedHeaders {
+pub(crate) fn headers(event: &Event, source: &str) -> OwnedHeaders {
     let time = event.time.to_string();
     let all = [
         ("content-type", event.content_type),

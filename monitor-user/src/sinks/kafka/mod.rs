@@ -1,10 +1,10 @@
 //! Apache Kafka: alerts that are never dropped, and calls that never stand in their way.
 
-mod headers;
-mod options;
+pub(crate) mod headers;
+pub(crate) mod options;
 #[cfg(test)]
 mod tests;
-mod topics;
+pub(crate) mod topics;
 mod transport;
 mod watch;
 
@@ -50,6 +50,7 @@ pub(crate) fn open(
         when_full,
         host: host.into(),
         format: set.format,
+        activity_format: set.activity_format.unwrap_or(set.format),
         route: set.route(),
         flush_max: set.flush_max,
     };

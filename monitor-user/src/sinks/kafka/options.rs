@@ -62,13 +62,43 @@ pub(crate) fn consumer(set: &config::Kafka) -> Result<ClientConfig, String> {
     Ok(config)
 }
 
+/// For a member of the fleet's group: it keeps its partitions through rebalances, and is missed soon.
+pub(crate) fn member(set: &config::Kafka, group: &str) -> Result<ClientConfig, String> {
+    let mut defaults = ClientConfig::new();
+    // A member that dies is replaced after this; brokers allow no less than 6 s.
+    defaults.set("session.timeout.ms", "10000").set("heartbeat.interval.ms", "2000");
+    // A broker that takes questions and does not answer is given up after this.
+    defaults.set("socket.timeout.ms", "10000");
+    // What is fetched ahead, of all partitions.
+    defaults.set("queued.max.messages.kbytes", "32768");
+    let mut config = extend(defaults, set)?;
+    for name in ["acks", "enable.idempotence", "compression.type"] {
+        config.remove(name);
+    }
+    config.set("group.id", group).set("enable.auto.commit", "false");
+    config.set("enable.auto.offset.store", "false").set("allow.auto.create.topics", "false");
+    config.set("partition.assignment.strategy", "cooperative-sticky");
+    config.set("isolation.level", "read_committed").set("auto.offset.reset", "earliest");
+    Ok(config)
+}
+
+/// For what a member of the fleet says: all of it together with how far it has read, or nothing.
+pub(crate) fn transactions(set: &config::Kafka, id: &str) -> Result<ClientConfig, String> {
+    let mut defaults = ClientConfig::new();
+    defaults.set("linger.ms", "5").set("socket.timeout.ms", "10000");
+    let mut config = extend(defaults, set)?;
+    // What a member that died had begun is in the way of readers for so long.
+    config.set("transactional.id", id).set("transaction.timeout.ms", "20000");
+    Ok(config)
+}
+
 /// Client creation failed: a matter of options that do not go together.
-pub(super) fn refused(error: KafkaError) -> anyhow::Error {
+pub(crate) fn refused(error: KafkaError) -> anyhow::Error {
     Misuse(format!("wrong value of sinks.kafka.options: {}", reason(&error))).into()
 }
 
 /// In words, without the wrapping that rdkafka puts around them.
-pub(super) fn reason(error: &KafkaError) -> String {
+pub(crate) fn reason(error: &KafkaError) -> String {
     if let KafkaError::ClientCreation(text) = error {
         return text.clone();
     }

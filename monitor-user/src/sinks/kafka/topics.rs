@@ -15,12 +15,27 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Makes what is missing for a lane; an error is a line that says what to do by hand.
 pub(super) fn make(config: &ClientConfig, set: &config::Kafka, which: Which) -> Result<(), String> {
+    make_all(config, &plans(set, which))
+}
+
+/// Makes what the fleet needs: what it reads, and what it writes.
+pub(crate) fn make_for_fleet(
+    config: &ClientConfig,
+    set: &config::Kafka,
+    fleet: &config::Fleet,
+) -> Result<(), String> {
+    let mut all = plans(set, Which::Activity);
+    all.push(Plan { topic: &fleet.sources_topic, ..all[0].clone() });
+    all.extend(plans(set, Which::Alerts));
+    make_all(config, &all)
+}
+
+fn make_all(config: &ClientConfig, plans: &[Plan<'_>]) -> Result<(), String> {
     let admin: AdminClient<watch::Quiet> =
         config.create_with_context(watch::Quiet).map_err(|error| options::reason(&error))?;
     let metadata =
         admin.inner().fetch_metadata(None, WAIT_MAX).map_err(|error| options::reason(&error))?;
     let there: Vec<&str> = metadata.topics().iter().map(|topic| topic.name()).collect();
-    let plans = plans(set, which);
     let missing: Vec<&Plan<'_>> =
         plans.iter().filter(|plan| !there.contains(&plan.topic)).collect();
     if missing.is_empty() {
@@ -49,6 +64,7 @@ pub(super) fn make(config: &ClientConfig, set: &config::Kafka, which: Which) -> 
     Ok(())
 }
 
+#[derive(Clone)]
 struct Plan<'a> {
     topic: &'a str,
     partitions: i32,

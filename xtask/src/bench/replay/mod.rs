@@ -81,6 +81,11 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// A capture of so many small calls in `dir`.
+pub(super) fn small_calls(dir: &Path, calls: u32) -> Result<PathBuf> {
+    Ok(captures::small(dir, "small calls", calls)?.file)
+}
+
 /// What a tool needed for a capture: the medians, without the time that it takes to start.
 #[derive(Clone, Copy)]
 struct Measured {

@@ -1,0 +1,300 @@
+//! `keywatch fleet`: the Engine over the calls of all hosts, as a member of a Kafka consumer group.
+//!
+//! Each partition has an Engine of its own, fed with its records in their order, so that what it says
+//! depends on that partition alone, whichever member holds it. Alerts and how far was read are one
+//! transaction: after any death the next member goes on exactly behind what was said. It reads back
+//! from there first (`warmup`), to know what is usual, and says nothing meanwhile.
+//!
+//! Calls are partitioned by key. What concerns addresses (D3) needs the calls of all keys: members pass
+//! those on to a second topic, partitioned by network, which is read in the same way
+//! (docs/decisions/0033).
+
+mod group;
+mod partition;
+mod publisher;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientConfig, Message};
+
+use self::group::{Members, Move, Place};
+use self::partition::{Partition, Stage};
+use self::publisher::{Published, Publisher};
+use crate::cli::FleetArgs;
+use crate::config::{self, Config};
+use crate::fault::{Misuse, tell};
+use crate::live::Stop;
+use crate::metrics::{self, Board, Figures};
+use crate::notify::notify;
+use crate::sinks::kafka::{options, topics};
+use crate::sinks::seldom::Seldom;
+
+/// How long records are waited for before looking at signals and the clock.
+const POLL_MAX: Duration = Duration::from_millis(50);
+/// What was found is said this soon: a fifth of the second in which an alert is to arrive.
+const SAY_INTERVAL: Duration = Duration::from_millis(200);
+/// Where nothing was found, how far was read is noted this often.
+const NOTE_INTERVAL: Duration = Duration::from_secs(2);
+/// Records of one transaction: a few megabytes.
+const SAY_MAX: usize = 10_000;
+/// A line about the same trouble at most this often.
+const TROUBLE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Works until a signal or the end of the time.
+pub(crate) fn fleet(args: &FleetArgs, config: &Config, quiet: bool) -> Result<()> {
+    let set = &config.sinks.kafka;
+    if set.brokers.is_empty() {
+        return Err(Misuse("no Kafka: set brokers under [sinks.kafka] in the config".into()).into());
+    }
+    let stop = stop_flag(args.duration)?;
+    let mut fleet = config.fleet.clone();
+    if let Some(member) = &args.member {
+        fleet.member.clone_from(member);
+    }
+    if fleet.member.is_empty() {
+        fleet.member = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    }
+    let mut member = Member::join(set, &fleet, config)?;
+    tell(&format!("fleet member {} reads {}", fleet.member, set.activity_topic));
+    notify("READY=1");
+    while !stop.load(Ordering::Relaxed) {
+        member.step()?;
+    }
+    member.publish()?;
+    if !quiet {
+        member.summarise();
+    }
+    Ok(())
+}
+
+/// One member at work.
+struct Member {
+    consumer: BaseConsumer<Members>,
+    options: ClientConfig,
+    warmup: Duration,
+    publisher: Publisher,
+    /// What is made of a partition.
+    partitions: HashMap<Place, Partition>,
+    stages: [(String, Stage); 2],
+    settings: monitor_core::engine::Settings,
+    writer: crate::sinks::event::Writer,
+    place: String,
+    said: Instant,
+    trouble: Seldom,
+    garbage: Seldom,
+    counts: Counts,
+    board: Option<Board>,
+}
+
+/// What a member did.
+#[derive(Clone, Debug, Default)]
+struct Counts {
+    calls: u64,
+    warmed: u64,
+    alerts: u64,
+    garbage: u64,
+    late: u64,
+    rebalances: u64,
+    repeated: u64,
+}
+
+impl Member {
+    fn join(set: &config::Kafka, fleet: &config::Fleet, config: &Config) -> Result<Member> {
+        let place = format!("Kafka at {}", set.brokers.join(","));
+        crate::sinks::kafka::reach(set, Duration::from_secs(30))?;
+        let options = options::member(set, &fleet.group).map_err(Misuse)?;
+        if set.make_topics {
+            let made = topics::make_for_fleet(&options, set, fleet);
+            made.map_err(|reason| anyhow::anyhow!("{place}: {reason}"))?;
+        }
+        let publisher = Publisher::start(set, fleet, &place)?;
+        let topics = [set.activity_topic.as_str(), fleet.sources_topic.as_str()];
+        let consumer = subscribe(&options, fleet.warmup, &topics)?;
+        let mut settings = config.engine_settings();
+        settings.host.clone_from(&fleet.name);
+        Ok(Member {
+            consumer,
+            options,
+            warmup: fleet.warmup,
+            publisher,
+            partitions: HashMap::new(),
+            stages: [(topics[0].into(), Stage::Keys), (topics[1].into(), Stage::Sources)],
+            settings,
+            writer: crate::sinks::event::Writer::new(set.format, &fleet.name),
+            place,
+            said: Instant::now(),
+            trouble: Seldom::new(TROUBLE_INTERVAL),
+            garbage: Seldom::new(TROUBLE_INTERVAL),
+            counts: Counts::default(),
+            board: config.metrics.listen.map(metrics::serve).transpose()?,
+        })
+    }
+
+    /// Takes a record, if there is one, and says what is due.
+    fn step(&mut self) -> Result<()> {
+        let message = self.consumer.poll(POLL_MAX);
+        // They came before the message did.
+        for moved in self.consumer.context().take()? {
+            self.counts.rebalances += 1;
+            match moved {
+                Move::Given { place, committed } => {
+                    let stage = self.stages.iter().find(|(topic, _)| *topic == place.0);
+                    let Some((_, stage)) = stage else { continue };
+                    tracing::info!(topic = place.0, partition = place.1, committed, "given");
+                    let partition = Partition::new(*stage, committed, &self.settings);
+                    self.partitions.insert(place, partition);
+                }
+                // With what it had not said yet: the next holder says it.
+                Move::Taken { place } => {
+                    tracing::info!(topic = place.0, partition = place.1, "taken");
+                    if let Some(gone) = self.partitions.remove(&place) {
+                        gone.add_to(&mut self.counts);
+                    }
+                }
+            }
+        }
+        match message {
+            None => {}
+            Some(Ok(message)) => {
+                let place = (message.topic().to_owned(), message.partition());
+                if let Some(partition) = self.partitions.get_mut(&place)
+                    && let Err(reason) = partition.take(&message, &self.writer)
+                    && let Some(held_back) = self.garbage.allow(Instant::now())
+                {
+                    let (topic, number) = (&place.0, place.1);
+                    let more = match held_back {
+                        0 => String::new(),
+                        count => format!(" ({count} more like it)"),
+                    };
+                    tell(&format!(
+                        "a record cannot be read: {topic}, partition {number}, offset {}: \
+                         {reason}{more}: it is passed over",
+                        message.offset()
+                    ));
+                }
+            }
+            Some(Err(error)) => self.say_trouble(&error)?,
+        }
+        let waiting: usize = self.partitions.values().map(|it| it.waiting.len()).sum();
+        let due = if waiting > 0 { SAY_INTERVAL } else { NOTE_INTERVAL };
+        if waiting >= SAY_MAX || self.said.elapsed() >= due {
+            self.publish()?;
+        }
+        Ok(())
+    }
+
+    /// Leaves the group and comes back, to go on from what is committed.
+    fn rejoin(&mut self) -> Result<()> {
+        for (_, partition) in self.partitions.drain() {
+            partition.add_to(&mut self.counts);
+        }
+        let topics: Vec<&str> = self.stages.iter().map(|(topic, _)| topic.as_str()).collect();
+        self.consumer = subscribe(&self.options, self.warmup, &topics)?;
+        Ok(())
+    }
+
+    /// What was found since the last time, and how far was read, as one.
+    fn publish(&mut self) -> Result<()> {
+        self.said = Instant::now();
+        self.show();
+        let new = self.partitions.iter().filter(|(_, partition)| partition.has_news());
+        let Some(group) = self.consumer.group_metadata() else { return Ok(()) };
+        match self.publisher.publish(new, &group)? {
+            Published::All => {
+                for partition in self.partitions.values_mut() {
+                    self.counts.alerts += partition.said();
+                }
+            }
+            // Another member has them, or soon will; what stays ours is said the next time.
+            Published::Nothing(reason) => {
+                self.counts.repeated += 1;
+                tracing::info!("nothing was said: {reason}");
+                // The brokers are left alone a moment; the group is served by the next poll.
+                std::thread::sleep(POLL_MAX);
+            }
+            Published::Unknown => {
+                self.counts.repeated += 1;
+                self.rejoin()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&self) {
+        let Some(board) = &self.board else { return };
+        let mut all = self.counts.clone();
+        self.partitions.values().for_each(|partition| partition.add_to(&mut all));
+        let mut figures = Figures::default();
+        figures.counter("fleet_calls", "Calls judged", all.calls);
+        figures.counter("fleet_warmed_calls", "Calls read again to know what is usual", all.warmed);
+        figures.counter("fleet_alerts", "Alerts said", all.alerts);
+        figures.counter("fleet_unreadable_records", "Records that are no calls", all.garbage);
+        figures.counter("fleet_late_calls", "Calls too late to be judged", all.late);
+        figures.counter("fleet_moves", "Partitions given or taken", all.rebalances);
+        figures.counter("fleet_failed_transactions", "Transactions said again", all.repeated);
+        figures.gauge("fleet_partitions", "Partitions held", self.partitions.len() as u64);
+        board.show(figures);
+    }
+
+    fn say_trouble(&mut self, error: &KafkaError) -> Result<()> {
+        if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
+            anyhow::bail!("{} cannot be read: {}", self.place, options::reason(error));
+        }
+        let away = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        if self.trouble.allow(Instant::now()).is_some() {
+            let mend = if away { ": start Kafka or correct sinks.kafka.brokers" } else { "" };
+            tell(&format!("{}: {}{mend}", self.place, options::reason(error)));
+        }
+        Ok(())
+    }
+
+    fn summarise(mut self) {
+        for (_, partition) in self.partitions.drain() {
+            partition.add_to(&mut self.counts);
+        }
+        let Counts { calls, warmed, alerts, garbage, late, rebalances, repeated: _ } = self.counts;
+        tell(&format!(
+            "fleet: {calls} calls judged, {warmed} read again, {alerts} alerts, {garbage} records \
+             unreadable, {late} calls too late, {rebalances} partitions given or taken"
+        ));
+    }
+}
+
+fn subscribe(
+    config: &ClientConfig,
+    warmup: Duration,
+    topics: &[&str],
+) -> Result<BaseConsumer<Members>> {
+    let consumer: BaseConsumer<Members> =
+        config.create_with_context(Members::new(warmup)).map_err(options::refused)?;
+    consumer.subscribe(topics).context("cannot subscribe")?;
+    Ok(consumer)
+}
+
+/// Set by a signal or the end of the time; a second signal ends the program at once, which is as safe as
+/// any death.
+fn stop_flag(duration: Option<Duration>) -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let set = Arc::clone(&flag);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Made here, so that no signal is missed from now on.
+    let mut stop = runtime.block_on(async { Stop::new(duration) })?;
+    let wait = move || {
+        runtime.block_on(stop.asked());
+        set.store(true, Ordering::Relaxed);
+        if let Ok(mut again) = runtime.block_on(async { Stop::new(None) }) {
+            runtime.block_on(again.asked());
+            tell("stopped at once");
+            std::process::exit(1);
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(wait)?;
+    Ok(flag)
+}

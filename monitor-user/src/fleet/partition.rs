@@ -1,0 +1,360 @@
+//! One partition: its Engine, and what is to be said of it.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv6Addr};
+
+use monitor_core::alert::Entity;
+use monitor_core::call::{ApiCall, KeyId, Operation, Outcome};
+use monitor_core::engine::{Engine, Settings};
+use monitor_core::time::EventTime;
+use rdkafka::Message;
+use rdkafka::message::Headers;
+
+use super::Counts;
+use crate::compact;
+use crate::sinks::event::{Event, Writer};
+use crate::sinks::record::View;
+
+/// What a partition is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Calls by key: alerts about keys.
+    Keys,
+    /// Calls by network: alerts about clients and networks.
+    Sources,
+}
+
+/// What is to be said.
+pub(super) enum Said {
+    /// An alert in its form.
+    Alert(Box<Event>),
+    /// A call for the other stage, in the compact form.
+    Source { key: String, call: Vec<u8> },
+}
+
+/// See the module.
+pub(super) struct Partition {
+    stage: Stage,
+    engine: Engine,
+    late_max_ns: u64,
+    /// Records before this one were dealt with by an earlier holder.
+    new_from: i64,
+    /// Offset behind the last record that was taken.
+    pub(super) next: i64,
+    /// Time of that record as Kafka has it, milliseconds.
+    pub(super) last_ms: i64,
+    latest: EventTime,
+    second: EventTime,
+    is_new: bool,
+    passed_on: PassedOn,
+    pub(super) waiting: Vec<Said>,
+    calls: u64,
+    warmed: u64,
+    garbage: u64,
+    late: u64,
+}
+
+impl Partition {
+    pub(super) fn new(stage: Stage, new_from: i64, settings: &Settings) -> Partition {
+        Partition {
+            stage,
+            engine: Engine::new(settings.clone()),
+            late_max_ns: settings.late_max_s.saturating_mul(1_000_000_000),
+            new_from,
+            next: 0,
+            last_ms: 0,
+            latest: EventTime(0),
+            second: EventTime(0),
+            is_new: false,
+            passed_on: PassedOn::new(settings.stuffing.window_s / 2),
+            waiting: Vec::new(),
+            calls: 0,
+            warmed: 0,
+            garbage: 0,
+            late: 0,
+        }
+    }
+
+    /// Whether there is anything that the brokers do not know yet.
+    pub(super) fn has_news(&self) -> bool {
+        self.is_new
+    }
+
+    /// Everything that waits was said. Returns how many of it were alerts.
+    pub(super) fn said(&mut self) -> u64 {
+        self.is_new = false;
+        let alerts = self.waiting.iter().filter(|said| matches!(said, Said::Alert(_))).count();
+        self.waiting.clear();
+        alerts as u64
+    }
+
+    pub(super) fn add_to(&self, counts: &mut Counts) {
+        counts.calls += self.calls;
+        counts.warmed += self.warmed;
+        counts.garbage += self.garbage;
+        counts.late += self.late;
+    }
+
+    /// Takes the next record; an error says why it is no call.
+    pub(super) fn take(&mut self, message: &impl Message, writer: &Writer) -> Result<(), String> {
+        let is_new = message.offset() >= self.new_from;
+        if is_new {
+            self.is_new = true;
+            self.next = message.offset() + 1;
+            self.last_ms = message.timestamp().to_millis().unwrap_or(0);
+        }
+        let call = match read(message) {
+            Ok(call) => call,
+            Err(reason) => {
+                self.garbage += u64::from(is_new);
+                return if is_new { Err(reason) } else { Ok(()) };
+            }
+        };
+        // What waited in a spool would have the Engine take it for a clock that was set back, and throw
+        // running windows away. The agent has judged it already.
+        if self.latest.0.saturating_sub(call.time.0) > self.late_max_ns {
+            self.late += u64::from(is_new);
+            return Ok(());
+        }
+        self.latest = self.latest.max(call.time);
+        if is_new {
+            self.calls += 1
+        } else {
+            self.warmed += 1
+        }
+        self.engine.handle_call(&call);
+        if self.stage == Stage::Keys && self.passed_on.wants(&call) && is_new {
+            let mut bytes = Vec::with_capacity(message.payload().map_or(0, <[u8]>::len));
+            compact::encode(&call, &mut bytes);
+            self.waiting.push(Said::Source { key: network(call.client()), call: bytes });
+        }
+        self.pump(is_new, writer);
+        // As on a host: once a second of the calls' time.
+        if call.time >= self.second {
+            let second = EventTime(call.time.secs() * 1_000_000_000);
+            self.second = EventTime(second.0.saturating_add(1_000_000_000));
+            self.engine.handle_timeout(second);
+            self.pump(is_new, writer);
+        }
+        Ok(())
+    }
+
+    fn pump(&mut self, is_new: bool, writer: &Writer) {
+        while let Some(alert) = self.engine.poll_alert() {
+            let is_ours = match alert.entity {
+                Entity::Key(_) => self.stage == Stage::Keys,
+                // Only the other stage has seen all that concerns them.
+                Entity::Client(_) | Entity::Network(_) | Entity::Group(_) => {
+                    self.stage == Stage::Sources
+                }
+                Entity::Host => false,
+            };
+            // What an earlier holder read, it also said.
+            if is_new && is_ours {
+                let mut event = Box::new(Event::default());
+                writer.write(View::Alert(&alert), &mut event);
+                self.waiting.push(Said::Alert(event));
+            }
+        }
+    }
+}
+
+/// A call in the compact form, or as a line of JSON.
+fn read(message: &impl Message) -> Result<ApiCall, String> {
+    let kind = message.headers().and_then(|headers| {
+        let kind = headers.iter().find(|header| header.key == "ce_type")?;
+        std::str::from_utf8(kind.value?).ok()
+    });
+    if let Some(
+        kind @ ("keywatch.call.ocsf.v1" | "keywatch.call.ecs.v1" | "keywatch.call.cef.v1"),
+    ) = kind
+    {
+        return Err(format!(
+            "its form is {kind}: set activity_format = \"compact\" under [sinks.kafka] of agents"
+        ));
+    }
+    let bytes = message.payload().ok_or("it is empty")?;
+    if bytes.first() == Some(&b'{') {
+        // The reason would quote it.
+        return serde_json::from_slice(bytes).map_err(|_| "it is not a call".into());
+    }
+    compact::decode(bytes).map_err(|error| error.to_string())
+}
+
+/// The first address of the network that an address is blamed with: records of one stay together.
+fn network(client: IpAddr) -> String {
+    match client.to_canonical() {
+        IpAddr::V4(ip) => {
+            let [a, b, c, _] = ip.octets();
+            format!("{a}.{b}.{c}.0/24")
+        }
+        IpAddr::V6(ip) => {
+            let [a, b, c, ..] = ip.segments();
+            format!("{}/48", Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0))
+        }
+    }
+}
+
+/// Which calls concern addresses: refused credentials, and of those that were accepted the first of each
+/// key and client in half a window, which is all that is counted of them.
+struct PassedOn {
+    half_s: u64,
+    half: u64,
+    seen: HashSet<(KeyId, IpAddr)>,
+}
+
+/// Above this all are passed on: it costs records, and nothing is missed. 16 MiB.
+const SEEN_MAX: usize = 250_000;
+
+impl PassedOn {
+    fn new(half_s: u64) -> PassedOn {
+        PassedOn { half_s: half_s.max(1), half: 0, seen: HashSet::new() }
+    }
+
+    fn wants(&mut self, call: &ApiCall) -> bool {
+        let key = call.key.as_ref().map(|key| key.id);
+        match call.outcome {
+            Some(Outcome::BadKey | Outcome::BadSignature) => {
+                key.is_some() || call.op == Operation::Auth
+            }
+            Some(Outcome::Ok) => {
+                let Some(key) = key else { return false };
+                let half = call.time.secs() / self.half_s;
+                if half != self.half {
+                    self.half = half;
+                    self.seen.clear();
+                }
+                self.seen.len() >= SEEN_MAX || self.seen.insert((key, call.client()))
+            }
+            None
+            | Some(
+                Outcome::Skew
+                | Outcome::ReplayedNonce
+                | Outcome::IpDenied
+                | Outcome::PermissionDenied
+                | Outcome::MfaRequired
+                | Outcome::AddressNotAllowed
+                | Outcome::Throttled
+                | Outcome::Banned
+                | Outcome::Locked
+                | Outcome::Error,
+            ) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use monitor_core::input::Endpoint;
+    use rdkafka::Timestamp;
+    use rdkafka::message::OwnedMessage;
+
+    use super::*;
+    use crate::compact::tests::full;
+    use crate::sinks::Format;
+
+    const MINUTE_NS: u64 = 60_000_000_000;
+
+    fn call(number: u64, outcome: Outcome) -> ApiCall {
+        let mut call = full();
+        call.time = EventTime(1_795_464_000_000_000_000 + number * 1_000_000_000);
+        call.outcome = Some(outcome);
+        call.detail = None;
+        let mut flow = (*call.flow).clone();
+        flow.client = Endpoint::new(IpAddr::from([192, 0, 2, 66]), 40_000);
+        call.flow = Arc::new(flow);
+        if let Some(key) = &mut call.key {
+            key.id = KeyId(u128::from(number));
+        }
+        call
+    }
+
+    fn message(offset: i64, payload: Vec<u8>) -> OwnedMessage {
+        let time = Timestamp::CreateTime(1_795_464_000_000 + offset);
+        OwnedMessage::new(Some(payload), None, "calls".into(), time, 0, offset, None)
+    }
+
+    fn compact_message(offset: i64, call: &ApiCall) -> OwnedMessage {
+        let mut bytes = Vec::new();
+        compact::encode(call, &mut bytes);
+        message(offset, bytes)
+    }
+
+    /// Feeds thirty refused keys of one client: what the first stage passes on, and the second says.
+    fn spray(new_from: i64) -> (usize, usize) {
+        let settings = Settings::default();
+        let writer = Writer::new(Format::Native, "fleet");
+        let mut keys = Partition::new(Stage::Keys, 0, &settings);
+        let mut sources = Partition::new(Stage::Sources, new_from, &settings);
+        for number in 0..30 {
+            let refused = compact_message(number, &call(number as u64, Outcome::BadKey));
+            keys.take(&refused, &writer).unwrap();
+        }
+        let mut passed_on = 0;
+        for said in &keys.waiting {
+            let Said::Source { key, call } = said else { panic!("an alert of half the calls") };
+            assert_eq!(key, "192.0.2.0/24");
+            sources.take(&message(passed_on as i64, call.clone()), &writer).unwrap();
+            passed_on += 1;
+        }
+        (passed_on, sources.waiting.len())
+    }
+
+    #[test]
+    fn refused_keys_are_passed_on_and_their_client_is_found() {
+        let (passed_on, alerts) = spray(0);
+        assert_eq!(passed_on, 30);
+        assert_eq!(alerts, 1);
+    }
+
+    #[test]
+    fn what_an_earlier_holder_said_is_not_said_again() {
+        assert_eq!(spray(25), (30, 0), "the alert was due at the twentieth");
+        assert_eq!(spray(19), (30, 1), "the twentieth is the first that is new");
+    }
+
+    #[test]
+    fn of_accepted_keys_the_first_in_five_minutes_is_passed_on() {
+        let mut passed_on = PassedOn::new(300);
+        let mut wants = |call: &ApiCall| passed_on.wants(call);
+        let accepted = call(1, Outcome::Ok);
+        assert!(wants(&accepted));
+        assert!(!wants(&accepted));
+        assert!(wants(&call(2, Outcome::Ok)), "another key");
+        let mut later = accepted;
+        later.time = EventTime(later.time.0 + 6 * MINUTE_NS);
+        assert!(wants(&later));
+        assert!(wants(&call(1, Outcome::BadSignature)) && wants(&call(1, Outcome::BadSignature)));
+        assert!(!wants(&call(1, Outcome::Throttled)));
+    }
+
+    #[test]
+    fn late_calls_and_garbage_are_counted_and_move_on() {
+        let writer = Writer::new(Format::Native, "fleet");
+        let mut partition = Partition::new(Stage::Keys, 0, &Settings::default());
+        partition.take(&compact_message(0, &call(1_000, Outcome::Ok)), &writer).unwrap();
+        partition.take(&compact_message(1, &call(900, Outcome::Ok)), &writer).unwrap();
+        let said = partition.take(&message(2, b"not a call".to_vec()), &writer).unwrap_err();
+        assert_eq!(said, "it is of version 110, and this keywatch knows 1");
+        let said = partition.take(&message(3, b"{\"secret\":1}".to_vec()), &writer).unwrap_err();
+        assert_eq!(said, "it is not a call");
+        assert_eq!((partition.calls, partition.late, partition.garbage), (1, 1, 2));
+        assert_eq!((partition.next, partition.last_ms), (4, 1_795_464_000_003));
+        assert!(partition.has_news());
+        partition.said();
+        assert!(!partition.has_news());
+    }
+
+    #[test]
+    fn a_network_has_one_name() {
+        for (ip, name) in [
+            ("192.0.2.66", "192.0.2.0/24"),
+            ("::ffff:192.0.2.66", "192.0.2.0/24"),
+            ("2001:db8:1:2::3", "2001:db8:1::/48"),
+        ] {
+            assert_eq!(network(ip.parse().unwrap()), name);
+        }
+    }
+}

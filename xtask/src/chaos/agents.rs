@@ -1,0 +1,229 @@
+//! The agent's side: its sink and spool, when it and the brokers die at any moment.
+//!
+//! `keywatch replay --publish` of a capture full of attacks is killed and started again on the same spool.
+//! Each run also writes its alerts to a file, after they are in the spool: whatever stands there has to
+//! arrive in Kafka.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use fastrand::Rng;
+use monitor_core::alert::Alert;
+
+use super::brokers::Brokers;
+use super::settings;
+use crate::cases::capture::{Format, Link, pcap};
+use crate::cases::conversation::Conversation;
+use crate::process::{self, Proc};
+
+const ALERTS: &str = "agent.alerts";
+const PORT: u16 = 8080;
+const SNAP_BYTES: usize = 262_144;
+/// How long what waits may take to arrive once everything is mended.
+const DRAIN_MAX: Duration = Duration::from_secs(180);
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Delivered {
+    runs: usize,
+    killed: usize,
+    raised: usize,
+    records: usize,
+    lost: usize,
+    doubles: usize,
+    unequal: usize,
+    disordered: usize,
+}
+
+impl Delivered {
+    /// For people.
+    pub fn text(&self) -> String {
+        format!(
+            "runs of the agent          {:>9}\n\
+             killed with -9             {:>9}\n\
+             alerts that it raised      {:>9}\n\
+             records in Kafka           {:>9}\n\
+             lost                       {:>9}\n\
+             doubles with equal uid     {:>9}\n\
+             equal uid, unequal alert   {:>9}\n\
+             keys out of order          {:>9}\n",
+            self.runs,
+            self.killed,
+            self.raised,
+            self.records,
+            self.lost,
+            self.doubles,
+            self.unequal,
+            self.disordered
+        )
+    }
+
+    /// Fails when an alert was lost, changed or overtaken.
+    pub fn check(&self) -> Result<()> {
+        ensure!(self.raised > 0, "the agent raised no alert");
+        let wrong = self.lost + self.unequal + self.disordered;
+        ensure!(wrong == 0, "alerts did not arrive as they should:\n{}", self.text());
+        Ok(())
+    }
+}
+
+/// Kills the agent and brokers for so many seconds, then lets everything arrive.
+pub(super) fn deliver(
+    brokers: &mut Brokers,
+    keywatch: &Path,
+    rng: &mut Rng,
+    alerts: usize,
+    seconds: u64,
+) -> Result<Delivered> {
+    let scratch = tempfile::Builder::new().prefix("keywatch-chaos.").tempdir()?;
+    let dir = scratch.path();
+    let agent = Agent::prepare(dir, keywatch, &brokers.cluster.bootstrap)?;
+    let (many, none) = (dir.join("many.pcap"), dir.join("none.pcap"));
+    fs::write(&many, attacks(alerts)?)?;
+    fs::write(&none, attacks(0)?)?;
+    let mut delivered = Delivered::default();
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < end {
+        // A run begins with brokers that answer, or it would end at once.
+        brokers.mend()?;
+        let mut run = agent.start(&many, delivered.runs)?;
+        delivered.runs += 1;
+        sleep(rng, 3_000)?;
+        brokers.breaks(rng)?;
+        sleep(rng, 2_000)?;
+        if run.is_running()? {
+            delivered.killed += 1;
+            run.kill()?;
+        }
+    }
+    brokers.mend()?;
+    drain(&agent, &none, &mut delivered)?;
+    let mut raised: HashMap<String, Alert> = HashMap::new();
+    for run in 0..delivered.runs {
+        // The last line may have been cut off by the kill.
+        let text = fs::read_to_string(agent.alerts_file(run)).unwrap_or_default();
+        for alert in text.lines().filter_map(|line| serde_json::from_str::<Alert>(line).ok()) {
+            raised.insert(uid(&alert), alert);
+        }
+    }
+    delivered.raised = raised.len();
+    compare(&raised, &brokers.cluster.read_topic(ALERTS)?, &mut delivered)?;
+    Ok(delivered)
+}
+
+/// A moment of 200 ms to `most_ms`.
+fn sleep(rng: &mut Rng, most_ms: u64) -> Result<()> {
+    process::sleep_until(Instant::now() + Duration::from_millis(rng.u64(200..most_ms)))
+}
+
+/// Runs that add nothing, until one finds the spool empty at its end.
+fn drain(agent: &Agent, none: &Path, delivered: &mut Delivered) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let mut run = agent.start(none, delivered.runs)?;
+        delivered.runs += 1;
+        let status = run.wait(DRAIN_MAX)?;
+        let said = run.output();
+        if status.success() && !said.contains(" wait for ") {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < DRAIN_MAX, "the spool does not empty ({status}): {said}");
+    }
+}
+
+fn compare(
+    raised: &HashMap<String, Alert>,
+    arrived: &[(String, String)],
+    delivered: &mut Delivered,
+) -> Result<()> {
+    delivered.records = arrived.len();
+    let mut seen = HashSet::new();
+    let mut latest: HashMap<&str, u64> = HashMap::new();
+    for (key, line) in arrived {
+        let alert: Alert = serde_json::from_str(line).with_context(|| format!("alert {line}"))?;
+        let uid = uid(&alert);
+        delivered.unequal += usize::from(raised.get(&uid).is_some_and(|known| *known != alert));
+        if !seen.insert(uid) {
+            delivered.doubles += 1;
+        } else if latest.insert(key, alert.time.0).is_some_and(|before| before > alert.time.0) {
+            delivered.disordered += 1;
+        }
+    }
+    delivered.lost = raised.keys().filter(|uid| !seen.contains(*uid)).count();
+    Ok(())
+}
+
+fn uid(alert: &Alert) -> String {
+    format!("{}.{}", alert.id, alert.revision)
+}
+
+/// An agent that reads captures.
+struct Agent {
+    dir: PathBuf,
+    keywatch: PathBuf,
+}
+
+impl Agent {
+    fn prepare(dir: &Path, keywatch: &Path, bootstrap: &str) -> Result<Agent> {
+        let set = settings();
+        let brokers = format!("\"{}\"", bootstrap.replace(',', "\",\""));
+        fs::write(
+            dir.join("keywatch.toml"),
+            format!(
+                "[engine]\nhost = \"edge\"\nalerts_per_day_max = {}\nalerts_per_day_hard_max = {}\n\
+                 [sinks.spool]\ndir = \"{}\"\n[sinks.kafka]\nbrokers = [{brokers}]\n\
+                 format = \"native\"\nactivity_format = \"compact\"\nflush_max = \"60s\"\n\
+                 alerts_topic = \"{ALERTS}\"\nactivity_topic = \"agent.activity\"\n",
+                set.alerts_per_day_max,
+                set.alerts_per_day_hard_max,
+                dir.join("spool").display()
+            ),
+        )?;
+        Ok(Agent { dir: dir.into(), keywatch: keywatch.into() })
+    }
+
+    fn alerts_file(&self, run: usize) -> PathBuf {
+        self.dir.join(format!("alerts{run}.jsonl"))
+    }
+
+    fn start(&self, capture: &Path, run: usize) -> Result<Proc> {
+        let mut command = Command::new(&self.keywatch);
+        command.arg("--config").arg(self.dir.join("keywatch.toml")).arg("replay").arg("--publish");
+        command.arg("--secret-file").arg(self.dir.join("secret"));
+        command.args(["--port", &PORT.to_string(), "--summary", "off", "--alerts"]);
+        command.arg(self.alerts_file(run)).arg(capture);
+        Proc::spawn("keywatch", &command, &self.dir.join(format!("agent{run}.log")))
+    }
+}
+
+/// So many keys, each accepted once and then refused a withdrawal: an alert each.
+fn attacks(count: usize) -> Result<Vec<u8>> {
+    let mut packets = Vec::new();
+    for number in 0..count {
+        let client = format!("10.{}.{}.7:40000", number >> 8 & 0xff, number & 0xff);
+        let mut talk = Conversation::between(&client, &format!("198.51.100.5:{PORT}"))
+            .numbered(u32::try_from(number)? * 1000, 77)
+            .at(Duration::from_millis(20 * number as u64));
+        let head = format!(
+            "Host: api.example.com\r\nX-MBX-APIKEY: made-up-key-{number:052}\r\nContent-Length: 0\r\n"
+        );
+        talk.open();
+        talk.ask(format!("GET /api/v3/account?signature=00 HTTP/1.1\r\n{head}\r\n"));
+        talk.answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+        let refusal = r#"{"code":-1002,"msg":"You are not authorized to execute this request."}"#;
+        let path = "/sapi/v1/capital/withdraw/apply?coin=BTC&amount=1&signature=00";
+        talk.ask(format!("POST {path} HTTP/1.1\r\n{head}\r\n"));
+        talk.answer(format!(
+            "HTTP/1.1 403 Forbidden\r\nContent-Length: {}\r\n\r\n{refusal}",
+            refusal.len()
+        ));
+        talk.close();
+        packets.extend(talk.packets());
+    }
+    packets.sort_by_key(|packet| packet.time);
+    pcap(&packets, Link::Raw, Format::BigNanos, SNAP_BYTES)
+}
