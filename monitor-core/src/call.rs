@@ -326,6 +326,9 @@ pub struct Detail {
     /// What its client signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed: Option<Signed>,
+    /// What its text attacks, at a guess.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Payload>,
 }
 
 /// How a client signed its request, as far as it says so.
@@ -403,6 +406,32 @@ snake_enum! {
         Subaccount = "subaccount",
         /// Logs in, refreshes tokens.
         Auth = "auth",
+    }
+}
+
+snake_enum! {
+    /// What a text attacks that stands behind an API, the worst first.
+    Payload {
+        /// A logger that looks things up (CVE-2021-44228).
+        Lookup = "lookup",
+        /// A reader of XML with entities.
+        XmlEntity = "xml_entity",
+        /// A shell.
+        Command = "command",
+        /// A database that is asked in SQL.
+        Sql = "sql",
+        /// A template engine.
+        Template = "template",
+        /// A document store.
+        Nosql = "nosql",
+        /// A directory.
+        Ldap = "ldap",
+        /// A file system.
+        Path = "path",
+        /// A browser.
+        Script = "script",
+        /// Nothing yet: it asks what the API is made of.
+        Introspection = "introspection",
     }
 }
 

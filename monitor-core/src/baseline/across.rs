@@ -1,6 +1,9 @@
 //! What is known across keys.
 
+use super::objects::Objects;
+use super::probes::Probes;
 use super::replays::Replays;
+use super::routes::Routes;
 use super::synchrony::Synchrony;
 use crate::engine::Settings;
 
@@ -8,20 +11,34 @@ use crate::engine::Settings;
 pub(crate) struct Across {
     pub(crate) synchrony: Synchrony,
     pub(crate) replays: Replays,
+    pub(crate) probes: Probes,
+    pub(crate) routes: Routes,
+    /// Keys that ask for objects.
+    pub(crate) walkers: usize,
 }
 
 impl Across {
     pub(crate) fn new(settings: &Settings) -> Across {
-        Across { synchrony: Synchrony::new(&settings.synchrony), replays: Replays::default() }
+        Across {
+            synchrony: Synchrony::new(&settings.synchrony),
+            replays: Replays::default(),
+            probes: Probes::new(&settings.scan),
+            routes: Routes::new(&settings.latency),
+            walkers: 0,
+        }
     }
 
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
-        self.synchrony.bytes() + self.replays.bytes()
+        self.synchrony.bytes()
+            + self.replays.bytes()
+            + self.probes.bytes()
+            + self.routes.bytes()
+            + self.walkers * size_of::<Objects>()
     }
 
     /// What was dropped to keep the bounds.
     pub(crate) fn evicted(&self) -> u64 {
-        self.synchrony.evicted()
+        self.synchrony.evicted() + self.probes.evicted() + self.routes.evicted()
     }
 }

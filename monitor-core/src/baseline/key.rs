@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::familiar::Familiar;
 use super::fleet::Fleet;
+use super::objects::Objects;
 use super::outcomes::{Failures, Refusals};
 use super::rate::{Advance, Cohort, Rate};
 use super::signing::Signing;
@@ -26,6 +27,8 @@ pub(crate) struct KeyState {
     pub(crate) refused_sensitive: Refusals,
     pub(crate) refused: Refusals,
     pub(crate) signing: Signing,
+    /// Of a key that asks for objects.
+    pub(crate) objects: Option<Box<Objects>>,
     /// When each class was first used, seconds since the epoch; 0 means never.
     #[serde(with = "saved::array")]
     pub(crate) first_used_s: [u32; OPS],
@@ -58,6 +61,7 @@ impl KeyState {
             refused_sensitive: Refusals::new(),
             refused: Refusals::new(),
             signing: Signing::default(),
+            objects: None,
             first_used_s: [0; OPS],
             habits: 0,
             reported: 0,

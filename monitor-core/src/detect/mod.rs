@@ -2,14 +2,17 @@
 
 mod capture_loss;
 mod clock_drift;
+mod enumeration;
 mod error_burst;
 mod faulty_token;
 mod first_use;
+mod latency;
 mod new_network;
 mod no_step_up;
 mod rate_spike;
 mod refused;
 mod replay;
+mod scanner;
 mod stuffing;
 mod synchrony;
 
@@ -36,6 +39,9 @@ pub(crate) static DETECTORS: &[&dyn Detector] = &[
     &new_network::NewNetwork,
     &first_use::FirstUse,
     &refused::Refused,
+    &enumeration::Enumeration,
+    &scanner::Scanner,
+    &latency::Latency,
     &replay::Replay,
     &clock_drift::ClockDrift,
     &faulty_token::FaultyToken,

@@ -109,9 +109,10 @@ impl Detector for Replay {
 fn judge(again: Again, call: &ApiCall) -> Option<(Severity, f32, bool)> {
     let changes = !matches!(call.op, Operation::Public | Operation::Read);
     let soon = again.age_s <= RETRY_S;
+    if again.inside && again.age_s <= PROXY_S || again.same_client && soon {
+        return None;
+    }
     match call.outcome {
-        _ if again.inside && again.age_s <= PROXY_S => None,
-        _ if again.same_client && soon => None,
         Some(Outcome::Ok) if again.same_client => {
             Some((Severity::Low, EVIDENCE_SAME_CLIENT, false))
         }

@@ -23,8 +23,8 @@ pub use crate::incident::history::Past;
 pub use feedback::{Feedback, Said, UnknownAlert};
 pub use saved::{Changes, SNAPSHOT_VERSION, Unreadable};
 pub use settings::{
-    CaptureSettings, ErrorSettings, RateSettings, ReplaySettings, Settings, StuffingSettings,
-    SynchronySettings,
+    CaptureSettings, ErrorSettings, LatencySettings, RateSettings, ReplaySettings, ScanSettings,
+    Settings, StuffingSettings, SynchronySettings,
 };
 
 /// Capture itself is impaired.
@@ -269,12 +269,15 @@ impl Engine {
     }
 
     fn insert(&mut self, id: KeyId, state: KeyState) {
+        self.across.walkers += usize::from(state.objects.is_some());
         if let Some((gone_id, gone)) = self.keys.insert(id, Box::new(state)) {
             if let Some(unsaved) = &mut self.unsaved
                 && gone.is_saved
             {
                 unsaved.gone.push(gone_id);
             }
+            let walkers = &mut self.across.walkers;
+            *walkers = walkers.saturating_sub(usize::from(gone.objects.is_some()));
             let habits = (0..OPS).filter(|op| gone.has_habit(*op));
             habits.for_each(|op| self.fleet.forget_user(op));
         }

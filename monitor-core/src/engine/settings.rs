@@ -52,6 +52,10 @@ pub struct Settings {
     pub stuffing: StuffingSettings,
     /// D12 and D13.
     pub replay: ReplaySettings,
+    /// D25.
+    pub scan: ScanSettings,
+    /// D27.
+    pub latency: LatencySettings,
     /// D20.
     pub synchrony: SynchronySettings,
     /// D28.
@@ -114,6 +118,40 @@ pub struct ReplaySettings {
     pub drift_ms: u32,
 }
 
+/// Scanners and attacks in text (D25).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScanSettings {
+    /// How long what a client did counts, seconds.
+    pub window_s: u64,
+    /// Different paths that are not there: a wrong client tries a few.
+    pub paths_min: u64,
+    /// Calls for what scanners ask for: a browser asks for one or two.
+    pub known_min: u64,
+    /// Calls with an attack in their text: one may be a name.
+    pub payloads_min: u64,
+    /// Clients that are held at once, 200 to 500 B each.
+    pub clients_max: usize,
+}
+
+/// Latency of endpoints (D27).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LatencySettings {
+    /// How long latencies are taken together, seconds.
+    pub window_s: u64,
+    /// Fewer calls of a window have no 99th of a hundred.
+    pub calls_min: u32,
+    /// Windows that must be known: a day of five minutes.
+    pub windows_min: u32,
+    /// Slow is so many times the usual; a busy hour is twice.
+    pub factor: f64,
+    /// And at least so much slower, milliseconds: less nobody notices.
+    pub slower_ms: u32,
+    /// Endpoints that are held at once, 350 B each: large APIs have 500.
+    pub endpoints_max: usize,
+}
+
 /// Fleet synchrony (D20).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -169,6 +207,8 @@ impl Default for Settings {
             errors: ErrorSettings::default(),
             stuffing: StuffingSettings::default(),
             replay: ReplaySettings::default(),
+            scan: ScanSettings::default(),
+            latency: LatencySettings::default(),
             synchrony: SynchronySettings::default(),
             capture: CaptureSettings::default(),
         }
@@ -203,6 +243,31 @@ impl Default for StuffingSettings {
 impl Default for ReplaySettings {
     fn default() -> ReplaySettings {
         ReplaySettings { requests_max: 2_097_152, drift_ms: 1_500 }
+    }
+}
+
+impl Default for ScanSettings {
+    fn default() -> ScanSettings {
+        ScanSettings {
+            window_s: 600,
+            paths_min: 20,
+            known_min: 5,
+            payloads_min: 3,
+            clients_max: 16_384,
+        }
+    }
+}
+
+impl Default for LatencySettings {
+    fn default() -> LatencySettings {
+        LatencySettings {
+            window_s: 300,
+            calls_min: 100,
+            windows_min: 288,
+            factor: 4.0,
+            slower_ms: 50,
+            endpoints_max: 4_096,
+        }
     }
 }
 

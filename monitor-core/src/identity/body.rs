@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::credential::{self, Form, Keyring, Named};
 use super::profile::{Parameter, Place, Source};
-use super::{Identified, Identifier, OBJECT_IDS_MAX, Style, operation, percent, target};
+use super::{Identified, Identifier, OBJECT_IDS_MAX, Style, operation, payload, percent, target};
 use crate::call::{Detail, Key, Operation, Request, Signed, Token};
 use crate::json::{Kind, Value};
 use crate::plain::plain;
@@ -52,6 +52,10 @@ impl Identifier {
     /// Adds what a request's body says to what its head said. `text` is its beginning.
     pub fn read_body(&self, request: &Request, identified: &mut Identified, text: &[u8]) {
         let text = text[..text.len().min(BODY_BYTES_MAX)].trim_ascii_start();
+        if let Some(payload) = payload::of_body(text) {
+            let detail = identified.detail.get_or_insert_with(Box::<Detail>::default);
+            detail.payload = detail.payload.or(Some(payload));
+        }
         match text.first() {
             Some(b'{' | b'[') => self.read_json_body(request, identified, text),
             Some(_) if is_form(text) => self.read_form(request, identified, text),

@@ -5,6 +5,7 @@ mod credential;
 mod known;
 mod operation;
 mod outcome;
+mod payload;
 mod percent;
 mod profile;
 mod proxies;
@@ -234,16 +235,19 @@ impl Identifier {
             if is_route { self.routes.does(route, asked, find) } else { find() };
         let forwarded_for =
             if self.proxies.is_empty() { None } else { self.forwarded_for(head.headers) };
+        let payload = payload::of_target(head.target);
         let says = scanned.account.is_some()
             || scanned.amount.is_some()
             || forwarded_for.is_some()
-            || signed.is_some();
+            || signed.is_some()
+            || payload.is_some();
         let detail = says.then(|| {
             Box::new(Detail {
                 forwarded_for,
                 account: scanned.account,
                 amount: scanned.amount,
                 signed,
+                payload,
                 ..Detail::default()
             })
         });

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use compact_str::CompactString;
-use monitor_core::call::{Detail, Quota, SignatureId, Signed, Token};
+use monitor_core::call::{Detail, Payload, Quota, SignatureId, Signed, Token};
 use monitor_core::input::Endpoint;
 
-use super::{Malformed, Reader, endpoint, is_v4, number, text};
+use super::{Malformed, Reader, code, endpoint, is_v4, number, text};
 
 /// Bits of fields that are there, in their order.
 fn bits<const N: usize>(there: [bool; N]) -> u64 {
@@ -118,7 +118,7 @@ pub(super) fn token(from: &mut Reader<'_>) -> Result<Token, Malformed> {
 
 /// What not every call says.
 pub(super) fn put_detail(out: &mut Vec<u8>, detail: &Detail) {
-    let Detail { forwarded_for, account, amount, parts, name, signed } = detail;
+    let Detail { forwarded_for, account, amount, parts, name, signed, payload } = detail;
     let address = forwarded_for.map(|ip| Endpoint::new(ip, 0));
     let is_four = address.as_ref().is_some_and(is_v4);
     number(
@@ -131,6 +131,7 @@ pub(super) fn put_detail(out: &mut Vec<u8>, detail: &Detail) {
             parts.is_some(),
             name.is_some(),
             signed.is_some(),
+            payload.is_some(),
         ]),
     );
     address.iter().for_each(|address| endpoint(out, address));
@@ -142,6 +143,7 @@ pub(super) fn put_detail(out: &mut Vec<u8>, detail: &Detail) {
         fingerprint.iter().for_each(|id| out.extend_from_slice(&id.0.to_le_bytes()));
         [nonce, stated_ms].into_iter().flatten().for_each(|known| number(out, *known));
     }
+    payload.iter().for_each(|payload| out.push(*payload as u8));
 }
 
 fn signature(from: &mut Reader<'_>) -> Result<Signed, Malformed> {
@@ -166,5 +168,6 @@ pub(super) fn detail(from: &mut Reader<'_>) -> Result<Detail, Malformed> {
         parts: fields.next(|from| from.narrow("number of parts"))?,
         name: fields.next(Reader::text)?,
         signed: fields.next(signature)?,
+        payload: fields.next(|from| code(Payload::ALL, from.byte()?, "payload").copied())?,
     })
 }

@@ -1,6 +1,6 @@
 //! Calls there and back, golden bytes, hostile bytes.
 
-use monitor_core::call::{Detail, Quota, SignatureId, Signed, Token};
+use monitor_core::call::{Detail, Payload, Quota, SignatureId, Signed, Token};
 use proptest::prelude::*;
 
 use super::*;
@@ -76,6 +76,7 @@ pub(crate) fn full() -> ApiCall {
                 nonce: Some(1_795_464_000_000_000),
                 stated_ms: Some(1_795_464_000_100),
             }),
+            payload: Some(Payload::Sql),
         })),
         complete: true,
         anomalies: Anomalies::GAP | Anomalies::EARLY_DATA,
@@ -160,7 +161,8 @@ fn records_of_version_1_stay_readable() {
         .map(|at| u8::from_str_radix(&before[at..at + 2], 16).unwrap())
         .collect();
     let mut unsigned = full();
-    unsigned.detail.as_mut().unwrap().signed = None;
+    let detail = unsigned.detail.as_mut().unwrap();
+    (detail.signed, detail.payload) = (None, None);
     assert_eq!(decode(&before), Ok(unsigned.clone()));
     assert_eq!(encoded(&unsigned), before);
     // As a later program may write it: with another field.
@@ -203,6 +205,24 @@ fn codes_never_change_their_meaning() {
         "banned",
         "locked",
         "error",
+    ];
+    assert_eq!(names[..known.len()], known);
+}
+
+#[test]
+fn payload_codes_never_change_their_meaning() {
+    let names: Vec<_> = Payload::ALL.iter().map(|payload| payload.as_str()).collect();
+    let known = [
+        "lookup",
+        "xml_entity",
+        "command",
+        "sql",
+        "template",
+        "nosql",
+        "ldap",
+        "path",
+        "script",
+        "introspection",
     ];
     assert_eq!(names[..known.len()], known);
 }

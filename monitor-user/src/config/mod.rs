@@ -410,6 +410,8 @@ impl Config {
             ("engine.networks_max", engine.networks_max),
             ("engine.incidents_max", engine.incidents_max),
             ("engine.replay.requests_max", engine.replay.requests_max),
+            ("engine.scan.clients_max", engine.scan.clients_max),
+            ("engine.latency.endpoints_max", engine.latency.endpoints_max),
             ("engine.synchrony.targets_max", engine.synchrony.targets_max),
             ("engine.synchrony.edges_max", engine.synchrony.edges_max),
             ("engine.alerts_waiting_max", engine.alerts_waiting_max),
@@ -435,6 +437,8 @@ impl Config {
         for (key, window_s) in [
             ("engine.incident_window_s", engine.incident_window_s),
             ("engine.stuffing.window_s", engine.stuffing.window_s),
+            ("engine.scan.window_s", engine.scan.window_s),
+            ("engine.latency.window_s", engine.latency.window_s),
             ("engine.synchrony.window_s", engine.synchrony.window_s),
             ("engine.capture.window_s", engine.capture.window_s),
         ] {

@@ -1,0 +1,121 @@
+//! D11: a key goes through objects one after the other, its own or not (OWASP API1:2023).
+//!
+//! Ids of an exchange are given out over all its customers, so that nobody's own are neighbours, and
+//! nobody is denied his own.
+
+use std::hash::BuildHasher;
+
+use foldhash::quality::FixedState;
+
+use super::{Detector, Found, Layer, Report, Rule, Scene};
+use crate::alert::{Entity, Severity};
+use crate::baseline::{Walk, route_of};
+use crate::call::{ApiCall, Operation, Outcome};
+
+pub(super) struct Enumeration;
+
+static RULE: Rule = Rule {
+    id: "D11",
+    name: "object enumeration",
+    layer: Layer::Behaviour,
+    attack: &["T1530"],
+    owasp: &["API1"],
+};
+
+/// More different objects than a screen shows.
+const DISTINCT_MIN: u32 = 30;
+/// Denials that are no mistake any more, and their part of all.
+const DENIED_MIN: u16 = 10;
+const DENIED_PART: u16 = 3;
+/// Neighbours in a row that are no accident, and so many that nothing else is left.
+const RUN_MIN: u16 = 20;
+const RUN_LONG: u16 = 100;
+/// Times as many objects as ever before.
+const TIMES_MOST: f32 = 4.0;
+
+const EVIDENCE_DENIED: f32 = 3.5;
+const EVIDENCE_RUN: f32 = 3.0;
+const EVIDENCE_RUN_LONG: f32 = 4.0;
+const EVIDENCE_MANY: f32 = 1.5;
+
+impl Detector for Enumeration {
+    fn on_call(&self, scene: &mut Scene<'_>, report: &mut Report) {
+        let call = scene.call;
+        let Some(object) = call.object_ids.first() else { return };
+        let Some((id, key)) = &mut scene.key else { return };
+        let denied = is_denied(call);
+        if !scene.is_authentic || !(denied || looks(call.op)) {
+            return;
+        }
+        let route = call.request.as_ref().map_or(0, |request| route_of(&request.path)) as u32;
+        let quarter = u32::try_from(scene.time.secs() / 900).unwrap_or(u32::MAX);
+        let hash = FixedState::with_seed(u64::from(route)).hash_one(object.as_bytes());
+        scene.across.walkers += usize::from(key.objects.is_none());
+        let objects = key.objects.get_or_insert_default();
+        let walk = objects.note(quarter, route, object, hash, denied);
+        let (evidence, severity) = weigh(&walk);
+        if severity == Severity::Low || !objects.is_news(evidence) {
+            return;
+        }
+        let Walk { distinct, most, run, asked, denied } = walk;
+        report.add(|| Found {
+            entity: Entity::Key(*id),
+            rule: &RULE,
+            evidence: evidence * scene.weight,
+            severity,
+            alone: false,
+            grown: false,
+            complete: call.complete,
+            calls: u64::from(asked),
+            expected: format!("at most about {most:.0} different objects in 15 min, its own"),
+            seen: format!(
+                "{distinct} different objects in 15 min, {run} ids in a row, {denied} of {asked} denied"
+            ),
+            clause: format!(
+                "went through {distinct} objects ({run} ids in a row, {denied} of {asked} denied)"
+            ),
+            title: "API key goes through objects that may not be its own",
+            first_step: "Check whose objects were given out, and let the server check ownership",
+        });
+    }
+}
+
+/// Evidence, and how bad: low says nothing.
+fn weigh(walk: &Walk) -> (f32, Severity) {
+    let is_denied = walk.denied >= DENIED_MIN && walk.denied >= walk.asked / DENIED_PART;
+    let in_a_row = match walk.run {
+        RUN_LONG.. => EVIDENCE_RUN_LONG,
+        RUN_MIN.. => EVIDENCE_RUN,
+        _ => 0.0,
+    };
+    let is_many = walk.distinct >= DISTINCT_MIN && walk.distinct as f32 >= TIMES_MOST * walk.most;
+    let denied = if is_denied { EVIDENCE_DENIED } else { 0.0 };
+    let many = if is_many { EVIDENCE_MANY } else { 0.0 };
+    let severity = match (is_denied, in_a_row > 0.0) {
+        (true, true) => Severity::High,
+        (true, false) if is_many => Severity::High,
+        (true, false) | (false, true) => Severity::Medium,
+        (false, false) => Severity::Low,
+    };
+    (denied + in_a_row + many, severity)
+}
+
+/// Whether the object is another's, or none.
+fn is_denied(call: &ApiCall) -> bool {
+    let status = call.response.as_ref().and_then(|response| response.status);
+    matches!(status, Some(403 | 404)) || call.outcome == Some(Outcome::PermissionDenied)
+}
+
+/// Asks for what there is. Orders name ids that the client makes up itself.
+fn looks(op: Operation) -> bool {
+    match op {
+        Operation::Read | Operation::Public | Operation::Subaccount => true,
+        Operation::Trade
+        | Operation::Cancel
+        | Operation::Transfer
+        | Operation::Withdraw
+        | Operation::AddressBook
+        | Operation::KeyManagement
+        | Operation::Auth => false,
+    }
+}
