@@ -1,6 +1,8 @@
 //! What is usual: per key, per client, and over all keys of the host.
 
+mod accounts;
 mod distinct;
+mod endpoints;
 mod familiar;
 mod fleet;
 mod key;
@@ -10,6 +12,8 @@ mod rate;
 mod slots;
 mod sources;
 
+pub(crate) use accounts::{Account, Owners};
+pub(crate) use endpoints::{Endpoint, Host, Inventory};
 pub(crate) use familiar::{Place, prefix};
 pub(crate) use fleet::Fleet;
 pub(crate) use key::KeyState;

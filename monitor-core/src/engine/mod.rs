@@ -2,16 +2,19 @@
 
 mod settings;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, Entity};
-use crate::baseline::{Fleet, KeyState, OPS, Place, Slots, Sources, op_index};
+use crate::baseline::{Fleet, Inventory, KeyState, OPS, Owners, Place, Slots, Sources, op_index};
 use crate::call::{ApiCall, KeyId, Outcome};
 use crate::detect::{
     Capture, DETECTORS, Report, Scene, is_refusal, is_sensitive, refuses_credential,
 };
 use crate::incident::Incidents;
 use crate::input::Endpoint;
+use crate::policy::Policy;
 use crate::time::EventTime;
 
 pub use settings::{CaptureSettings, ErrorSettings, RateSettings, Settings, StuffingSettings};
@@ -83,6 +86,9 @@ pub struct Engine {
     sources: Sources,
     capture: Capture,
     incidents: Incidents,
+    policy: Arc<Policy>,
+    owners: Owners,
+    inventory: Inventory,
 }
 
 impl Engine {
@@ -96,8 +102,16 @@ impl Engine {
             sources: Sources::new(&settings),
             capture: Capture::default(),
             incidents: Incidents::new(&settings),
+            policy: Arc::default(),
+            owners: Owners::new(settings.accounts_max),
+            inventory: Inventory::new(settings.endpoints_max),
             settings,
         }
+    }
+
+    /// With another policy from now on.
+    pub fn set_policy(&mut self, policy: Arc<Policy>) {
+        self.policy = policy;
     }
 
     /// One call, roughly in order of time.
@@ -149,6 +163,8 @@ impl Engine {
             + self.keys.len() * size_of::<KeyState>()
             + self.fleet.bytes()
             + self.sources.bytes()
+            + self.owners.bytes()
+            + self.inventory.bytes()
             + self.incidents.bytes()
     }
 
@@ -197,6 +213,9 @@ impl Engine {
             keys,
             fleet: &mut self.fleet,
             sources: &mut self.sources,
+            policy: &self.policy,
+            owners: &mut self.owners,
+            inventory: &mut self.inventory,
             settings: &self.settings,
         };
         for detector in DETECTORS {

@@ -372,6 +372,8 @@ impl Config {
             ("engine.keys_max", engine.keys_max),
             ("engine.clients_max", engine.clients_max),
             ("engine.networks_max", engine.networks_max),
+            ("engine.accounts_max", engine.accounts_max),
+            ("engine.endpoints_max", engine.endpoints_max),
             ("engine.incidents_max", engine.incidents_max),
             ("engine.alerts_waiting_max", engine.alerts_waiting_max),
         ] {
