@@ -15,7 +15,7 @@ use crate::config::{self, Config, LogLevel, TrustedProxy};
 use crate::driver::Driver;
 use crate::fault::{Misuse, tell, write_stderr};
 use crate::sinks::{OnFailure, Sinks, WhenFull, file, jsonl, kafka, syslog, webhook};
-use crate::{doctor, history, keys, profiles, record, replay, run, secret, tail};
+use crate::{doctor, history, keys, policy, profiles, record, replay, run, secret, tail};
 
 /// Does what the command line says.
 pub(crate) fn dispatch(cli: Cli) -> Result<()> {
@@ -31,6 +31,11 @@ pub(crate) fn dispatch(cli: Cli) -> Result<()> {
             let config = load_config(&cli)?;
             start_log(&cli, &config);
             profiles::command::profile(what, &config)
+        }
+        Command::Policy(what) => {
+            let config = load_config(&cli)?;
+            start_log(&cli, &config);
+            policy::command::policy(what, &config)
         }
         Command::Keys(what) => keys::keys(what, &load_config(&cli)?),
         Command::Run(args) => {
@@ -108,6 +113,9 @@ pub(crate) fn driver(
         .with_hash_seed(secret::random_seed()?);
     let mut driver = Driver::new(decoder, engine, Sinks::new(sinks, outputs.on_failure));
     driver.read_again(config.identity.profiles.clone());
+    if let Some(source) = policy::Source::open(&config.policy)? {
+        driver.set_policy(source);
+    }
     Ok(driver)
 }
 

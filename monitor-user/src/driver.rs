@@ -12,6 +12,7 @@ use monitor_core::time::EventTime;
 use crate::capture::Health;
 use crate::fault::tell;
 use crate::live::{self, Listener};
+use crate::policy;
 use crate::profiles;
 use crate::record::Recorder;
 use crate::replay::reading::Taker;
@@ -29,6 +30,8 @@ pub struct Driver {
     recorder: Option<Recorder>,
     /// Folder of profiles that are read again when that is asked for.
     profiles: Option<PathBuf>,
+    /// The same of the policy; its registry may be asked for changes.
+    policy: Option<policy::Source>,
     /// What is written and summed up; `None`: everything.
     selection: Option<Selection>,
     /// True once the recorder has failed.
@@ -49,6 +52,7 @@ impl Driver {
             summary: Summary::default(),
             recorder: None,
             profiles: None,
+            policy: None,
             selection: None,
             recording_failed: false,
             last: EventTime(0),
@@ -64,6 +68,19 @@ impl Driver {
     /// Where profiles are that are read again when that is asked for.
     pub(crate) fn read_again(&mut self, profiles: Option<PathBuf>) {
         self.profiles = profiles;
+    }
+
+    /// Judges by a policy, which may change.
+    pub(crate) fn set_policy(&mut self, source: policy::Source) {
+        self.engine.set_policy(source.policy());
+        self.policy = Some(source);
+    }
+
+    /// Asks the policy's registry for changes from now on.
+    pub(crate) fn watch_policy(&mut self) {
+        if let Some(source) = &mut self.policy {
+            source.watch();
+        }
     }
 
     /// Writes and sums up only what is selected.
@@ -118,6 +135,9 @@ impl Driver {
         if live::is_silent(self.last, now) {
             // That nobody reads any more is known below as well.
             let _ = self.handle(Input::Tick(now));
+        }
+        if let Some(policy) = self.policy.as_mut().and_then(policy::Source::changed) {
+            self.engine.set_policy(policy);
         }
         self.tape(Recorder::flush);
         self.sinks.flush();
@@ -227,6 +247,9 @@ impl Listener for Driver {
     }
 
     fn reload(&mut self) {
+        if let Some(policy) = self.policy.as_mut().and_then(policy::Source::read_again) {
+            self.engine.set_policy(policy);
+        }
         let Some(dir) = &self.profiles else { return };
         match profiles::load(dir) {
             Ok(profiles) => {

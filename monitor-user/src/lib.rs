@@ -13,6 +13,7 @@ mod history;
 mod keys;
 mod live;
 mod notify;
+mod policy;
 mod profiles;
 mod record;
 pub mod replay;

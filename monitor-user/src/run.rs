@@ -33,6 +33,7 @@ pub(crate) fn run(args: &RunArgs, config: &Config, quiet: bool) -> Result<()> {
     privilege::drop_all_but_reading()?;
     driver.check_rights()?;
     commands::add_sinks(&mut driver, config, WhenFull::Drop)?;
+    driver.watch_policy();
     live::announce(&options, &capture);
     let watched = runtime.block_on(live::watch(capture, stop, &mut driver));
     // Also after a failure: what was captured is written.
