@@ -22,4 +22,5 @@ pub mod input;
 mod json;
 pub mod limits;
 mod plain;
+pub mod policy;
 pub mod time;

@@ -185,7 +185,15 @@ pub enum Command {
     )]
     Alert(AlertCommand),
 
-    /// Ids of API keys
+    /// Check a policy: what keys and hosts may do
+    #[command(
+        subcommand,
+        after_help = "Example:
+  keywatch policy check policy.toml --against capture.pcap"
+    )]
+    Policy(PolicyCommand),
+
+    /// Ids of API keys, and what keys do
     #[command(subcommand)]
     Keys(KeysCommand),
 
@@ -321,6 +329,79 @@ pub enum KeysCommand {
   keywatch keys hash < key-file
   systemd-ask-password 'Key:' | keywatch keys hash --secret-file identity.secret")]
     Hash {
+        /// Secret under which keys are hashed [default: as the config says]
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        secret_file: Option<PathBuf>,
+    },
+    /// List keys: when they were last seen, what they do and from where
+    ///
+    /// Keys of the policy and the registry that were not seen are listed too.
+    #[command(after_help = "Example:
+  keywatch keys list --calls calls.jsonl")]
+    List(UsageArgs),
+    /// Show one key: what it did, and what it may do and never did
+    #[command(after_help = "Example:
+  keywatch keys show k_1f2e3d4c --calls calls.jsonl --policy policy.toml")]
+    Show {
+        /// Its id, or the beginning of it
+        #[arg(value_name = "KEY")]
+        key: String,
+        /// Which calls.
+        #[command(flatten)]
+        usage: UsageArgs,
+    },
+    /// List what keys may do and never did: the least that they need
+    ///
+    /// By the operations that the policy or the registry gives them. A key of which nothing is said is not
+    /// listed.
+    #[command(after_help = "Example:
+  keywatch keys unused --calls last-month.jsonl --registry keys.csv")]
+    Unused(UsageArgs),
+}
+
+/// Which calls `keys` looks at.
+#[derive(Debug, Args)]
+pub struct UsageArgs {
+    /// Calls that --calls wrote earlier; repeatable
+    #[arg(long, value_name = "FILE", required = true, value_hint = ValueHint::FilePath)]
+    pub calls: Vec<PathBuf>,
+
+    /// Policy [default: as the config says]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub policy: Option<PathBuf>,
+
+    /// Registry of keys: a file or an address [default: as the config says]
+    #[arg(long, value_name = "PLACE")]
+    pub registry: Option<String>,
+
+    /// JSON lines
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to do with policies.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Check a policy; with --against, say what captured traffic breaks
+    ///
+    /// Only calls that went well break a policy. Keys that neither the policy nor the registry names are
+    /// listed too.
+    #[command(after_help = "Examples:
+  keywatch policy check policy.toml
+  keywatch policy check policy.toml --registry keys.csv --port 8080 --against capture.pcap")]
+    Check {
+        /// The policy
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Capture or folder of captures; repeatable
+        #[arg(long, value_name = "CAPTURE", value_hint = ValueHint::AnyPath)]
+        against: Vec<PathBuf>,
+        /// Registry of keys: a file or an address [default: as the config says]
+        #[arg(long, value_name = "PLACE")]
+        registry: Option<String>,
+        /// Server port; repeatable; replaces the config's ports
+        #[arg(long = "port", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+        ports: Vec<u16>,
         /// Secret under which keys are hashed [default: as the config says]
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         secret_file: Option<PathBuf>,

@@ -16,7 +16,9 @@ use crate::config::{self, Config, LogLevel, TrustedProxy};
 use crate::driver::Driver;
 use crate::fault::{Misuse, tell, write_stderr};
 use crate::sinks::{OnFailure, Sinks, WhenFull, file, jsonl, kafka, syslog, webhook};
-use crate::{doctor, fleet, history, keys, profiles, record, replay, run, secret, simulate, tail};
+use crate::{
+    doctor, fleet, history, keys, policy, profiles, record, replay, run, secret, simulate, tail,
+};
 
 /// Does what the command line says.
 pub(crate) fn dispatch(cli: Cli) -> Result<()> {
@@ -40,6 +42,11 @@ pub(crate) fn dispatch(cli: Cli) -> Result<()> {
             baseline::command::baseline(what, &config)
         }
         Command::Alert(what) => baseline::command::alert(what, &load_config(&cli)?),
+        Command::Policy(what) => {
+            let config = load_config(&cli)?;
+            start_log(&cli, &config);
+            policy::command::policy(what, &config)
+        }
         Command::Keys(what) => keys::keys(what, &load_config(&cli)?),
         Command::Run(args) => {
             let config = load_config(&cli)?;
@@ -132,6 +139,9 @@ pub(crate) fn driver(
     driver.read_again(config.identity.profiles.clone());
     if let Some(keeper) = keeper {
         driver.keep(keeper);
+    }
+    if let Some(source) = policy::Source::open(&config.policy)? {
+        driver.set_policy(source);
     }
     Ok(driver)
 }

@@ -14,6 +14,7 @@ use crate::capture::Health;
 use crate::fault::tell;
 use crate::live::{self, Listener};
 use crate::metrics::{Board, Figures};
+use crate::policy;
 use crate::profiles;
 use crate::record::Recorder;
 use crate::replay::reading::Taker;
@@ -33,6 +34,8 @@ pub struct Driver {
     keeper: Option<Keeper>,
     /// Folder of profiles that are read again when that is asked for.
     profiles: Option<PathBuf>,
+    /// The same of the policy; its registry may be asked for changes.
+    policy: Option<policy::Source>,
     /// What is written and summed up; `None`: everything.
     selection: Option<Selection>,
     /// Where figures are shown.
@@ -56,6 +59,7 @@ impl Driver {
             recorder: None,
             keeper: None,
             profiles: None,
+            policy: None,
             selection: None,
             board: None,
             recording_failed: false,
@@ -77,6 +81,19 @@ impl Driver {
     /// Where profiles are that are read again when that is asked for.
     pub(crate) fn read_again(&mut self, profiles: Option<PathBuf>) {
         self.profiles = profiles;
+    }
+
+    /// Judges by a policy, which may change.
+    pub(crate) fn set_policy(&mut self, source: policy::Source) {
+        self.engine.set_policy(source.policy());
+        self.policy = Some(source);
+    }
+
+    /// Asks the policy's registry for changes from now on.
+    pub(crate) fn watch_policy(&mut self) {
+        if let Some(source) = &mut self.policy {
+            source.watch();
+        }
     }
 
     /// Writes and sums up only what is selected.
@@ -139,6 +156,9 @@ impl Driver {
         }
         if let Some(keeper) = &mut self.keeper {
             keeper.tick(now, &mut self.engine);
+        }
+        if let Some(policy) = self.policy.as_mut().and_then(policy::Source::changed) {
+            self.engine.set_policy(policy);
         }
         self.tape(Recorder::flush);
         self.sinks.flush();
@@ -269,6 +289,9 @@ impl Listener for Driver {
     fn reload(&mut self) {
         if let Some(keeper) = &mut self.keeper {
             keeper.read_feedback(&mut self.engine);
+        }
+        if let Some(policy) = self.policy.as_mut().and_then(policy::Source::read_again) {
+            self.engine.set_policy(policy);
         }
         let Some(dir) = &self.profiles else { return };
         match profiles::load(dir) {

@@ -10,6 +10,11 @@ use monitor_core::engine::Engine;
 
 /// Feeds a file of JSON lines to the Engine. Returns how many calls it held.
 pub(crate) fn learn(engine: &mut Engine, path: &Path) -> Result<u64> {
+    each(path, |call| engine.learn(call))
+}
+
+/// Reads a file of JSON lines, call by call. Returns how many calls it held.
+pub(crate) fn each(path: &Path, mut take: impl FnMut(&ApiCall)) -> Result<u64> {
     let shown = path.display();
     let file = File::open(path).with_context(|| format!("cannot read the history: {shown}"))?;
     let mut reader = BufReader::with_capacity(256 << 10, file);
@@ -31,7 +36,7 @@ pub(crate) fn learn(engine: &mut Engine, path: &Path) -> Result<u64> {
             // The reason would quote the line.
             bail!("the history is broken: {shown}:{number}: not a call as --calls writes them");
         };
-        engine.learn(&call);
+        take(&call);
         calls += 1;
     }
     Ok(calls)

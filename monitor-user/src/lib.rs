@@ -16,6 +16,7 @@ mod keys;
 mod live;
 mod metrics;
 mod notify;
+mod policy;
 mod profiles;
 mod record;
 pub mod replay;

@@ -38,6 +38,7 @@ pub(crate) fn run(args: &RunArgs, config: &Config, quiet: bool) -> Result<()> {
     if let Some(listen) = config.metrics.listen {
         driver.show_on(metrics::serve(listen)?);
     }
+    driver.watch_policy();
     live::announce(&options, &capture);
     let watched = runtime.block_on(live::watch(capture, stop, &mut driver));
     // Also after a failure: what was captured is written.

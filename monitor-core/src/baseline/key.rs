@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::accounts::Accounts;
 use super::familiar::Familiar;
 use super::fleet::Fleet;
 use super::objects::Objects;
@@ -32,6 +33,10 @@ pub(crate) struct KeyState {
     /// When each class was first used, seconds since the epoch; 0 means never.
     #[serde(with = "saved::array")]
     pub(crate) first_used_s: [u32; OPS],
+    /// Accounts that it names.
+    pub(crate) accounts: Accounts,
+    /// Against the policy.
+    pub(crate) duty: Duty,
     /// Classes that it kept on using, a bit each.
     habits: u16,
     /// What was reported in this minute: one bit a detector and class.
@@ -44,6 +49,43 @@ pub(crate) struct KeyState {
     /// Some snapshot has it.
     #[serde(skip)]
     pub(crate) is_saved: bool,
+}
+
+/// What is counted of a key for the policy.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Duty {
+    /// Minute of the clock, and calls in it.
+    minute: u32,
+    calls: u32,
+    /// Quarter of an hour, and what was reported in it, a bit a rule.
+    quarter: u32,
+    reported: u16,
+    /// When a second factor was last taken, seconds since the epoch; 0 means never.
+    pub(crate) second_factor_s: u32,
+}
+
+impl Duty {
+    /// Counts a call; how many there are in its minute.
+    pub(crate) fn count(&mut self, time: EventTime) -> u32 {
+        let minute = u32::try_from(time.secs() / 60).unwrap_or(u32::MAX);
+        if minute > self.minute {
+            (self.minute, self.calls) = (minute, 0);
+        }
+        // A call of the minute before counts in neither.
+        self.calls += u32::from(minute == self.minute);
+        self.calls
+    }
+
+    /// True the first time in a quarter of an hour for this rule (0 to 15).
+    pub(crate) fn is_news(&mut self, rule: u32, time: EventTime) -> bool {
+        let quarter = u32::try_from(time.secs() / 900).unwrap_or(u32::MAX);
+        if quarter != self.quarter {
+            (self.quarter, self.reported) = (quarter, 0);
+        }
+        let news = self.reported & 1 << rule == 0;
+        self.reported |= 1 << rule;
+        news
+    }
 }
 
 /// A key that is given up last: it made this many calls that went well. Made-up keys that an open
@@ -63,6 +105,8 @@ impl KeyState {
             signing: Signing::default(),
             objects: None,
             first_used_s: [0; OPS],
+            accounts: Accounts::default(),
+            duty: Duty::default(),
             habits: 0,
             reported: 0,
             incident_until: EventTime(0),

@@ -1,7 +1,9 @@
 //! What is usual: per key, per client, and over all keys of the host.
 
+mod accounts;
 mod across;
 mod distinct;
+mod endpoints;
 mod familiar;
 mod fleet;
 mod key;
@@ -19,7 +21,9 @@ mod slots;
 mod sources;
 mod synchrony;
 
+pub(crate) use accounts::{Account, Owners};
 pub(crate) use across::Across;
+pub(crate) use endpoints::{Endpoint, Host, Inventory};
 pub(crate) use familiar::{Place, prefix};
 pub(crate) use fleet::Fleet;
 pub(crate) use key::KeyState;

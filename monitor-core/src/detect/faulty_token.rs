@@ -3,9 +3,10 @@
 //! Servers may pass over a token where they ask for none, and take an expired one to renew it. So only
 //! calls that change something count.
 
-use super::{Detector, Found, Layer, Report, Rule, Scene, op_words};
+use super::{Detector, Found, Layer, Report, Rule, Scene, changes, op_words};
 use crate::alert::{Entity, Severity};
-use crate::call::{Operation, Outcome, Token};
+use crate::call::{Outcome, Token};
+use crate::policy::HostRules;
 use crate::time::EventTime;
 
 pub(super) struct FaultyToken;
@@ -24,14 +25,18 @@ const EVIDENCE: f32 = 8.0;
 /// How far the clocks of issuer, server and capture may be apart: the most that libraries are set to.
 const SKEW_S: i64 = 300;
 
-/// This detector's place among the bits of what was reported.
+/// This detector's place among the bits of what was reported; D17 has 4.
 const NEWS: u32 = 5;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fault {
-    Unsigned,
-    Expired,
-    NotYet,
+    Unsigned = 0,
+    Expired = 1,
+    NotYet = 2,
+    /// For another API than this one, by the policy.
+    Audience = 3,
+    /// From who may not issue tokens for this one, by the policy.
+    Issuer = 5,
 }
 
 impl Detector for FaultyToken {
@@ -40,7 +45,10 @@ impl Detector for FaultyToken {
         if scene.call.outcome != Some(Outcome::Ok) || !changes(scene.call.op) {
             return;
         }
-        let Some(fault) = fault(token, scene.time) else { return };
+        let host = scene.call.request.as_ref().and_then(|request| request.host.as_deref());
+        let rules = host.and_then(|host| scene.policy.host(host));
+        let by_policy = || rules.and_then(|rules| misplaced(token, rules));
+        let Some(fault) = fault(token, scene.time).or_else(by_policy) else { return };
         let Some((id, key)) = &mut scene.key else { return };
         if !key.is_news(NEWS, fault as usize) {
             return;
@@ -79,11 +87,35 @@ fn fault(token: &Token, now: EventTime) -> Option<Fault> {
     }
 }
 
+/// What a policy has against a token. One that names no audience or issuer is none of its matter.
+fn misplaced(token: &Token, rules: &HostRules) -> Option<Fault> {
+    let is_meant = |name| rules.audience.contains(name);
+    if let Some(issuer) = &token.issuer
+        && !rules.issuer.is_empty()
+        && !rules
+            .issuer
+            .iter()
+            .any(|known| known.trim_end_matches('/') == issuer.trim_end_matches('/'))
+    {
+        return Some(Fault::Issuer);
+    }
+    let judged = !rules.audience.is_empty() && !token.audience.is_empty();
+    (judged && !token.audience.iter().any(is_meant)).then_some(Fault::Audience)
+}
+
 /// What was expected, and what was seen.
 fn words(fault: Fault, token: &Token, now: EventTime) -> (String, String) {
     let now_s = i64::try_from(now.secs()).unwrap_or(i64::MAX);
     let ago = |at: i64| now_s.saturating_sub(at);
     match fault {
+        Fault::Audience => (
+            "a token for this host, by the policy".into(),
+            format!("a token for {}", token.audience.join(", ")),
+        ),
+        Fault::Issuer => (
+            "a token from an issuer that the policy names".into(),
+            format!("a token issued by {}", token.issuer.as_deref().unwrap_or("nobody")),
+        ),
         Fault::Unsigned => {
             ("a signed token".into(), "a token without a signature (alg none)".into())
         }
@@ -98,19 +130,5 @@ fn words(fault: Fault, token: &Token, now: EventTime) -> (String, String) {
                 -ago(token.not_before.unwrap_or_default())
             ),
         ),
-    }
-}
-
-/// Whether a call changes something.
-fn changes(op: Operation) -> bool {
-    match op {
-        Operation::Public | Operation::Read | Operation::Auth => false,
-        Operation::Trade
-        | Operation::Cancel
-        | Operation::Transfer
-        | Operation::Withdraw
-        | Operation::AddressBook
-        | Operation::KeyManagement
-        | Operation::Subaccount => true,
     }
 }

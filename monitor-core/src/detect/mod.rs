@@ -6,9 +6,12 @@ mod enumeration;
 mod error_burst;
 mod faulty_token;
 mod first_use;
+mod foreign_account;
 mod latency;
 mod new_network;
 mod no_step_up;
+mod open_endpoint;
+mod policy;
 mod rate_spike;
 mod refused;
 mod replay;
@@ -19,14 +22,16 @@ mod synchrony;
 pub(crate) use capture_loss::Capture;
 pub(crate) use refused::is_refusal;
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use crate::alert::{Entity, Severity};
-use crate::baseline::{Across, Fleet, KeyState, Place, Sources};
+use crate::baseline::{Across, Fleet, Inventory, KeyState, Owners, Place, Sources};
 use crate::call::{ApiCall, KeyId, Operation, Outcome};
 use crate::engine::{Impairment, Settings};
+use crate::policy::Policy;
 use crate::time::EventTime;
 
 /// Every detector, in the order in which they see a call.
@@ -46,6 +51,9 @@ pub(crate) static DETECTORS: &[&dyn Detector] = &[
     &clock_drift::ClockDrift,
     &faulty_token::FaultyToken,
     &no_step_up::NoStepUp,
+    &policy::Forbidden,
+    &foreign_account::ForeignAccount,
+    &open_endpoint::OpenEndpoint,
     &capture_loss::CaptureLoss,
 ];
 
@@ -110,6 +118,9 @@ pub(crate) struct Scene<'a> {
     pub(crate) fleet: &'a mut Fleet,
     pub(crate) sources: &'a mut Sources,
     pub(crate) across: &'a mut Across,
+    pub(crate) policy: &'a Policy,
+    pub(crate) owners: &'a mut Owners,
+    pub(crate) inventory: &'a mut Inventory,
     pub(crate) settings: &'a Settings,
 }
 
@@ -155,6 +166,11 @@ impl Report {
     }
 }
 
+/// An address as it is shown.
+fn ip(address: &[u8; 16]) -> IpAddr {
+    Ipv6Addr::from(*address).to_canonical()
+}
+
 /// Moves funds out, or changes who may do so and where to.
 pub(crate) fn is_sensitive(op: Operation) -> bool {
     match op {
@@ -166,6 +182,20 @@ pub(crate) fn is_sensitive(op: Operation) -> bool {
         | Operation::Transfer
         | Operation::Subaccount
         | Operation::Auth => false,
+    }
+}
+
+/// Whether a call changes something.
+pub(crate) fn changes(op: Operation) -> bool {
+    match op {
+        Operation::Public | Operation::Read | Operation::Auth => false,
+        Operation::Trade
+        | Operation::Cancel
+        | Operation::Transfer
+        | Operation::Withdraw
+        | Operation::AddressBook
+        | Operation::KeyManagement
+        | Operation::Subaccount => true,
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Detector, Found, Layer, Report, Rule, Scene, is_sensitive, op_words, span};
 use crate::alert::{Entity, Severity};
-use crate::call::{Outcome, Token};
+use crate::call::{Operation, Outcome, Token};
 use crate::time::EventTime;
 
 pub(super) struct NoStepUp;
@@ -36,12 +36,24 @@ const NEWS: (u32, usize) = (5, 4);
 
 impl Detector for NoStepUp {
     fn on_call(&self, scene: &mut Scene<'_>, report: &mut Report) {
-        let Some(token) = &scene.call.token else { return };
-        if scene.call.outcome != Some(Outcome::Ok) || !is_sensitive(scene.call.op) {
+        if scene.call.outcome != Some(Outcome::Ok) {
             return;
         }
-        let Some(seen) = weakness(token, scene.time) else { return };
+        note_second_factor(scene);
+        if !is_sensitive(scene.call.op) {
+            return;
+        }
+        let token = scene.call.token.as_deref();
         let Some((id, key)) = &mut scene.key else { return };
+        let weak = token.and_then(|token| weakness(token, scene.time));
+        let Some(seen) = weak.or_else(|| {
+            let proven = token.is_some_and(|token| proves(token, scene.time))
+                || was_lately(key.duty.second_factor_s, scene.time);
+            let is_bare = scene.policy.of(*id).needs_step_up() && !proven;
+            is_bare.then(|| "without the second factor that its policy asks for".to_owned())
+        }) else {
+            return;
+        };
         if !key.is_news(NEWS.0, NEWS.1) {
             return;
         }
@@ -55,13 +67,64 @@ impl Detector for NoStepUp {
             grown: false,
             complete: scene.call.complete,
             calls: 1,
-            expected: "a login with a second factor in the last hour".into(),
+            expected: "a second factor in the last hour".into(),
             clause: format!("made {what} {seen}"),
             seen,
             title: "Withdrawal without step-up",
             first_step: "Ask the account's owner whether they did this; hold the withdrawal",
         });
     }
+}
+
+/// A login, or a code that is checked, that goes well at an endpoint for second factors counts for the
+/// key.
+fn note_second_factor(scene: &mut Scene<'_>) {
+    if scene.call.op != Operation::Auth {
+        return;
+    }
+    let Some((_, key)) = &mut scene.key else { return };
+    let path = scene.call.request.as_ref().map(|request| request.path.as_str());
+    let name = scene.call.detail.as_ref().and_then(|detail| detail.name.as_deref());
+    if [path, name].into_iter().flatten().any(names_second_factor) {
+        key.duty.second_factor_s = u32::try_from(scene.time.secs()).unwrap_or(u32::MAX);
+    }
+}
+
+/// Whether a path or method is one for second factors.
+fn names_second_factor(text: &str) -> bool {
+    let begins = |word: &str| {
+        FACTORS.iter().any(|it| {
+            word.len() >= it.len()
+                && word.as_bytes()[..it.len()].eq_ignore_ascii_case(it.as_bytes())
+        })
+    };
+    text.split(|c: char| !c.is_ascii_alphanumeric()).any(begins)
+}
+
+/// Words in paths of second factors.
+const FACTORS: &[&str] = &[
+    "mfa",
+    "2fa",
+    "otp",
+    "totp",
+    "webauthn",
+    "passkey",
+    "fido",
+    "stepup",
+    "twofactor",
+    "assertion",
+];
+
+/// Whether a moment, in seconds, is fresh.
+fn was_lately(at_s: u32, now: EventTime) -> bool {
+    at_s != 0 && now.secs().saturating_sub(u64::from(at_s)) <= FRESH.as_secs()
+}
+
+/// Whether the token says that there was a second factor, and lately.
+fn proves(token: &Token, now: EventTime) -> bool {
+    let strong = token.amr.iter().any(|method| STRONG.contains(&method.as_str()));
+    let at = token.auth_time.or(token.issued).and_then(|at| u32::try_from(at).ok());
+    strong && at.is_some_and(|at| was_lately(at, now))
 }
 
 /// What the token says of a login that should not do.

@@ -1,8 +1,6 @@
 //! D3: one client, or one network, tries many keys or logins.
 
-use std::net::{IpAddr, Ipv6Addr};
-
-use super::{Detector, Found, Layer, Report, Rule, Scene, refuses_credential, span};
+use super::{Detector, Found, Layer, Report, Rule, Scene, ip, refuses_credential, span};
 use crate::alert::{Entity, Severity};
 use crate::baseline::{Place, Sprayed, Tried};
 use crate::call::{KeyId, Operation, Outcome};
@@ -102,8 +100,4 @@ fn accepted_after(scene: &Scene<'_>, id: KeyId) -> Found {
 /// Key ids are keyed hashes already.
 fn hash(id: KeyId) -> u64 {
     id.0 as u64
-}
-
-fn ip(address: &[u8; 16]) -> IpAddr {
-    Ipv6Addr::from(*address).to_canonical()
 }

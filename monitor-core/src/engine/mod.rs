@@ -5,17 +5,21 @@ mod saved;
 mod settings;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, Entity};
-use crate::baseline::{Across, Fleet, KeyState, OPS, Place, Slots, Sources, op_index};
+use crate::baseline::{
+    Across, Fleet, Inventory, KeyState, OPS, Owners, Place, Slots, Sources, op_index,
+};
 use crate::call::{ApiCall, KeyId, Outcome};
 use crate::detect::{
     Capture, DETECTORS, Report, Scene, is_refusal, is_sensitive, refuses_credential,
 };
 use crate::incident::{Incidents, Place as Origin};
 use crate::input::Endpoint;
+use crate::policy::Policy;
 use crate::time::EventTime;
 
 pub use crate::baseline::{KeyView, OperationView};
@@ -99,6 +103,9 @@ pub struct Engine {
     across: Across,
     capture: Capture,
     incidents: Incidents,
+    policy: Arc<Policy>,
+    owners: Owners,
+    inventory: Inventory,
     /// What a snapshot does not have yet; `None` while nobody keeps any.
     unsaved: Option<Unsaved>,
 }
@@ -123,8 +130,16 @@ impl Engine {
             capture: Capture::default(),
             incidents: Incidents::new(&settings),
             unsaved: None,
+            policy: Arc::default(),
+            owners: Owners::new(settings.accounts_max),
+            inventory: Inventory::new(settings.endpoints_max),
             settings,
         }
+    }
+
+    /// With another policy from now on.
+    pub fn set_policy(&mut self, policy: Arc<Policy>) {
+        self.policy = policy;
     }
 
     /// One call, roughly in order of time.
@@ -177,6 +192,8 @@ impl Engine {
             + self.fleet.bytes()
             + self.sources.bytes()
             + self.across.bytes()
+            + self.owners.bytes()
+            + self.inventory.bytes()
             + self.incidents.bytes()
     }
 
@@ -228,6 +245,9 @@ impl Engine {
             fleet: &mut self.fleet,
             sources: &mut self.sources,
             across: &mut self.across,
+            policy: &self.policy,
+            owners: &mut self.owners,
+            inventory: &mut self.inventory,
             settings: &self.settings,
         };
         for detector in DETECTORS {

@@ -15,6 +15,12 @@ pub struct Settings {
     pub clients_max: usize,
     /// Networks that are held at once, with refused credentials and as known places, as above.
     pub networks_max: usize,
+    /// Accounts of which it is known whose keys name them, about 60 B each: as many as keys that
+    /// name one.
+    pub accounts_max: usize,
+    /// Endpoints that are held at once, about 60 B each: a large API has a thousand on each of some
+    /// hosts, and paths that look like others are as many again.
+    pub endpoints_max: usize,
     /// Open incidents. Ten thousand at once is an attack on everybody.
     pub incidents_max: usize,
     /// Alerts that wait to be taken. One call makes two at most, and they are taken after each.
@@ -191,6 +197,8 @@ impl Default for Settings {
             keys_max: 1_000_000,
             clients_max: 32_768,
             networks_max: 16_384,
+            accounts_max: 65_536,
+            endpoints_max: 16_384,
             incidents_max: 10_000,
             alerts_waiting_max: 10_000,
             alerts_per_day_max: 20,

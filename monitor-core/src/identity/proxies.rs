@@ -5,14 +5,18 @@
 //! what a proxy that is trusted has added is true, and the first address that is no such proxy's is the
 //! client's. What stands left of it anybody can have written.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
 
 /// Hops that are looked at; more than a handful are in no honest list.
 const HOPS_MAX: usize = 32;
 
 /// A network: an address, and how many of its bits count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Network {
     bits: u128,
     length: u8,
@@ -37,6 +41,31 @@ impl FromStr for Network {
         };
         let length = length + before;
         Ok(Network { bits: bits(address) & mask(length), length })
+    }
+}
+
+impl TryFrom<String> for Network {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Network, String> {
+        text.parse()
+    }
+}
+
+impl From<Network> for String {
+    fn from(network: Network) -> String {
+        network.to_string()
+    }
+}
+
+/// As [`Network::from_str`] reads it, with the length.
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = std::net::Ipv6Addr::from(self.bits);
+        match address.to_ipv4_mapped().filter(|_| self.length >= 96) {
+            Some(address) => write!(f, "{address}/{}", self.length - 96),
+            None => write!(f, "{address}/{}", self.length),
+        }
     }
 }
 
@@ -131,6 +160,9 @@ mod tests {
         assert!(contains("2001:db8::/32", "2001:db8:1::1") && !contains("2001:db8::/32", "::1"));
         assert!(contains("0.0.0.0/0", "203.0.113.1") && !contains("0.0.0.0/0", "2001:db8::1"));
         assert!(contains("::/0", "203.0.113.1"));
+        for text in ["10.0.0.0/8", "2001:db8::/32", "0.0.0.0/0", "::/0", "192.0.2.7/32"] {
+            assert_eq!(text.parse::<Network>().unwrap().to_string(), text);
+        }
         for text in ["", "10.0.0.0/33", "::/129", "10.0.0/8", "a", "10.0.0.0/", "10.0.0.0/-1"] {
             assert!(text.parse::<Network>().is_err(), "{text}");
         }

@@ -1,6 +1,7 @@
 //! The Engine against simulated traffic: what must be flagged, what must not, and how soon.
 
 mod content;
+mod policy;
 mod replay;
 mod robust;
 mod saved;

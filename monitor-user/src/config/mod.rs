@@ -2,7 +2,7 @@
 
 mod fleet;
 mod kafka;
-mod read;
+pub(crate) mod read;
 mod sinks;
 mod units;
 
@@ -34,6 +34,8 @@ pub struct Config {
     pub capture: Capture,
     /// How API keys are named.
     pub identity: Identity,
+    /// What keys may do.
+    pub policy: Policy,
     /// Bounds of the Decoder.
     pub limits: DecoderLimits,
     /// The Engine.
@@ -159,6 +161,26 @@ impl TryFrom<String> for TrustedProxy {
 impl From<TrustedProxy> for String {
     fn from(proxy: TrustedProxy) -> String {
         proxy.text
+    }
+}
+
+/// `[policy]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// The policy file; `None`: none.
+    #[serde(with = "units::unset")]
+    pub file: Option<PathBuf>,
+    /// Registry of keys: a file, or an `http://` or `https://` address; empty: none.
+    pub registry: String,
+    /// How often an address is asked.
+    #[serde(with = "units::duration")]
+    pub registry_poll: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy { file: None, registry: String::new(), registry_poll: Duration::from_secs(60) }
     }
 }
 
@@ -391,6 +413,9 @@ impl Config {
         let ring_mend = "must be a power of two from 64KiB to 1GiB";
         check("capture.ring_bytes", ring(self.capture.ring_bytes), ring_mend);
         check("capture.control_ring_bytes", ring(self.capture.control_ring_bytes), ring_mend);
+        let poll = Duration::from_secs(1)..=Duration::from_secs(86_400);
+        let poll_ok = poll.contains(&self.policy.registry_poll);
+        check("policy.registry_poll", poll_ok, "must be from 1s to 1d");
         let limits = &self.limits;
         for (key, value) in [
             ("limits.flows_max", limits.flows_max),
@@ -408,6 +433,8 @@ impl Config {
             ("engine.keys_max", engine.keys_max),
             ("engine.clients_max", engine.clients_max),
             ("engine.networks_max", engine.networks_max),
+            ("engine.accounts_max", engine.accounts_max),
+            ("engine.endpoints_max", engine.endpoints_max),
             ("engine.incidents_max", engine.incidents_max),
             ("engine.replay.requests_max", engine.replay.requests_max),
             ("engine.scan.clients_max", engine.scan.clients_max),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
 use super::Config;
@@ -29,6 +29,38 @@ pub fn load(path: &Path) -> Result<Config, Faults> {
 
 /// Checks a config; `name` is what faults call it.
 pub fn parse(text: &str, name: &str) -> Result<Config, Faults> {
+    let (config, lines) = typed::<Config>(text, name)?;
+    let faults = config.faults();
+    if faults.is_empty() {
+        return Ok(config);
+    }
+    let line = |(key, reason): (&str, String)| wrong(key, name, lines.of(key), &reason);
+    Err(Faults(faults.into_iter().map(line).collect()))
+}
+
+/// A fault of a value.
+pub(crate) fn wrong(key: &str, name: &str, line: usize, reason: &str) -> String {
+    format!("wrong value of {key}: {name}:{line}: {reason}")
+}
+
+/// Where keys stand in a file.
+pub(crate) struct Lines<'a> {
+    text: &'a str,
+    places: toml::Spanned<DeTable<'a>>,
+}
+
+impl Lines<'_> {
+    /// The line of a key such as `capture.ports`; 1 when it is not there.
+    pub(crate) fn of(&self, key: &str) -> usize {
+        find(self.places.get_ref(), key).map_or(1, |at| line_at(self.text, at))
+    }
+}
+
+/// Reads TOML into a type; `name` is what faults call it.
+pub(crate) fn typed<'a, T: DeserializeOwned>(
+    text: &'a str,
+    name: &str,
+) -> Result<(T, Lines<'a>), Faults> {
     let (mut document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         let lines = errors.iter().map(|error| {
@@ -39,9 +71,10 @@ pub fn parse(text: &str, name: &str) -> Result<Config, Faults> {
     }
     let places = document.clone();
     let mut faults = Vec::new();
-    let config = loop {
-        let error = match Config::deserialize(Deserializer::from(document.clone())) {
-            Ok(config) => break config,
+    loop {
+        let error = match T::deserialize(Deserializer::from(document.clone())) {
+            Ok(read) if faults.is_empty() => return Ok((read, Lines { text, places })),
+            Ok(_) => return Err(Faults(faults)),
             Err(error) => error,
         };
         // The first fault hides the others: take it out and read again.
@@ -52,12 +85,7 @@ pub fn parse(text: &str, name: &str) -> Result<Config, Faults> {
         if taken.is_none() || faults.len() == FAULTS_MAX {
             return Err(Faults(faults));
         }
-    };
-    for (key, reason) in config.faults() {
-        let at = find(places.get_ref(), key).map_or(1, |at| line_at(text, at));
-        faults.push(format!("wrong value of {key}: {name}:{at}: {reason}"));
     }
-    if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
 }
 
 /// More would scroll the first ones away.
@@ -74,8 +102,7 @@ fn describe(name: &str, line: usize, key: &str, message: &str) -> String {
         };
         return format!("unknown key {key}: {name}:{line}: {mend}");
     }
-    let message = message.replace('\n', " ");
-    format!("wrong value of {key}: {name}:{line}: {message}")
+    wrong(key, name, line, &message.replace('\n', " "))
 }
 
 fn nearest<'a>(unknown: &str, valid: &[&'a str]) -> Option<&'a str> {

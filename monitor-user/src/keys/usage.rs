@@ -1,0 +1,175 @@
+//! What keys did, by calls that were written, beside what they may do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use anyhow::Result;
+use compact_str::CompactString;
+use monitor_core::call::{ApiCall, KeyId, Operation, Outcome};
+use monitor_core::policy::{Granted, Policy};
+use monitor_core::time::EventTime;
+use serde_json::{Value, json};
+
+use crate::cli::UsageArgs;
+use crate::history;
+
+/// Networks of one key that are named; more are counted no further.
+const NETWORKS_MAX: usize = 16;
+
+/// Keys that are told apart: as many as the Engine knows.
+const KEYS_MAX: usize = 1_000_000;
+
+/// What one key did.
+#[derive(Default)]
+pub(super) struct Usage {
+    first: EventTime,
+    last: EventTime,
+    calls: u64,
+    ok: u64,
+    profile: CompactString,
+    /// Calls of each operation that went well.
+    ops: BTreeMap<Operation, u64>,
+    /// /24 or /48 of the clients.
+    networks: BTreeSet<String>,
+}
+
+/// Reads what keys did. The keys that the policy names are there too, if only with nothing done.
+pub(super) fn gather(args: &UsageArgs, policy: &Policy) -> Result<BTreeMap<KeyId, Usage>> {
+    let mut keys: BTreeMap<KeyId, Usage> = BTreeMap::new();
+    for path in &args.calls {
+        history::each(path, |call| {
+            let Some(key) = &call.key else { return };
+            if keys.len() < KEYS_MAX || keys.contains_key(&key.id) {
+                keys.entry(key.id).or_default().add(call, &key.profile);
+            }
+        })?;
+    }
+    for key in policy.keys() {
+        keys.entry(key).or_default();
+    }
+    Ok(keys)
+}
+
+impl Usage {
+    fn add(&mut self, call: &ApiCall, profile: &str) {
+        if self.calls == 0 {
+            self.first = call.time;
+            self.profile = profile.into();
+        }
+        self.first = self.first.min(call.time);
+        self.last = self.last.max(call.time);
+        self.calls += 1;
+        if call.outcome == Some(Outcome::Ok) {
+            self.ok += 1;
+            *self.ops.entry(call.op).or_default() += 1;
+        }
+        if self.networks.len() < NETWORKS_MAX {
+            self.networks.insert(network(call.client()));
+        }
+    }
+
+    /// When the key was last seen; the beginning of time when never.
+    pub(super) fn last(&self) -> EventTime {
+        self.last
+    }
+
+    /// What the key may do and never did; `None` when nothing says what it may do.
+    pub(super) fn unused(&self, granted: &Granted<'_>) -> Option<Vec<Operation>> {
+        let may = granted.operations()?;
+        let mut unused: Vec<Operation> =
+            may.iter().filter(|op| !self.ops.contains_key(op)).copied().collect();
+        unused.sort();
+        unused.dedup();
+        Some(unused)
+    }
+
+    pub(super) fn json(&self, key: KeyId, granted: &Granted<'_>) -> Value {
+        let seen = |time: EventTime| (self.calls > 0).then(|| time.to_string());
+        let ops: serde_json::Map<String, Value> =
+            self.ops.iter().map(|(op, calls)| (op.to_string(), json!(calls))).collect();
+        json!({
+            "key": key.to_string(),
+            "owner": granted.owner(),
+            "class": granted.class(),
+            "profile": (!self.profile.is_empty()).then(|| self.profile.as_str()),
+            "created": granted.created().map(|at| at.to_string()),
+            "revoked": granted.revoked().map(|at| at.to_string()),
+            "first_seen": seen(self.first),
+            "last_seen": seen(self.last),
+            "calls": self.calls,
+            "ok": self.ok,
+            "operations": ops,
+            "networks": self.networks,
+            "may": granted.operations(),
+            "unused": self.unused(granted),
+        })
+    }
+
+    /// A line of the list.
+    pub(super) fn line(&self, key: KeyId, granted: &Granted<'_>) -> String {
+        let last = if self.calls == 0 { "never".into() } else { short(self.last) };
+        let ops: Vec<&str> = self.ops.keys().map(|op| op.as_str()).collect();
+        let class = granted.class().unwrap_or("-");
+        let dead = if granted.revoked().is_some() { "  revoked" } else { "" };
+        format!(
+            "{key}  {last:<16}  {:>9}  {class:<16}  {}{dead}\n",
+            self.calls,
+            if ops.is_empty() { "-".to_owned() } else { ops.join(",") }
+        )
+    }
+
+    /// All that is known.
+    pub(super) fn text(&self, key: KeyId, granted: &Granted<'_>) -> String {
+        let mut text = format!("{key}\n");
+        let mut say = |name: &str, value: Option<String>| {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                // Writing to a string does not fail.
+                let _ = writeln!(text, "  {name:<12} {value}");
+            }
+        };
+        say("owner", granted.owner().map(str::to_owned));
+        say("class", granted.class().map(str::to_owned));
+        say("style", Some(self.profile.to_string()));
+        say("created", granted.created().map(|at| at.to_string()));
+        say("revoked", granted.revoked().map(|at| at.to_string()));
+        if self.calls == 0 {
+            say("seen", Some("never".into()));
+        } else {
+            say("first seen", Some(self.first.to_string()));
+            say("last seen", Some(self.last.to_string()));
+            say("calls", Some(format!("{}, {} went well", self.calls, self.ok)));
+        }
+        let did: Vec<String> = self.ops.iter().map(|(op, calls)| format!("{op} {calls}")).collect();
+        say("did", Some(did.join(", ")));
+        say("from", Some(self.networks.iter().cloned().collect::<Vec<_>>().join(", ")));
+        say("may", granted.operations().map(list));
+        say("never did", self.unused(granted).map(|unused| list(&unused)));
+        text
+    }
+}
+
+/// Names, with commas.
+pub(super) fn list(ops: &[Operation]) -> String {
+    let names: Vec<&str> = ops.iter().map(|op| op.as_str()).collect();
+    names.join(", ")
+}
+
+/// To the minute.
+fn short(time: EventTime) -> String {
+    time.to_string().chars().take(16).collect::<String>().replace('T', " ")
+}
+
+/// The /24 of IPv4, the /48 of IPv6.
+fn network(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(it) => {
+            let [a, b, c, _] = it.octets();
+            format!("{a}.{b}.{c}.0/24")
+        }
+        IpAddr::V6(it) => {
+            let [a, b, c, ..] = it.segments();
+            format!("{}/48", std::net::Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0))
+        }
+    }
+}
