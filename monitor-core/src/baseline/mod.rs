@@ -1,6 +1,7 @@
 //! What is usual: per key, per client, and over all keys of the host.
 
 mod across;
+mod cold;
 mod distinct;
 mod familiar;
 mod fleet;
@@ -15,6 +16,7 @@ mod sources;
 mod synchrony;
 
 pub(crate) use across::Across;
+pub(crate) use cold::Cold;
 pub(crate) use familiar::{Place, prefix};
 pub(crate) use fleet::Fleet;
 pub(crate) use key::KeyState;
