@@ -1,6 +1,7 @@
 //! What the Engine takes for a call, and for a key: `cargo run --release --example engine_speed`.
 //!
 //! Arguments: active keys, calls to time, keys to hold. `cargo xtask bench engine` prints it.
+#![expect(clippy::print_stdout, reason = "a command for people")]
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -65,7 +66,7 @@ fn set(call: &mut ApiCall, key: u64, time: u64) {
     if let Some(named) = &mut call.key {
         named.id = KeyId(u128::from(mixed(key)) << 64 | u128::from(mixed(!key)));
     }
-    call.op = if key % 3 == 0 { Operation::Trade } else { Operation::Read };
+    call.op = if key.is_multiple_of(3) { Operation::Trade } else { Operation::Read };
     if let Some(flow) = Arc::get_mut(&mut call.flow) {
         let ip = Ipv4Addr::from(0x0a00_0000 + (key as u32 & 0x00ff_ffff));
         flow.client = Endpoint::new(IpAddr::V4(ip), 40_000);

@@ -63,6 +63,34 @@ impl Familiar {
         self.networks.marks[0] == 0
     }
 
+    /// What is left of it in a summary: the most used.
+    pub(crate) fn brief(&self) -> Brief {
+        Brief {
+            networks: self.networks.most_used(),
+            addresses: self.addresses.most_used(),
+            new_networks: self.new_networks,
+            hours: self.hours,
+        }
+    }
+
+    /// Goes on from a summary.
+    pub(crate) fn from_brief(brief: &Brief) -> Familiar {
+        let mut familiar = Familiar {
+            new_networks: brief.new_networks,
+            hours: brief.hours,
+            ..Familiar::default()
+        };
+        for (set, marks) in [
+            (&mut familiar.networks, &brief.networks[..]),
+            (&mut familiar.addresses, &brief.addresses[..]),
+        ] {
+            marks.iter().filter(|mark| **mark != 0).for_each(|mark| {
+                set.add(*mark);
+            });
+        }
+        familiar
+    }
+
     /// Networks that it is known at.
     pub(crate) fn networks(&self) -> usize {
         self.networks.marks.iter().filter(|mark| **mark != 0).count()
@@ -99,6 +127,14 @@ pub(crate) fn prefix(address: &[u8; 16]) -> [u8; 16] {
     prefix
 }
 
+/// The networks and addresses that a key used most, by their marks; 0 is none.
+pub(crate) struct Brief {
+    networks: [u32; 6],
+    addresses: [u32; 2],
+    new_networks: u16,
+    hours: u16,
+}
+
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Set {
@@ -112,6 +148,12 @@ struct Set {
 impl Set {
     fn has(&self, mark: u32) -> bool {
         self.marks.contains(&mark)
+    }
+
+    fn most_used<const N: usize>(&self) -> [u32; N] {
+        let mut by_use: [usize; PLACES] = std::array::from_fn(|at| at);
+        by_use.sort_by_key(|at| std::cmp::Reverse((self.marks[*at] != 0, self.uses[*at])));
+        std::array::from_fn(|n| self.marks[by_use[n]])
     }
 
     /// True when it was not there. The least used makes room.

@@ -173,6 +173,15 @@ impl KeyState {
         self.habits & 1 << op != 0
     }
 
+    /// A bit a class.
+    pub(crate) fn habits(&self) -> u16 {
+        self.habits
+    }
+
+    pub(crate) fn set_habits(&mut self, habits: u16) {
+        self.habits = habits;
+    }
+
     pub(crate) fn set_habit(&mut self, op: usize) {
         self.habits |= 1 << op;
     }

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod across;
+mod cold;
 mod distinct;
 mod endpoints;
 mod familiar;
@@ -23,6 +24,7 @@ mod synchrony;
 
 pub(crate) use accounts::{Account, Owners};
 pub(crate) use across::Across;
+pub(crate) use cold::Cold;
 pub(crate) use endpoints::{Endpoint, Host, Inventory};
 pub(crate) use familiar::{Place, prefix};
 pub(crate) use fleet::Fleet;

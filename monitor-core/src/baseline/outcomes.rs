@@ -62,6 +62,12 @@ impl Failures {
         saved::mend(&mut self.own_max, 0.0..=60.0, 0.0);
     }
 
+    /// Goes on from a summary; what was known weighs half as much as it may.
+    pub(crate) fn grow(&mut self, share: f32) {
+        (self.share, self.calls_known) = (share, MEMORY_CALLS / 2.0);
+        self.mend();
+    }
+
     /// Somebody who knows says that bursts of this surprise are in order.
     pub(crate) fn accept(&mut self, surprise: f32) {
         self.own_max = self.own_max.max(surprise.clamp(0.0, 60.0));
@@ -178,6 +184,17 @@ impl Refusals {
         saved::mend(&mut self.mean, 0.0..=1e9, Refusals::PRIOR_MEAN);
         self.quarters = self.quarters.max(Refusals::PRIOR_QUARTERS);
         self.total = self.total.max(self.count);
+    }
+
+    /// Usual refusals in a quarter of an hour.
+    pub(crate) fn mean(&self) -> f32 {
+        self.mean
+    }
+
+    /// Goes on from a summary.
+    pub(crate) fn grow(&mut self, mean: f32) {
+        (self.mean, self.quarters) = (mean, Refusals::MEMORY_QUARTERS);
+        self.mend();
     }
 
     /// Refusals before the running quarter of an hour.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::cold::Rates;
 use super::math::{ln_tail_negative_binomial, quantile_negative_binomial};
 use super::{OPS, saved};
 use crate::engine::RateSettings;
@@ -164,6 +165,27 @@ impl Rate {
             *windows = (*windows).min(HOUR_MEMORY_WINDOWS);
         }
         self.windows = self.windows.max(PRIOR_WINDOWS);
+    }
+
+    /// What is left of it in a summary.
+    pub(crate) fn brief(&self) -> Rates {
+        Rates {
+            windows: self.windows,
+            minute: self.minute,
+            own_max: self.classes.iter().fold(0.0, |max, class| max.max(class.own_max)),
+            means: self.classes.map(|class| class.mean),
+            squares: self.classes.map(|class| class.square),
+        }
+    }
+
+    /// Goes on from a summary: the largest surprise of any class counts for all.
+    pub(crate) fn grow(&mut self, rates: &Rates) {
+        (self.windows, self.minute) = (rates.windows, rates.minute);
+        let known = rates.means.iter().zip(&rates.squares);
+        for (class, (mean, square)) in self.classes.iter_mut().zip(known) {
+            (class.mean, class.square, class.own_max) = (*mean, *square, rates.own_max);
+        }
+        self.mend();
     }
 
     /// Somebody who knows says that this many calls in a minute were in order.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, Entity};
 use crate::baseline::{
-    Across, Fleet, Inventory, KeyState, OPS, Owners, Place, Slots, Sources, op_index,
+    Across, Cold, Fleet, Inventory, KeyState, OPS, Owners, Place, Slots, Sources, op_index,
 };
 use crate::call::{ApiCall, KeyId, Outcome};
 use crate::detect::{
@@ -98,6 +98,8 @@ pub struct Engine {
     counters: Counters,
     latest: EventTime,
     keys: Slots<KeyId, Box<KeyState>>,
+    /// Summaries of keys that had to make room. One that came back leaves its own behind.
+    cold: Slots<KeyId, Cold>,
     fleet: Fleet,
     sources: Sources,
     across: Across,
@@ -124,6 +126,7 @@ impl Engine {
             counters: Counters::default(),
             latest: EventTime(0),
             keys: Slots::new(settings.keys_max, |key| key.is_established()),
+            cold: Slots::new(settings.cold_keys_max, |_| true),
             fleet: Fleet::new(&settings),
             sources: Sources::new(&settings),
             across: Across::new(&settings),
@@ -180,7 +183,12 @@ impl Engine {
     /// wait can still be taken.
     pub fn finish(&mut self) {}
 
-    /// Keys that are known.
+    /// Keys of which a summary is left, and some that came back.
+    pub fn cold_keys(&self) -> usize {
+        self.cold.len()
+    }
+
+    /// Keys that are known in full.
     pub fn keys(&self) -> usize {
         self.keys.len()
     }
@@ -188,6 +196,7 @@ impl Engine {
     /// Estimate of the bytes held.
     pub fn state_bytes(&self) -> usize {
         self.keys.bytes()
+            + self.cold.bytes()
             + self.keys.len() * size_of::<KeyState>()
             + self.fleet.bytes()
             + self.sources.bytes()
@@ -281,25 +290,49 @@ impl Engine {
     fn admit(&mut self, id: KeyId, call: &ApiCall) {
         let is_good = call.outcome == Some(Outcome::Ok)
             || (is_sensitive(call.op) && is_refusal(call) && !refuses_credential(call.outcome));
-        if !is_good || self.keys.find(&id).is_some() {
+        if self.keys.find(&id).is_some() {
             return;
         }
-        let state = KeyState::new(call.time, &self.fleet.cohort);
-        self.insert(id, state);
+        // Nobody wakes a key who does not have it.
+        if !refuses_credential(call.outcome)
+            && let Some(cold) = self.cold.find(&id)
+        {
+            let state = cold.grown(&self.fleet.cohort);
+            self.habits_of(&state, Fleet::note_user);
+            self.insert(id, state);
+        } else if is_good {
+            let state = KeyState::new(call.time, &self.fleet.cohort);
+            self.insert(id, state);
+        }
     }
 
+    fn habits_of(&mut self, state: &KeyState, note: fn(&mut Fleet, usize)) {
+        (0..OPS).filter(|op| state.has_habit(*op)).for_each(|op| note(&mut self.fleet, op));
+    }
+
+    /// What has to make room shrinks to its summary; what a made-up key left is not worth one.
     fn insert(&mut self, id: KeyId, state: KeyState) {
         self.across.walkers += usize::from(state.objects.is_some());
-        if let Some((gone_id, gone)) = self.keys.insert(id, Box::new(state)) {
-            if let Some(unsaved) = &mut self.unsaved
-                && gone.is_saved
-            {
-                unsaved.gone.push(gone_id);
+        let Some((mut gone, state)) = self.keys.insert(id, Box::new(state)) else { return };
+        let walkers = &mut self.across.walkers;
+        *walkers = walkers.saturating_sub(usize::from(state.objects.is_some()));
+        self.habits_of(&state, Fleet::forget_user);
+        let mut is_saved = state.is_saved;
+        if state.is_established() {
+            let cold = Cold::of(&state);
+            if let Some(known) = self.cold.peek_mut(&gone) {
+                *known = cold;
+                return;
             }
-            let walkers = &mut self.across.walkers;
-            *walkers = walkers.saturating_sub(usize::from(gone.objects.is_some()));
-            let habits = (0..OPS).filter(|op| gone.has_habit(*op));
-            habits.for_each(|op| self.fleet.forget_user(op));
+            let Some((coldest, _)) = self.cold.insert(gone, cold) else { return };
+            // It may have come back meanwhile.
+            is_saved = self.keys.peek(&coldest).is_none();
+            gone = coldest;
+        }
+        if let Some(unsaved) = &mut self.unsaved
+            && is_saved
+        {
+            unsaved.gone.push(gone);
         }
     }
 

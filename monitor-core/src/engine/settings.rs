@@ -10,6 +10,9 @@ pub struct Settings {
     pub host: String,
     /// API keys that are known, about 1 KiB each: only keys that were accepted once are. A large exchange has about a million active keys.
     pub keys_max: usize,
+    /// API keys beyond those that are known by a summary, about 150 B each with the table: the keys of
+    /// years.
+    pub cold_keys_max: usize,
     /// Client addresses with refused credentials that are held at once, 400 B to 2 KiB each: a
     /// botnet of 30,000 costs 60 MB at worst.
     pub clients_max: usize,
@@ -195,6 +198,7 @@ impl Default for Settings {
         Settings {
             host: String::new(),
             keys_max: 1_000_000,
+            cold_keys_max: 1_000_000,
             clients_max: 32_768,
             networks_max: 16_384,
             accounts_max: 65_536,

@@ -7,7 +7,8 @@ use monitor_core::call::{ApiCall, Operation, Outcome, Request, Response};
 use monitor_core::engine::{Engine, Settings};
 use monitor_core::time::EventTime;
 
-use crate::world::{DAY, HOUR, MINUTE, SECOND, START, World, call, mixed, show};
+use crate::theft;
+use crate::world::{DAY, HOUR, MINUTE, SECOND, START, World, call, detectors, mixed, show};
 
 /// A call with both halves, as an exchange sees it.
 fn whole(time: u64, key: u128, path: &str, sizes: u64, latency_us: u64) -> ApiCall {
@@ -168,4 +169,42 @@ fn the_clock_goes_hours_back_and_forward() {
         time = (time + 45 * MINUTE).saturating_add_signed(jump * HOUR as i64);
     }
     assert!(world.raised().len() <= 1, "{}", show(&world.alerts));
+}
+
+#[test]
+fn a_cold_key_is_known_again_and_no_flood_drives_it_out() {
+    let mut world = World::new(66, 12);
+    let settings = Settings { keys_max: 200, cold_keys_max: 1_000, ..Settings::default() };
+    world.engine = Engine::new(settings);
+    world.learning = true;
+    world.ordinary(START, 8 * 1440, 1.0);
+    // Real keys of others make it cold, and made-up ones come by the thousand.
+    let mut time = START + 8 * DAY;
+    for n in 0..30_000_u64 {
+        let (key, calls) = if n < 600 { (n, 40) } else { (1 << 40 | n, 1) };
+        for _ in 0..calls {
+            time += SECOND / 50;
+            let ip = Ipv4Addr::from(0x0a00_0000 + n as u32);
+            world.feed(&call(time, Some(key.into()), ip, Operation::Read, Some(Outcome::Ok)));
+        }
+    }
+    world.learning = false;
+    assert_eq!(world.engine.keys(), 200);
+    let cold = world.engine.cold_keys();
+    assert!((400..=620).contains(&cold), "{cold}: of real keys alone");
+    let id = call(0, Some(1002), Ipv4Addr::LOCALHOST, Operation::Read, None).key.unwrap().id;
+    assert!(world.engine.view_key(id).is_none(), "it made room");
+    theft(&mut world, time + HOUR, 1002);
+    let spoke = detectors(world.alerts.last().expect("flagged"));
+    for needed in ["D1", "D5", "D9"] {
+        assert!(spoke.contains(&needed), "{spoke:?} {}", show(&world.alerts));
+    }
+    // And one that only comes back is no news.
+    world.alerts.clear();
+    let (key, ip) = (world.clients[4].key, world.clients[4].ip);
+    for n in 0..20 {
+        let time = time + 2 * HOUR + n * 20 * SECOND;
+        world.feed(&call(time, Some(key), ip, Operation::Read, Some(Outcome::Ok)));
+    }
+    assert!(world.alerts.is_empty(), "{}", show(&world.alerts));
 }

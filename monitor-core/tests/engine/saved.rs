@@ -1,4 +1,5 @@
 //! What outlives a restart, and what people say of alerts.
+#![expect(clippy::unwrap_used, reason = "what fails here fails a test")]
 
 use std::net::Ipv4Addr;
 
@@ -58,7 +59,7 @@ fn after_a_restart_the_same_is_flagged_in_the_same_words() {
     let from = START + 7 * DAY + 10 * HOUR;
     theft(&mut world, from, 1002);
     let expected = show(&world.alerts);
-    assert!(expected.contains("D") || !expected.is_empty());
+    assert!(!expected.is_empty());
 
     let mut again = World::new(40, 12);
     again.engine = restored(&snapshot);

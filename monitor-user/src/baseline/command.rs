@@ -143,9 +143,10 @@ fn list(engine: &Engine) -> Result<()> {
 }
 
 fn alert_line(past: &Past) -> String {
-    let entity = match past.entity {
-        Entity::Key(id) => id.to_string(),
-        other => serde_json::to_string(&other).unwrap_or_default(),
+    let entity = if let Entity::Key(id) = past.entity {
+        id.to_string()
+    } else {
+        serde_json::to_string(&past.entity).unwrap_or_default()
     };
     let time = &past.first_seen.to_string()[..19];
     let severity = format!("{:?}", past.severity).to_lowercase();

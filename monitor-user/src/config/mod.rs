@@ -431,6 +431,7 @@ impl Config {
         let engine = &self.engine;
         for (key, value) in [
             ("engine.keys_max", engine.keys_max),
+            ("engine.cold_keys_max", engine.cold_keys_max),
             ("engine.clients_max", engine.clients_max),
             ("engine.networks_max", engine.networks_max),
             ("engine.accounts_max", engine.accounts_max),
