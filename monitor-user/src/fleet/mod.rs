@@ -44,6 +44,8 @@ const SAY_INTERVAL: Duration = Duration::from_millis(200);
 const NOTE_INTERVAL: Duration = Duration::from_secs(2);
 /// Records of one transaction: a few megabytes.
 const SAY_MAX: usize = 10_000;
+/// How long the end may take: what was not said by then is said by another member.
+const END_MAX: Duration = Duration::from_secs(15);
 /// A line about the same trouble at most this often.
 const TROUBLE_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -289,10 +291,14 @@ fn stop_flag(duration: Option<Duration>) -> Result<Arc<AtomicBool>> {
     let wait = move || {
         runtime.block_on(stop.asked());
         set.store(true, Ordering::Relaxed);
-        if let Ok(mut again) = runtime.block_on(async { Stop::new(None) }) {
+        let begun = Instant::now();
+        if let Ok(mut again) = runtime.block_on(async { Stop::new(Some(END_MAX)) }) {
             runtime.block_on(again.asked());
-            tell("stopped at once");
-            std::process::exit(1);
+            // A group is left at once only when its coordinator answers.
+            let waited = begun.elapsed() >= END_MAX;
+            let why = if waited { "the brokers do not answer: " } else { "" };
+            tell(&format!("{why}stopped at once: another member says what this one did not"));
+            std::process::exit(i32::from(!waited));
         }
     };
     std::thread::Builder::new().name("signals".into()).spawn(wait)?;
