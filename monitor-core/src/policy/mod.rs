@@ -185,7 +185,7 @@ impl Policy {
                     *issuer = rest.into();
                 }
             }
-            (name.to_lowercase().into(), rules)
+            (name.to_lowercase(), rules)
         });
         let hosts = hosts.collect();
         if faults.is_empty() {
