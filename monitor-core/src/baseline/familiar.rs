@@ -1,11 +1,8 @@
 //! Where a key is used from: the addresses and networks that it is known at.
 
-use foldhash::fast::FixedState;
-use std::hash::BuildHasher;
+use serde::{Deserialize, Serialize};
 
-/// Networks and addresses remembered a key (DETECTORS.md, D5): a client with more than 16 networks
-/// roams, and one more is then no surprise.
-const PLACES: usize = 16;
+use super::marks::{Mark, Marks};
 
 /// What a key's use of an address means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,11 +16,11 @@ pub(crate) enum Place {
 }
 
 /// Address and network sets of one key.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Familiar {
     last: [u8; 16],
-    addresses: Set,
-    networks: Set,
+    addresses: Marks,
+    networks: Marks,
     new_networks: u16,
     hours: u16,
     hour: u32,
@@ -39,9 +36,9 @@ impl Familiar {
         }
         if *address == self.last {
             Place::Known
-        } else if !self.networks.has(mark(&prefix(address))) {
+        } else if !self.networks.has(Mark::of(prefix(address))) {
             Place::NewNetwork
-        } else if !self.addresses.has(mark(address)) {
+        } else if !self.addresses.has(Mark::of(address)) {
             Place::NewAddress
         } else {
             Place::Known
@@ -50,7 +47,12 @@ impl Familiar {
 
     /// True before the first call that went well.
     pub(crate) fn is_empty(&self) -> bool {
-        self.networks.marks[0] == 0
+        self.networks.is_empty()
+    }
+
+    /// Hours in which the key was used.
+    pub(crate) fn hours(&self) -> u16 {
+        self.hours
     }
 
     /// The chance that an hour of use brings a new network, from those that did: (new + 1) of
@@ -67,8 +69,8 @@ impl Familiar {
         self.learnt_hour = self.hour;
         let first = self.is_empty();
         self.last = *address;
-        self.addresses.add(mark(address));
-        let new = self.networks.add(mark(&prefix(address)));
+        self.addresses.add(Mark::of(address));
+        let new = self.networks.add(Mark::of(prefix(address)));
         if new && !first {
             self.new_networks = self.new_networks.saturating_add(1);
         }
@@ -82,41 +84,6 @@ pub(crate) fn prefix(address: &[u8; 16]) -> [u8; 16] {
     let mut prefix = *address;
     prefix[kept..].fill(0);
     prefix
-}
-
-#[derive(Default)]
-struct Set {
-    /// 0 is an empty place.
-    marks: [u32; PLACES],
-    uses: [u16; PLACES],
-}
-
-impl Set {
-    fn has(&self, mark: u32) -> bool {
-        self.marks.contains(&mark)
-    }
-
-    /// True when it was not there. The least used makes room.
-    fn add(&mut self, mark: u32) -> bool {
-        if let Some(at) = self.marks.iter().position(|known| *known == mark) {
-            if self.uses[at] == u16::MAX {
-                self.uses.iter_mut().for_each(|uses| *uses /= 2);
-            }
-            self.uses[at] += 1;
-            return false;
-        }
-        let at = match self.marks.iter().position(|known| *known == 0) {
-            Some(empty) => empty,
-            None => (0..PLACES).min_by_key(|at| self.uses[*at]).unwrap_or(0),
-        };
-        self.marks[at] = mark;
-        self.uses[at] = 1;
-        true
-    }
-}
-
-fn mark(address: &[u8; 16]) -> u32 {
-    (FixedState::with_seed(0).hash_one(address) as u32).max(1)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! All keys of the host together: what moves them all is no key's fault.
 
+use super::market::{AgentTable, Market};
 use super::outcomes::Failures;
 use super::rate::{Advance, Cohort, Rate};
 use super::{OPS, Slots};
@@ -32,7 +33,17 @@ pub(crate) struct Fleet {
     users: [u32; OPS],
     /// How many keys learnt each network.
     networks: Slots<[u8; 16], u32>,
+    /// Which agents and TLS clients keys take up.
+    pub(crate) agents: AgentTable,
+    /// What is traded.
+    pub(crate) market: Market,
+    /// Calls were seen since then, second of the epoch, without a hole of a day; and the last.
+    watched_since_s: u32,
+    last_s: u32,
 }
+
+/// Nothing seen for this long means that nobody looked, seconds.
+const HOLE_S: u32 = 86_400;
 
 impl Fleet {
     pub(crate) fn new(settings: &Settings) -> Fleet {
@@ -47,11 +58,15 @@ impl Fleet {
             busy: [0; 2],
             users: [0; OPS],
             networks: Slots::new(settings.networks_max, |keys| *keys > 1),
+            agents: AgentTable::new(),
+            market: Market::new(),
+            watched_since_s: 0,
+            last_s: 0,
         }
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        size_of::<Fleet>() + self.networks.bytes()
+        size_of::<Fleet>() + self.networks.bytes() + self.agents.bytes() + self.market.bytes()
     }
 
     pub(crate) fn advance(&mut self, time: EventTime, late_minutes: u32) {
@@ -76,6 +91,16 @@ impl Fleet {
                 (self.active, self.busy) = ([0; 2], [0; 2]);
             }
         }
+    }
+
+    /// A call was seen. Gives since when calls are seen, second of the epoch: the clock jumped, or
+    /// nobody looked, where there is a hole of a day.
+    pub(crate) fn note_watched(&mut self, now_s: u32) -> u32 {
+        if now_s.abs_diff(self.last_s) >= HOLE_S {
+            self.watched_since_s = now_s;
+        }
+        self.last_s = now_s;
+        self.watched_since_s
     }
 
     /// A key's first call in this minute.

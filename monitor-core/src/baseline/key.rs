@@ -1,10 +1,13 @@
 //! What is known of one API key: about a kilobyte.
 
 use super::OPS;
+use super::agents::Agents;
 use super::familiar::Familiar;
 use super::fleet::Fleet;
 use super::outcomes::{Failures, Refusals};
+use super::presence::Presence;
 use super::rate::{Advance, Rate};
+use super::symbols::Symbols;
 use crate::time::EventTime;
 
 /// Full state of a key that was accepted at least once.
@@ -23,7 +26,13 @@ pub(crate) struct KeyState {
     pub(crate) first_used_s: [u32; OPS],
     /// Classes that it kept on using, a bit each.
     habits: u16,
-    /// What was reported in this minute: one bit a detector and class.
+    /// Absences (D4).
+    pub(crate) presence: Presence,
+    /// User agents and TLS clients (D6).
+    pub(crate) agents: Agents,
+    /// What it trades (D18).
+    pub(crate) symbols: Symbols,
+    /// What was reported in this minute, by [`News::bit`].
     reported: u64,
     /// An incident may be open until then.
     pub(crate) incident_until: EventTime,
@@ -45,6 +54,9 @@ impl KeyState {
             refused: Refusals::new(),
             first_used_s: [0; OPS],
             habits: 0,
+            presence: Presence::default(),
+            agents: Agents::default(),
+            symbols: Symbols::default(),
             reported: 0,
             incident_until: EventTime(0),
         }
@@ -79,12 +91,51 @@ impl KeyState {
         self.habits |= 1 << op;
     }
 
-    /// True the first time in a minute for this detector (0 to 5) and class.
-    pub(crate) fn is_news(&mut self, detector: u32, op: usize) -> bool {
-        let bit = 1 << (detector * OPS as u32 + op as u32);
-        let news = self.reported & bit == 0;
+    /// True the first time in a minute.
+    pub(crate) fn is_news(&mut self, news: News) -> bool {
+        let bit = 1 << news.bit();
+        let is_new = self.reported & bit == 0;
         self.reported |= bit;
-        news
+        is_new
+    }
+}
+
+/// What is said once a minute at most of a key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum News {
+    /// D9, by the place of the operation.
+    FirstUse(usize),
+    /// D10, by the place of the operation.
+    Refused(usize),
+    /// D15, by the kind of fault, of four.
+    FaultyToken(usize),
+    /// D17.
+    NoStepUp,
+    /// D5.
+    NewNetwork,
+    /// D4, by how bad it is, of three.
+    Revived(usize),
+    /// D6.
+    NewAgent,
+    /// D18, for the first order and for a run of them.
+    NewSymbol,
+    SymbolRun,
+}
+
+impl News {
+    fn bit(self) -> u32 {
+        let bit = match self {
+            News::FirstUse(op) => op.min(9),
+            News::Refused(op) => 10 + op.min(9),
+            News::FaultyToken(fault) => 20 + fault.min(3),
+            News::NoStepUp => 24,
+            News::NewNetwork => 25,
+            News::Revived(how_bad) => 26 + how_bad.min(2),
+            News::NewAgent => 29,
+            News::NewSymbol => 30,
+            News::SymbolRun => 31,
+        };
+        bit as u32
     }
 }
 

@@ -1,20 +1,28 @@
 //! What is usual: per key, per client, and over all keys of the host.
 
+mod agents;
 mod distinct;
 mod familiar;
 mod fleet;
 mod key;
+mod market;
+mod marks;
 pub(crate) mod math;
 mod outcomes;
+mod presence;
 mod rate;
 mod slots;
 mod sources;
+mod symbols;
 
 pub(crate) use familiar::{Place, prefix};
 pub(crate) use fleet::Fleet;
-pub(crate) use key::KeyState;
+pub(crate) use key::{KeyState, News};
+pub(crate) use market::Market;
+pub(crate) use presence::Revival;
 pub(crate) use slots::Slots;
 pub(crate) use sources::{Sources, Sprayed, Tried};
+pub(crate) use symbols::Familiarity;
 
 use crate::call::Operation;
 

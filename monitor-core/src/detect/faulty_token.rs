@@ -5,6 +5,7 @@
 
 use super::{Detector, Found, Layer, Report, Rule, Scene, op_words};
 use crate::alert::{Entity, Severity};
+use crate::baseline::News;
 use crate::call::{Operation, Outcome, Token};
 use crate::time::EventTime;
 
@@ -24,9 +25,6 @@ const EVIDENCE: f32 = 8.0;
 /// How far the clocks of issuer, server and capture may be apart: the most that libraries are set to.
 const SKEW_S: i64 = 300;
 
-/// This detector's place among the bits of what was reported.
-const NEWS: u32 = 5;
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fault {
     Unsigned,
@@ -42,7 +40,7 @@ impl Detector for FaultyToken {
         }
         let Some(fault) = fault(token, scene.time) else { return };
         let Some((id, key)) = &mut scene.key else { return };
-        if !key.is_news(NEWS, fault as usize) {
+        if !key.is_news(News::FaultyToken(fault as usize)) {
             return;
         }
         let what = op_words(scene.call.op);

@@ -1,10 +1,13 @@
 //! What is flagged: one file a detector, all of them in one list.
 
 mod capture_loss;
+mod dormant;
 mod error_burst;
 mod faulty_token;
 mod first_use;
+mod new_agent;
 mod new_network;
+mod new_symbol;
 mod no_step_up;
 mod rate_spike;
 mod refused;
@@ -28,8 +31,11 @@ pub(crate) static DETECTORS: &[&dyn Detector] = &[
     &rate_spike::RateSpike,
     &error_burst::ErrorBurst,
     &stuffing::Stuffing,
+    &dormant::Dormant,
     &new_network::NewNetwork,
+    &new_agent::NewAgent,
     &first_use::FirstUse,
+    &new_symbol::NewSymbol,
     &refused::Refused,
     &faulty_token::FaultyToken,
     &no_step_up::NoStepUp,
@@ -80,6 +86,10 @@ pub(crate) enum Layer {
 pub(crate) struct Scene<'a> {
     pub(crate) call: &'a ApiCall,
     pub(crate) time: EventTime,
+    /// The same, seconds.
+    pub(crate) now_s: u32,
+    /// Since when calls are seen without a hole, seconds.
+    pub(crate) watched_since_s: u32,
     /// Place of the operation in tables.
     pub(crate) op: usize,
     /// Client address.

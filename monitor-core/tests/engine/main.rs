@@ -1,5 +1,8 @@
 //! The Engine against simulated traffic: what must be flagged, what must not, and how soon.
 
+mod dormant;
+mod new_agents;
+mod symbols;
 mod tokens;
 mod world;
 
