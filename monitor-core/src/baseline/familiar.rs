@@ -1,5 +1,8 @@
 //! Where a key is used from: the addresses and networks that it is known at.
 
+use std::hash::BuildHasher;
+
+use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
 use super::marks::{Mark, Marks};
@@ -18,7 +21,8 @@ pub(crate) enum Place {
 /// Address and network sets of one key.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Familiar {
-    last: [u8; 16],
+    /// Hash of the address last learnt; 0 is none.
+    last: u32,
     addresses: Marks,
     networks: Marks,
     new_networks: u16,
@@ -34,7 +38,7 @@ impl Familiar {
             self.hour = hour;
             self.hours = self.hours.saturating_add(1);
         }
-        if *address == self.last {
+        if hash(address) == self.last {
             Place::Known
         } else if !self.networks.has(Mark::of(prefix(address))) {
             Place::NewNetwork
@@ -63,12 +67,13 @@ impl Familiar {
 
     /// Remembers an address from which a call went well; true when its network is new.
     pub(crate) fn learn(&mut self, address: &[u8; 16]) -> bool {
-        if *address == self.last && self.hour == self.learnt_hour {
+        let last = hash(address);
+        if last == self.last && self.hour == self.learnt_hour {
             return false;
         }
         self.learnt_hour = self.hour;
         let first = self.is_empty();
-        self.last = *address;
+        self.last = last;
         self.addresses.add(Mark::of(address));
         let new = self.networks.add(Mark::of(prefix(address)));
         if new && !first {
@@ -76,6 +81,10 @@ impl Familiar {
         }
         new
     }
+}
+
+fn hash(address: &[u8; 16]) -> u32 {
+    (FixedState::with_seed(0).hash_one(address) as u32).max(1)
 }
 
 /// The /24 (IPv4, mapped) or /48 (IPv6) around an address: what is commonly given to one customer.

@@ -1,8 +1,10 @@
 //! All keys of the host together: what moves them all is no key's fault.
 
+use super::drift::Daily;
 use super::market::{AgentTable, Market};
 use super::outcomes::Failures;
 use super::rate::{Advance, Cohort, Rate};
+use super::sizes::EndpointSizes;
 use super::{OPS, Slots};
 use crate::engine::Settings;
 use crate::time::EventTime;
@@ -37,6 +39,10 @@ pub(crate) struct Fleet {
     pub(crate) agents: AgentTable,
     /// What is traded.
     pub(crate) market: Market,
+    /// Calls a day.
+    pub(crate) daily: Daily,
+    /// Bytes of big answers.
+    pub(crate) endpoint_sizes: EndpointSizes,
     /// Calls were seen since then, second of the epoch, without a hole of a day; and the last.
     watched_since_s: u32,
     last_s: u32,
@@ -60,13 +66,19 @@ impl Fleet {
             networks: Slots::new(settings.networks_max, |keys| *keys > 1),
             agents: AgentTable::new(),
             market: Market::new(),
+            daily: Daily::default(),
+            endpoint_sizes: EndpointSizes::new(),
             watched_since_s: 0,
             last_s: 0,
         }
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        size_of::<Fleet>() + self.networks.bytes() + self.agents.bytes() + self.market.bytes()
+        size_of::<Fleet>()
+            + self.networks.bytes()
+            + self.agents.bytes()
+            + self.market.bytes()
+            + self.endpoint_sizes.bytes()
     }
 
     pub(crate) fn advance(&mut self, time: EventTime, late_minutes: u32) {

@@ -2,11 +2,18 @@
 
 use super::OPS;
 use super::agents::Agents;
+use super::concurrency::Concurrency;
+use super::drift::{Daily, Nearness};
 use super::familiar::Familiar;
 use super::fleet::Fleet;
+use super::mix::Mix;
 use super::outcomes::{Failures, Refusals};
 use super::presence::Presence;
+use super::quoting::Quoting;
 use super::rate::{Advance, Rate};
+use super::sequences::Sequences;
+use super::sessions::Sessions;
+use super::sizes::Sizes;
 use super::symbols::Symbols;
 use crate::time::EventTime;
 
@@ -28,6 +35,20 @@ pub(crate) struct KeyState {
     habits: u16,
     /// Absences (D4).
     pub(crate) presence: Presence,
+    /// Networks at once (D7).
+    pub(crate) concurrency: Concurrency,
+    /// Parts of each operation (D8), and their order (D23).
+    pub(crate) mix: Mix,
+    pub(crate) sequences: Sequences,
+    /// Who holds its cookie or token (D14).
+    pub(crate) sessions: Sessions,
+    /// How many orders it cancels (D19).
+    pub(crate) quoting: Quoting,
+    /// Calls a day, and how near to its limit (D21).
+    pub(crate) daily: Daily,
+    pub(crate) nearness: Nearness,
+    /// Bytes of answers (D22).
+    pub(crate) sizes: Sizes,
     /// User agents and TLS clients (D6).
     pub(crate) agents: Agents,
     /// What it trades (D18).
@@ -55,6 +76,14 @@ impl KeyState {
             first_used_s: [0; OPS],
             habits: 0,
             presence: Presence::default(),
+            concurrency: Concurrency::default(),
+            mix: Mix::default(),
+            sequences: Sequences::new(),
+            sessions: Sessions::default(),
+            quoting: Quoting::default(),
+            daily: Daily::default(),
+            nearness: Nearness::default(),
+            sizes: Sizes::default(),
             agents: Agents::default(),
             symbols: Symbols::default(),
             reported: 0,
@@ -75,8 +104,14 @@ impl KeyState {
     ) -> bool {
         match self.rate.advance(time, late_minutes, Some(&mut fleet.cohort)) {
             Advance::Same => return false,
-            Advance::Closed => self.failures.close(),
-            Advance::Discarded => self.failures.discard(),
+            Advance::Closed => {
+                self.failures.close();
+                self.concurrency.close();
+            }
+            Advance::Discarded => {
+                self.failures.discard();
+                self.concurrency.discard();
+            }
         }
         self.reported = 0;
         true
@@ -120,6 +155,8 @@ pub(crate) enum News {
     /// D18, for the first order and for a run of them.
     NewSymbol,
     SymbolRun,
+    /// D14.
+    Shared,
 }
 
 impl News {
@@ -134,6 +171,7 @@ impl News {
             News::NewAgent => 29,
             News::NewSymbol => 30,
             News::SymbolRun => 31,
+            News::Shared => 32,
         };
         bit as u32
     }

@@ -1,25 +1,35 @@
 //! What is usual: per key, per client, and over all keys of the host.
 
 mod agents;
+mod concurrency;
 mod distinct;
+mod drift;
 mod familiar;
 mod fleet;
 mod key;
 mod market;
 mod marks;
 pub(crate) mod math;
+mod mix;
 mod outcomes;
 mod presence;
+mod quoting;
 mod rate;
+mod sequences;
+mod sessions;
+mod sizes;
 mod slots;
 mod sources;
 mod symbols;
 
+pub(crate) use agents::print;
 pub(crate) use familiar::{Place, prefix};
 pub(crate) use fleet::Fleet;
 pub(crate) use key::{KeyState, News};
 pub(crate) use market::Market;
+pub(crate) use marks::Mark;
 pub(crate) use presence::Revival;
+pub(crate) use sessions::Holder;
 pub(crate) use slots::Slots;
 pub(crate) use sources::{Sources, Sprayed, Tried};
 pub(crate) use symbols::Familiarity;

@@ -14,10 +14,10 @@ const REVIVAL_S: u32 = 3_600;
 pub(crate) struct Presence {
     last_s: u32,
     longest_gap_s: u32,
-    /// When it came back, how long it had been away, and for how long it had been before.
+    /// When it came back, how long it had been away, and for how long it had been before, hours.
     revived_s: u32,
-    gap_s: u32,
-    earlier_gap_s: u32,
+    gap_h: u16,
+    earlier_gap_h: u16,
 }
 
 /// A key came back after a long absence, within the last hour.
@@ -36,15 +36,23 @@ impl Presence {
             let gap_s = now_s.saturating_sub(self.last_s.max(watched_since_s));
             if gap_s >= DORMANT_S && gap_s / LONGEST_FACTOR > self.longest_gap_s {
                 self.revived_s = now_s;
-                self.gap_s = gap_s;
-                self.earlier_gap_s = self.longest_gap_s;
+                self.gap_h = hours(gap_s);
+                self.earlier_gap_h = hours(self.longest_gap_s);
             }
             self.longest_gap_s = self.longest_gap_s.max(gap_s);
         }
         self.last_s = now_s;
         let is_new = self.revived_s != 0 && now_s.wrapping_sub(self.revived_s) <= REVIVAL_S;
-        is_new.then_some(Revival { gap_s: self.gap_s, earlier_gap_s: self.earlier_gap_s })
+        let seconds = |hours| u32::from(hours) * 3_600;
+        is_new.then(|| Revival {
+            gap_s: seconds(self.gap_h),
+            earlier_gap_s: seconds(self.earlier_gap_h),
+        })
     }
+}
+
+fn hours(seconds: u32) -> u16 {
+    u16::try_from(seconds / 3_600).unwrap_or(u16::MAX)
 }
 
 #[cfg(test)]

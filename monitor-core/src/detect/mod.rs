@@ -1,6 +1,8 @@
 //! What is flagged: one file a detector, all of them in one list.
 
+mod bulk_read;
 mod capture_loss;
+mod concurrent_use;
 mod dormant;
 mod error_burst;
 mod faulty_token;
@@ -9,8 +11,13 @@ mod new_agent;
 mod new_network;
 mod new_symbol;
 mod no_step_up;
+mod odd_sequence;
+mod operation_mix;
+mod quote_stuffing;
 mod rate_spike;
 mod refused;
+mod shared_session;
+mod slow_drift;
 mod stuffing;
 
 pub(crate) use capture_loss::Capture;
@@ -34,11 +41,18 @@ pub(crate) static DETECTORS: &[&dyn Detector] = &[
     &dormant::Dormant,
     &new_network::NewNetwork,
     &new_agent::NewAgent,
+    &concurrent_use::ConcurrentUse,
+    &operation_mix::OperationMix,
     &first_use::FirstUse,
     &new_symbol::NewSymbol,
     &refused::Refused,
     &faulty_token::FaultyToken,
     &no_step_up::NoStepUp,
+    &shared_session::SharedSession,
+    &quote_stuffing::QuoteStuffing,
+    &slow_drift::SlowDrift,
+    &bulk_read::BulkRead,
+    &odd_sequence::OddSequence,
     &capture_loss::CaptureLoss,
 ];
 
