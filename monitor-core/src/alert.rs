@@ -92,9 +92,17 @@ pub enum Entity {
     Client(IpAddr),
     /// The /24 (IPv4) or /48 (IPv6) that begins with this address.
     Network(IpAddr),
+    /// Keys that did the same at the same time.
+    Group(GroupId),
     /// This host: capture itself is impaired.
     Host,
 }
+
+/// 64 bits of a hash of what the keys have in common, the same at every host; shown as `g_` and 16
+/// hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupId(pub u64);
+crate::call::hex_id!(GroupId, "g_", "g_{:016x}", 16, u64);
 
 /// 64 bits of a hash; shown as `a_` and 16 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

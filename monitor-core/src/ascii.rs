@@ -1,6 +1,12 @@
 //! Short texts of records (times, ids, addresses), written on the stack: most of them stand in every
 //! line of output.
 
+/// Whether a name is this one in any case. The usual way to write it costs no look at each letter.
+#[inline]
+pub(crate) fn is_name(name: &[u8], usual: &[u8]) -> bool {
+    name == usual || name.eq_ignore_ascii_case(usual)
+}
+
 /// At most so many bytes; what is longer is left out.
 pub(crate) struct Ascii<const N: usize> {
     bytes: [u8; N],

@@ -1,9 +1,13 @@
 //! Findings about one entity within a quarter of an hour are one incident, and one alert.
 
+pub(crate) mod history;
+pub(crate) mod verdicts;
+
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
@@ -13,6 +17,7 @@ use crate::call::{ApiCall, FlowId};
 use crate::detect::{Found, Layer};
 use crate::engine::{Counters, Settings};
 use crate::time::EventTime;
+use verdicts::Verdicts;
 
 /// Log-odds against an attack before anything is found: one oddity in twenty.
 const PRIOR: f32 = 3.0;
@@ -20,35 +25,66 @@ const PRIOR: f32 = 3.0;
 const AGREEING_MIN: usize = 3;
 const AGREEING_EVIDENCE_MIN: f32 = 8.0;
 
+/// Where a call came from and what it did.
+pub(crate) struct Place {
+    pub(crate) flow: FlowId,
+    pub(crate) address: [u8; 16],
+    /// Place of the operation in tables.
+    pub(crate) op: usize,
+}
+
 /// Open incidents, and the alerts that wait to be taken.
 pub(crate) struct Incidents {
     open: Slots<Entity, Incident>,
     waiting: VecDeque<Alert>,
     budget: Budget,
+    verdicts: Verdicts,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Incident {
-    first_detector: &'static str,
+    first_detector: Cow<'static, str>,
     first: EventTime,
     last: EventTime,
-    findings: SmallVec<[(Found, EventTime); 4]>,
-    flows: SmallVec<[FlowId; 4]>,
+    findings: Vec<Held>,
+    flows: Vec<FlowId>,
+    /// Where the calls with findings came from, and what they did: a bit an operation.
+    addresses: Vec<[u8; 16]>,
+    ops: u16,
     calls: u64,
     complete: bool,
     raised: Option<Raised>,
     is_suppressed: bool,
+    /// Why somebody said that it is of no interest.
+    dismissed: Option<String>,
+}
+
+/// A finding, and what becomes of it. Owned, because a snapshot brings it back.
+#[derive(Clone, Serialize, Deserialize)]
+struct Held {
+    finding: Finding,
+    evidence: f32,
+    alone: bool,
+    layer: Layer,
+    calls: u64,
+    clause: String,
+    title: Cow<'static, str>,
+    first_step: Cow<'static, str>,
 }
 
 /// How the alert stands that was last given out.
+#[derive(Clone, Serialize, Deserialize)]
 struct Raised {
+    id: AlertId,
     severity: Severity,
     revision: u32,
 }
 
 /// New alerts of the running day.
-#[derive(Default)]
-struct Budget {
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Budget {
     day: u64,
     raised: u32,
     bypassed: u32,
@@ -62,6 +98,7 @@ impl Incidents {
             open: Slots::new(settings.incidents_max, |incident| incident.raised.is_some()),
             waiting: VecDeque::new(),
             budget: Budget::default(),
+            verdicts: Verdicts::default(),
         }
     }
 
@@ -93,12 +130,16 @@ impl Incidents {
         &mut self,
         found: SmallVec<[Found; 2]>,
         time: EventTime,
-        flow: Option<FlowId>,
+        place: Option<&Place>,
         settings: &Settings,
         counters: &mut Counters,
     ) {
         let mut touched: SmallVec<[(Entity, bool); 2]> = SmallVec::new();
-        for found in found {
+        for mut found in found {
+            if !self.verdicts.lets_pass(&mut found, time) {
+                counters.muted += 1;
+                continue;
+            }
             let (entity, grown) = (found.entity, found.grown);
             let is_open =
                 self.open.find(&entity).is_some_and(|known| !known.is_over(time, settings));
@@ -107,8 +148,8 @@ impl Incidents {
                 *incident = Incident::new(&found, time);
             }
             let is_news = incident.add(found, time, settings) || grown;
-            if let Some(flow) = flow {
-                incident.note_flow(flow, settings);
+            if let Some(place) = place {
+                incident.note_place(place, settings);
             }
             match touched.iter_mut().find(|(known, _)| *known == entity) {
                 Some((_, any_news)) => *any_news |= is_news,
@@ -150,8 +191,8 @@ impl Incidents {
                 0
             }
         };
-        incident.raised = Some(Raised { severity: verdict.severity, revision });
         let alert = incident.alert(entity, revision, &verdict, time, settings);
+        incident.raised = Some(Raised { id: alert.id, severity: verdict.severity, revision });
         if self.waiting.len() >= settings.alerts_waiting_max {
             counters.alerts_dropped += 1;
             return;
@@ -214,7 +255,7 @@ impl Budget {
 impl Incident {
     fn new(found: &Found, time: EventTime) -> Incident {
         Incident {
-            first_detector: found.rule.id,
+            first_detector: Cow::Borrowed(found.rule.id),
             first: time,
             last: time,
             complete: true,
@@ -234,23 +275,32 @@ impl Incident {
         self.complete &= found.complete;
         let window = Duration::from_secs(settings.incident_window_s);
         if self.raised.is_none() {
-            self.findings.retain(|(_, at)| time.since(*at) <= window);
+            self.findings.retain(|held| time.since(held.finding.time) <= window);
         }
-        match self.findings.iter_mut().find(|(held, _)| held.rule.id == found.rule.id) {
+        match self.findings.iter_mut().find(|held| held.finding.detector == found.rule.id) {
             Some(held)
-                if (found.severity, found.evidence) >= (held.0.severity, held.0.evidence) =>
+                if (found.severity, found.evidence) >= (held.finding.severity, held.evidence) =>
             {
-                *held = (found, time);
+                *held = Held::new(found, time);
                 false
             }
             Some(held) => {
-                held.1 = time;
+                held.finding.time = time;
                 false
             }
             None => {
-                self.findings.push((found, time));
+                self.findings.push(Held::new(found, time));
                 true
             }
+        }
+    }
+
+    fn note_place(&mut self, place: &Place, settings: &Settings) {
+        self.note_flow(place.flow, settings);
+        self.ops |= 1 << place.op;
+        let room = self.addresses.len() < settings.flows_per_alert_max;
+        if room && !self.addresses.contains(&place.address) {
+            self.addresses.push(place.address);
         }
     }
 
@@ -261,20 +311,21 @@ impl Incident {
     }
 
     fn verdict(&self) -> Verdict {
-        let found = || self.findings.iter().map(|(found, _)| found);
+        let found = || self.findings.iter();
         let evidence: f32 = found().map(|found| found.evidence).sum();
-        let worst = found().map(|found| found.severity).max().unwrap_or(Severity::Low);
+        let worst = found().map(|held| held.finding.severity).max().unwrap_or(Severity::Low);
         let agreeing = found().filter(|found| found.evidence >= 1.0).count();
         let agrees = agreeing >= AGREEING_MIN && evidence >= AGREEING_EVIDENCE_MIN;
         let severity = if agrees { worse(worst) } else { worst };
-        let urgent = |found: &Found| {
-            found.alone && found.rule.layer == Layer::Invariant && found.severity >= Severity::High
+        let urgent = |held: &Held| {
+            let is_high = held.finding.severity >= Severity::High;
+            held.alone && held.layer == Layer::Invariant && is_high
         };
         Verdict {
             severity,
             evidence,
             alone: found().any(|found| found.alone),
-            only_novelty: found().all(|found| found.rule.layer == Layer::Novelty),
+            only_novelty: found().all(|held| held.layer == Layer::Novelty),
             urgent: severity == Severity::Critical || found().any(urgent),
         }
     }
@@ -287,26 +338,27 @@ impl Incident {
         time: EventTime,
         settings: &Settings,
     ) -> Alert {
-        let mut findings: Vec<&(Found, EventTime)> = self.findings.iter().collect();
-        findings.sort_by(|(a, _), (b, _)| {
+        let mut findings: Vec<&Held> = self.findings.iter().collect();
+        findings.sort_by(|a, b| {
             let by_evidence = b.evidence.total_cmp(&a.evidence);
-            b.severity.cmp(&a.severity).then(by_evidence).then(a.rule.id.cmp(b.rule.id))
+            let by_severity = b.finding.severity.cmp(&a.finding.severity);
+            by_severity.then(by_evidence).then(a.finding.detector.cmp(&b.finding.detector))
         });
         let (title, first_step) = headline(entity, &findings);
         Alert {
-            id: alert_id(&settings.host, entity, self.first_detector, self.first),
+            id: alert_id(&settings.host, entity, &self.first_detector, self.first),
             revision,
             time,
             severity: verdict.severity,
             confidence: confidence(verdict.evidence),
             entity,
-            title: title.into(),
+            title,
             explanation: explanation(entity, &findings),
-            first_step: Cow::Borrowed(first_step),
-            findings: findings.iter().map(|(found, at)| finding(found, *at)).collect(),
+            first_step,
+            findings: findings.iter().map(|held| held.finding.clone()).collect(),
             first_seen: self.first,
             last_seen: self.last,
-            flows: self.flows.to_vec(),
+            flows: self.flows.clone(),
             calls: self.calls,
             complete: self.complete,
             host: settings.host.clone(),
@@ -314,48 +366,63 @@ impl Incident {
     }
 }
 
-fn finding(found: &Found, time: EventTime) -> Finding {
-    let borrowed = |ids: &'static [&'static str]| ids.iter().map(|id| Cow::Borrowed(*id)).collect();
-    Finding {
-        detector: Cow::Borrowed(found.rule.id),
-        name: Cow::Borrowed(found.rule.name),
-        time,
-        expected: found.expected.clone(),
-        seen: found.seen.clone(),
-        evidence: hundredths(found.evidence),
-        severity: found.severity,
-        attack: borrowed(found.rule.attack),
-        owasp: borrowed(found.rule.owasp),
-    }
-}
-
-/// Several things at once that fit a thief say so; one thing says what it is.
-fn headline(entity: Entity, findings: &[&(Found, EventTime)]) -> (&'static str, &'static str) {
-    let strongest = findings.first().map(|(found, _)| (found.title, found.first_step));
-    let (title, first_step) = strongest.unwrap_or(("Something is unusual", "Look at the findings"));
-    match entity {
-        Entity::Key(_) if findings.len() > 1 => ("API key may be stolen", first_step),
-        Entity::Key(_) | Entity::Client(_) | Entity::Network(_) | Entity::Host => {
-            (title, first_step)
+impl Held {
+    fn new(found: Found, time: EventTime) -> Held {
+        let ids = |ids: &'static [&'static str]| ids.iter().map(|id| Cow::Borrowed(*id)).collect();
+        Held {
+            finding: Finding {
+                detector: Cow::Borrowed(found.rule.id),
+                name: Cow::Borrowed(found.rule.name),
+                time,
+                expected: found.expected,
+                seen: found.seen,
+                evidence: hundredths(found.evidence),
+                severity: found.severity,
+                attack: ids(found.rule.attack),
+                owasp: ids(found.rule.owasp),
+            },
+            evidence: found.evidence,
+            alone: found.alone,
+            layer: found.rule.layer,
+            calls: found.calls,
+            clause: found.clause,
+            title: Cow::Borrowed(found.title),
+            first_step: Cow::Borrowed(found.first_step),
         }
     }
 }
 
+/// Several things at once that fit a thief say so; one thing says what it is.
+fn headline(entity: Entity, findings: &[&Held]) -> (String, Cow<'static, str>) {
+    let strongest = findings.first().map(|held| (&*held.title, held.first_step.clone()));
+    let (title, first_step) =
+        strongest.unwrap_or(("Something is unusual", Cow::Borrowed("Look at the findings")));
+    match entity {
+        Entity::Key(_) if findings.len() > 1 => ("API key may be stolen".into(), first_step),
+        Entity::Key(_)
+        | Entity::Client(_)
+        | Entity::Network(_)
+        | Entity::Group(_)
+        | Entity::Host => (title.into(), first_step),
+    }
+}
+
 /// "This key was …, made … and tried …."
-fn explanation(entity: Entity, findings: &[&(Found, EventTime)]) -> String {
+fn explanation(entity: Entity, findings: &[&Held]) -> String {
     let mut text = String::from(match entity {
         Entity::Key(_) => "This key",
         Entity::Client(_) => "This address",
         Entity::Network(_) => "This network",
+        Entity::Group(_) => "A group of keys",
         Entity::Host => "This host",
     });
-    for (at, (found, _)) in findings.iter().enumerate() {
+    for (at, held) in findings.iter().enumerate() {
         text.push_str(match at {
             0 => " ",
             at if at + 1 == findings.len() => " and ",
             _ => ", ",
         });
-        text.push_str(&found.clause);
+        text.push_str(&held.clause);
     }
     text.push('.');
     text
@@ -387,6 +454,7 @@ fn alert_id(host: &str, entity: Entity, detector: &str, time: EventTime) -> Aler
         Entity::Key(id) => hasher.update([&b"k"[..], &id.0.to_be_bytes()].concat()),
         Entity::Client(ip) => hasher.update(format!("c{ip}")),
         Entity::Network(ip) => hasher.update(format!("n{ip}")),
+        Entity::Group(id) => hasher.update([&b"g"[..], &id.0.to_be_bytes()].concat()),
         Entity::Host => hasher.update(b"h"),
     }
     hasher.update([0]);

@@ -144,7 +144,9 @@ impl Selection {
     pub(crate) fn alert(&self, alert: &Alert) -> bool {
         let key = match alert.entity {
             Entity::Key(id) => self.keys.is_empty() || self.is_key(id),
-            Entity::Client(_) | Entity::Network(_) | Entity::Host => self.keys.is_empty(),
+            Entity::Client(_) | Entity::Network(_) | Entity::Group(_) | Entity::Host => {
+                self.keys.is_empty()
+            }
         };
         key && self.is_in_time(alert.time)
     }

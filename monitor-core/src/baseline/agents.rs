@@ -7,6 +7,7 @@ use crate::call::ApiCall;
 
 /// What a key is known to be used with.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Agents {
     /// Agent and TLS client last learnt, and not looked at again.
     last: u32,

@@ -15,6 +15,7 @@ const ODD_LEARNT_PART: u8 = 4;
 
 /// The running minute, and the minutes before it.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Concurrency {
     /// 0 is an empty place; the last used comes first.
     networks: [u16; NETWORKS],

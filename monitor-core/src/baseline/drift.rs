@@ -19,6 +19,7 @@ const NEAR_RUN: u16 = 30;
 
 /// Calls a day of a key, or of all.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Daily {
     calls: u32,
     /// Mean of the logarithm of calls a day.
@@ -92,6 +93,7 @@ impl Daily {
 
 /// Minutes just under the limit.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Nearness {
     minute: u32,
     /// Minutes in which the server told, and those just under the limit.

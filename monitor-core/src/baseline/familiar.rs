@@ -1,8 +1,5 @@
 //! Where a key is used from: the addresses and networks that it is known at.
 
-use std::hash::BuildHasher;
-
-use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
 use super::marks::{Mark, Marks};
@@ -20,9 +17,9 @@ pub(crate) enum Place {
 
 /// Address and network sets of one key.
 #[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Familiar {
-    /// Hash of the address last learnt; 0 is none.
-    last: u32,
+    last: [u8; 16],
     addresses: Marks,
     networks: Marks,
     new_networks: u16,
@@ -38,7 +35,7 @@ impl Familiar {
             self.hour = hour;
             self.hours = self.hours.saturating_add(1);
         }
-        if hash(address) == self.last {
+        if *address == self.last {
             Place::Known
         } else if !self.networks.has(Mark::of(prefix(address))) {
             Place::NewNetwork
@@ -47,6 +44,11 @@ impl Familiar {
         } else {
             Place::Known
         }
+    }
+
+    /// The address of the last call that went well; all zeros before it.
+    pub(crate) fn last(&self) -> [u8; 16] {
+        self.last
     }
 
     /// True before the first call that went well.
@@ -59,6 +61,11 @@ impl Familiar {
         self.hours
     }
 
+    /// Networks that it is known at.
+    pub(crate) fn networks(&self) -> usize {
+        self.networks.len()
+    }
+
     /// The chance that an hour of use brings a new network, from those that did: (new + 1) of
     /// (hours + 2), Laplace's rule of succession.
     pub(crate) fn chance_of_new_network(&self) -> f64 {
@@ -67,13 +74,12 @@ impl Familiar {
 
     /// Remembers an address from which a call went well; true when its network is new.
     pub(crate) fn learn(&mut self, address: &[u8; 16]) -> bool {
-        let last = hash(address);
-        if last == self.last && self.hour == self.learnt_hour {
+        if *address == self.last && self.hour == self.learnt_hour {
             return false;
         }
         self.learnt_hour = self.hour;
         let first = self.is_empty();
-        self.last = last;
+        self.last = *address;
         self.addresses.add(Mark::of(address));
         let new = self.networks.add(Mark::of(prefix(address)));
         if new && !first {
@@ -81,10 +87,6 @@ impl Familiar {
         }
         new
     }
-}
-
-fn hash(address: &[u8; 16]) -> u32 {
-    (FixedState::with_seed(0).hash_one(address) as u32).max(1)
 }
 
 /// The /24 (IPv4, mapped) or /48 (IPv6) around an address: what is commonly given to one customer.

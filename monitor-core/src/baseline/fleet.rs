@@ -1,11 +1,13 @@
 //! All keys of the host together: what moves them all is no key's fault.
 
+use serde::{Deserialize, Serialize};
+
 use super::drift::Daily;
 use super::market::{AgentTable, Market};
 use super::outcomes::Failures;
 use super::rate::{Advance, Cohort, Rate};
 use super::sizes::EndpointSizes;
-use super::{OPS, Slots};
+use super::{OPS, Slots, saved};
 use crate::engine::Settings;
 use crate::time::EventTime;
 
@@ -21,27 +23,35 @@ const NARROW_FACTOR_MAX: f64 = 1.5;
 const WINDOWS_MIN: u32 = 60;
 
 /// Load, failures and habits over all keys.
+#[derive(Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Fleet {
     pub(crate) cohort: Cohort,
     rate: Rate,
     has_begun: bool,
     failures: Failures,
+    #[serde(with = "saved::array")]
     last_counts: [u32; OPS],
     last_failures: (u32, u32),
     /// Keys active in the running minute and the one before it; and the busy ones among them.
     active: [u32; 2],
     busy: [u32; 2],
     /// Keys that keep on using each class.
+    #[serde(with = "saved::array")]
     users: [u32; OPS],
     /// How many keys learnt each network.
+    #[serde(skip)]
     networks: Slots<[u8; 16], u32>,
     /// Which agents and TLS clients keys take up.
+    #[serde(skip)]
     pub(crate) agents: AgentTable,
     /// What is traded.
+    #[serde(skip)]
     pub(crate) market: Market,
     /// Calls a day.
     pub(crate) daily: Daily,
     /// Bytes of big answers.
+    #[serde(skip)]
     pub(crate) endpoint_sizes: EndpointSizes,
     /// Calls were seen since then, second of the epoch, without a hole of a day; and the last.
     watched_since_s: u32,
@@ -50,6 +60,12 @@ pub(crate) struct Fleet {
 
 /// Nothing seen for this long means that nobody looked, seconds.
 const HOLE_S: u32 = 86_400;
+
+impl Default for Fleet {
+    fn default() -> Fleet {
+        Fleet::new(&Settings { networks_max: 1, ..Settings::default() })
+    }
+}
 
 impl Fleet {
     pub(crate) fn new(settings: &Settings) -> Fleet {
@@ -71,6 +87,22 @@ impl Fleet {
             watched_since_s: 0,
             last_s: 0,
         }
+    }
+
+    /// How many keys learnt each network: for a snapshot.
+    pub(crate) fn networks(&self) -> impl Iterator<Item = ([u8; 16], u32)> {
+        self.networks.iter().map(|(network, keys)| (*network, *keys))
+    }
+
+    /// Goes on from a snapshot.
+    pub(crate) fn restore(&mut self, saved: Fleet, networks: Vec<([u8; 16], u32)>) {
+        let before = std::mem::replace(self, saved);
+        self.networks = before.networks;
+        for (network, keys) in networks {
+            *self.networks.find_or_insert(network, || 0) = keys;
+        }
+        self.rate.mend();
+        self.failures.mend();
     }
 
     pub(crate) fn bytes(&self) -> usize {

@@ -1,6 +1,7 @@
 //! What is known of one API key: about a kilobyte.
 
-use super::OPS;
+use serde::{Deserialize, Serialize};
+
 use super::agents::Agents;
 use super::concurrency::Concurrency;
 use super::drift::{Daily, Nearness};
@@ -10,14 +11,18 @@ use super::mix::Mix;
 use super::outcomes::{Failures, Refusals};
 use super::presence::Presence;
 use super::quoting::Quoting;
-use super::rate::{Advance, Rate};
+use super::rate::{Advance, Cohort, Rate};
 use super::sequences::Sequences;
 use super::sessions::Sessions;
 use super::sizes::Sizes;
 use super::symbols::Symbols;
+use super::{OPS, saved};
+use crate::call::Operation;
 use crate::time::EventTime;
 
 /// Full state of a key that was accepted at least once.
+#[derive(Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct KeyState {
     /// First call that went well.
     pub(crate) first_seen: EventTime,
@@ -30,6 +35,7 @@ pub(crate) struct KeyState {
     pub(crate) refused_sensitive: Refusals,
     pub(crate) refused: Refusals,
     /// When each class was first used, seconds since the epoch; 0 means never.
+    #[serde(with = "saved::array")]
     pub(crate) first_used_s: [u32; OPS],
     /// Classes that it kept on using, a bit each.
     habits: u16,
@@ -57,6 +63,12 @@ pub(crate) struct KeyState {
     reported: u64,
     /// An incident may be open until then.
     pub(crate) incident_until: EventTime,
+    /// Changed since it was last given to a snapshot.
+    #[serde(skip)]
+    pub(crate) is_changed: bool,
+    /// Some snapshot has it.
+    #[serde(skip)]
+    pub(crate) is_saved: bool,
 }
 
 /// A key that is given up last: it made this many calls that went well. Made-up keys that an open
@@ -64,11 +76,11 @@ pub(crate) struct KeyState {
 const ESTABLISHED_CALLS: u64 = 32;
 
 impl KeyState {
-    pub(crate) fn new(time: EventTime, fleet: &Fleet) -> KeyState {
+    pub(crate) fn new(time: EventTime, cohort: &Cohort) -> KeyState {
         KeyState {
             first_seen: time,
             calls: 0,
-            rate: Rate::new(time, Some(&fleet.cohort)),
+            rate: Rate::new(time, Some(cohort)),
             failures: Failures::new(),
             familiar: Familiar::default(),
             refused_sensitive: Refusals::new(),
@@ -78,7 +90,7 @@ impl KeyState {
             presence: Presence::default(),
             concurrency: Concurrency::default(),
             mix: Mix::default(),
-            sequences: Sequences::new(),
+            sequences: Sequences::default(),
             sessions: Sessions::default(),
             quoting: Quoting::default(),
             daily: Daily::default(),
@@ -88,6 +100,41 @@ impl KeyState {
             symbols: Symbols::default(),
             reported: 0,
             incident_until: EventTime(0),
+            is_changed: false,
+            is_saved: false,
+        }
+    }
+
+    /// Puts what was read back from a snapshot within its bounds, whatever wrote it.
+    pub(crate) fn mend(&mut self) {
+        self.rate.mend();
+        self.failures.mend();
+        self.refused_sensitive.mend();
+        self.refused.mend();
+    }
+
+    /// What a person wants to know of it.
+    pub(crate) fn view(&self) -> KeyView {
+        let used = |(op, at): (&Operation, &u32)| (*at != 0).then_some((*op, u64::from(*at)));
+        KeyView {
+            first_seen: self.first_seen,
+            calls: self.calls,
+            minutes: self.rate.windows_seen(),
+            operations: Operation::ALL
+                .iter()
+                .zip(&self.first_used_s)
+                .filter_map(used)
+                .map(|(op, at)| OperationView {
+                    op,
+                    first_used: EventTime(at.saturating_mul(1_000_000_000)),
+                    is_habit: self.has_habit(super::op_index(op)),
+                    calls_per_minute: self.rate.expected_of(super::op_index(op)),
+                })
+                .collect(),
+            networks: self.familiar.networks(),
+            failed_share: self.failures.share(),
+            refusals_per_day: self.refused.per_day(),
+            sensitive_refusals_per_day: self.refused_sensitive.per_day(),
         }
     }
 
@@ -175,6 +222,46 @@ impl News {
         };
         bit as u32
     }
+}
+
+impl Default for KeyState {
+    fn default() -> KeyState {
+        KeyState::new(EventTime(0), &Cohort::default())
+    }
+}
+
+/// What is known of a key, for people.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct KeyView {
+    /// First call that went well.
+    pub first_seen: EventTime,
+    /// Calls that went well.
+    pub calls: u64,
+    /// Minutes since then that it was learnt from.
+    pub minutes: u32,
+    /// What it used, in the order of operations.
+    pub operations: Vec<OperationView>,
+    /// Networks that it is known at, the 16 most used.
+    pub networks: usize,
+    /// Part of its calls that usually fails, from 0 to 1.
+    pub failed_share: f64,
+    /// Usual refusals in a day.
+    pub refusals_per_day: f64,
+    /// Of withdrawals, and changes of addresses and keys.
+    pub sensitive_refusals_per_day: f64,
+}
+
+/// How a key uses one class of operations.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OperationView {
+    /// The class.
+    pub op: Operation,
+    /// When it first went well.
+    pub first_used: EventTime,
+    /// Whether it was kept up for a day.
+    pub is_habit: bool,
+    /// Expected calls a minute in the last hour of the day that was seen.
+    pub calls_per_minute: f64,
 }
 
 const _: () = assert!(size_of::<KeyState>() <= 1024, "DESIGN.md: 1 KiB a hot key");

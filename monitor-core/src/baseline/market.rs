@@ -49,6 +49,18 @@ impl Uptake {
     }
 }
 
+impl Default for AgentTable {
+    fn default() -> AgentTable {
+        AgentTable::new()
+    }
+}
+
+impl Default for Market {
+    fn default() -> Market {
+        Market::new()
+    }
+}
+
 /// Which agents and TLS clients keys take up.
 pub(crate) struct AgentTable(Slots<u16, Uptake>);
 

@@ -27,6 +27,7 @@ impl Mark {
 /// The things most used, those that are used more before those that are used less: each use moves a
 /// thing one place up, and what is new takes the last place (the transposition rule; Rivest, 1976).
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Marks {
     /// 0 is an empty place.
     marks: [u16; PLACES],

@@ -24,6 +24,7 @@ const WHOLE: f32 = 250.0;
 
 /// The running window of a key, and how far windows usually diverge.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Mix {
     usual: [u8; OPS],
     own_max: u8,

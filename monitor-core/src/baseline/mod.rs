@@ -1,5 +1,6 @@
 //! What is usual: per key, per client, and over all keys of the host.
 
+mod across;
 mod agents;
 mod concurrency;
 mod distinct;
@@ -15,17 +16,22 @@ mod outcomes;
 mod presence;
 mod quoting;
 mod rate;
+pub(crate) mod saved;
+mod seen;
 mod sequences;
 mod sessions;
 mod sizes;
 mod slots;
 mod sources;
 mod symbols;
+mod synchrony;
 
+pub(crate) use across::Across;
 pub(crate) use agents::print;
 pub(crate) use familiar::{Place, prefix};
 pub(crate) use fleet::Fleet;
 pub(crate) use key::{KeyState, News};
+pub use key::{KeyView, OperationView};
 pub(crate) use market::Market;
 pub(crate) use marks::Mark;
 pub(crate) use presence::Revival;
@@ -33,6 +39,7 @@ pub(crate) use sessions::Holder;
 pub(crate) use slots::Slots;
 pub(crate) use sources::{Sources, Sprayed, Tried};
 pub(crate) use symbols::Familiarity;
+pub(crate) use synchrony::{Edge, Kind, Standing, Together};
 
 use crate::call::Operation;
 

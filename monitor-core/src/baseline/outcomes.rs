@@ -1,6 +1,9 @@
 //! How a key's calls usually end: its share of failures, and how often it is refused.
 
+use serde::{Deserialize, Serialize};
+
 use super::math::{ln_tail_beta_binomial, ln_tail_negative_binomial};
+use super::saved;
 use crate::engine::ErrorSettings;
 
 /// Share of failures before anything is known: one call in twenty, worth twenty calls.
@@ -16,6 +19,8 @@ const SHARE_MIN: f64 = 0.002;
 const SHARE_MAX: f64 = 0.95;
 
 /// Failures of one key (or of all), a minute at a time.
+#[derive(Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Failures {
     share: f32,
     calls_known: f32,
@@ -50,11 +55,28 @@ impl Failures {
         }
     }
 
+    /// Puts what was read back from a snapshot within its bounds.
+    pub(crate) fn mend(&mut self) {
+        saved::mend(&mut self.share, 0.0..=1.0, PRIOR_SHARE);
+        saved::mend(&mut self.calls_known, 0.0..=MEMORY_CALLS, PRIOR_CALLS);
+        saved::mend(&mut self.own_max, 0.0..=60.0, 0.0);
+    }
+
+    /// Somebody who knows says that bursts of this surprise are in order.
+    pub(crate) fn accept(&mut self, surprise: f32) {
+        self.own_max = self.own_max.max(surprise.clamp(0.0, 60.0));
+    }
+
     /// Counts a call; true when it is time to [`check`](Failures::check).
     pub(crate) fn count(&mut self, failed: bool) -> bool {
         self.calls = self.calls.saturating_add(1);
         self.failed = self.failed.saturating_add(u32::from(failed));
         failed && self.failed >= self.check_at
+    }
+
+    /// Usual share of failures, from 0 to 1.
+    pub(crate) fn share(&self) -> f64 {
+        f64::from(self.share)
     }
 
     /// Calls and failures in this window.
@@ -108,7 +130,21 @@ impl Failures {
     }
 }
 
+impl Default for Failures {
+    fn default() -> Failures {
+        Failures::new()
+    }
+}
+
+impl Default for Refusals {
+    fn default() -> Refusals {
+        Refusals::new()
+    }
+}
+
 /// Refusals of one key: rare things, counted a quarter of an hour at a time.
+#[derive(Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Refusals {
     mean: f32,
     quarters: u32,
@@ -137,9 +173,16 @@ impl Refusals {
         }
     }
 
+    /// Puts what was read back from a snapshot within its bounds.
+    pub(crate) fn mend(&mut self) {
+        saved::mend(&mut self.mean, 0.0..=1e9, Refusals::PRIOR_MEAN);
+        self.quarters = self.quarters.max(Refusals::PRIOR_QUARTERS);
+        self.total = self.total.max(self.count);
+    }
+
     /// Refusals before the running quarter of an hour.
     pub(crate) fn earlier(&self) -> u32 {
-        u32::from(self.total - self.count)
+        u32::from(self.total.saturating_sub(self.count))
     }
 
     /// Counts a refusal in a quarter of an hour since the epoch. Gives how many there are in it and

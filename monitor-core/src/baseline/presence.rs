@@ -11,6 +11,7 @@ const REVIVAL_S: u32 = 3_600;
 
 /// A key's absences, in seconds since the epoch.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Presence {
     last_s: u32,
     longest_gap_s: u32,

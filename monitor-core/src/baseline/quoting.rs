@@ -7,16 +7,17 @@ use serde::{Deserialize, Serialize};
 const ODDS_FACTOR: f32 = 3.0;
 /// Log-likelihood ratio beyond which it is not chance.
 const BAR: f32 = 12.0;
-/// As for rates.
+/// Each finding raises the bar for the next by this factor.
 const OWN_MAX_FACTOR: f32 = 1.25;
-/// The largest sum fades by half in 14,000 orders and cancellations.
+/// The raised bar fades by half in 14,000 orders and cancellations.
 const OWN_MAX_KEPT: f32 = 0.99995;
 /// No sum says more, and no share is taken to be nothing or everything.
 const SUM_MAX: f32 = 1_000.0;
 const SHARE: (f32, f32) = (0.02, 0.98);
 
-/// The running sum and the largest one.
+/// The running sum, and the last bar that was passed.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Quoting {
     sum: f32,
     own_max: f32,
@@ -40,12 +41,11 @@ impl Quoting {
         self.own_max *= OWN_MAX_KEPT;
         let bar = (OWN_MAX_FACTOR * self.own_max).max(BAR);
         if self.sum <= bar {
-            self.own_max = self.own_max.max(self.sum);
             return None;
         }
         if !judge {
-            // Too few to matter: learnt as far as the bar goes.
-            self.own_max = self.own_max.max(bar / OWN_MAX_FACTOR);
+            // Too few to matter.
+            self.sum = bar;
             return None;
         }
         let excess = self.sum - bar;

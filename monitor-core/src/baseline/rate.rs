@@ -1,7 +1,9 @@
 //! How fast a key usually calls: counts a minute per operation class, with an hour-of-day factor.
 
-use super::OPS;
+use serde::{Deserialize, Serialize};
+
 use super::math::{ln_tail_negative_binomial, quantile_negative_binomial};
+use super::{OPS, saved};
 use crate::engine::RateSettings;
 use crate::time::EventTime;
 
@@ -29,15 +31,22 @@ const OWN_MAX_HALF_LIFE_WINDOWS: f32 = 7.0 * 1440.0;
 const SURPRISE_MAX: f64 = 60.0;
 
 /// One operation class. A surprise is -log10 of the tail probability.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Class {
+    #[serde(rename = "m")]
     mean: f32,
+    #[serde(rename = "s")]
     square: f32,
+    #[serde(rename = "o")]
     own_max: f32,
+    #[serde(rename = "c")]
     count: u32,
     /// Count at which to look closer; 0 before the first call of the window.
+    #[serde(rename = "a")]
     check_at: u32,
     /// Least count that is too many; 0 while unknown.
+    #[serde(rename = "t")]
     threshold: u32,
 }
 
@@ -55,10 +64,13 @@ pub(crate) struct Spike {
 }
 
 /// Rates of one key, or of all keys together.
+#[derive(Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Rate {
     minute: u32,
     windows: u32,
     opened: EventTime,
+    #[serde(with = "saved::array")]
     classes: [Class; OPS],
     hour_means: [f32; 24],
     hour_windows: [u16; 24],
@@ -95,7 +107,7 @@ impl Rate {
 
     /// Windows seen, empty ones too.
     pub(crate) fn windows_seen(&self) -> u32 {
-        self.windows - PRIOR_WINDOWS
+        self.windows.saturating_sub(PRIOR_WINDOWS)
     }
 
     /// Calls of the class in the running window.
@@ -142,6 +154,29 @@ impl Rate {
         self.pass_empty(now - self.minute - 1);
         self.open(time);
         Advance::Closed
+    }
+
+    /// Puts what was read back from a snapshot within its bounds, whatever wrote it.
+    pub(crate) fn mend(&mut self) {
+        for class in &mut self.classes {
+            for value in [&mut class.mean, &mut class.square] {
+                saved::mend(value, 0.0..=1e12, PRIOR_MEAN);
+            }
+            saved::mend(&mut class.own_max, 0.0..=SURPRISE_MAX as f32, 0.0);
+        }
+        for (mean, windows) in self.hour_means.iter_mut().zip(&mut self.hour_windows) {
+            saved::mend(mean, 0.0..=1e12, 0.0);
+            *windows = (*windows).min(HOUR_MEMORY_WINDOWS);
+        }
+        self.windows = self.windows.max(PRIOR_WINDOWS);
+    }
+
+    /// Somebody who knows says that this many calls in a minute were in order.
+    pub(crate) fn accept(&mut self, op: usize, count: u32) {
+        let class = &mut self.classes[op];
+        let mean = f64::from(class.mean).max(MEAN_MIN);
+        let seen = surprise(count, mean, class.dispersion()).min(SURPRISE_MAX) as f32;
+        class.own_max = class.own_max.max(seen);
     }
 
     /// Counts one call; true when it is time to [`check`](Rate::check).
@@ -292,6 +327,12 @@ impl Rate {
     }
 }
 
+impl Default for Rate {
+    fn default() -> Rate {
+        Rate::new(EventTime(0), None)
+    }
+}
+
 impl Class {
     /// By moments: variance = mean + dispersion * mean².
     fn dispersion(&self) -> f64 {
@@ -314,8 +355,10 @@ impl Class {
 }
 
 /// Mean rates over all keys: what is expected of a key that is not known yet.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Cohort {
+    #[serde(with = "saved::array")]
     means: [f32; OPS],
     windows: u32,
 }

@@ -14,14 +14,15 @@ const SURPRISE_MAX: f32 = 5.0;
 const SLACK: f32 = 0.5;
 /// Sum beyond which it does not fit: a dozen odd transitions in a row.
 const BAR: f32 = 20.0;
-/// As for rates.
+/// Each odd run raises the bar for the next by this factor.
 const OWN_MAX_FACTOR: f32 = 1.25;
-/// The mean remembers so many calls; the largest sum fades by half in 14,000.
+/// The mean remembers so many calls; the raised bar fades by half in 14,000.
 const MEMORY_CALLS: f32 = 1_000.0;
 const OWN_MAX_KEPT: f32 = 0.99995;
 
 /// Transitions of a key, and how surprising they are.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Sequences {
     counts: [[u8; OPS]; OPS],
     /// The operation before; [`OPS`] is none.
@@ -44,8 +45,8 @@ pub(crate) struct OddRun {
     pub(crate) from: usize,
 }
 
-impl Sequences {
-    pub(crate) fn new() -> Sequences {
+impl Default for Sequences {
+    fn default() -> Sequences {
         Sequences {
             counts: [[0; OPS]; OPS],
             last: OPS as u8,
@@ -56,7 +57,9 @@ impl Sequences {
             own_max: 0.0,
         }
     }
+}
 
+impl Sequences {
     /// The next operation.
     pub(crate) fn note(&mut self, op: usize) -> Option<OddRun> {
         let from = usize::from(std::mem::replace(&mut self.last, op as u8));
@@ -84,7 +87,6 @@ impl Sequences {
             return None;
         }
         if self.sum <= bar {
-            self.own_max = self.own_max.max(self.sum);
             return None;
         }
         let odd = OddRun { sum: self.sum, bar, from };
@@ -99,7 +101,7 @@ mod tests {
 
     #[test]
     fn another_order_of_the_same_operations() {
-        let mut it = Sequences::new();
+        let mut it = Sequences::default();
         for n in 0..5_000 {
             assert_eq!(it.note([1, 2, 3][n % 3]), None);
         }

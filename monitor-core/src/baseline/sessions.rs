@@ -9,6 +9,7 @@ const IN_USE_S: u16 = 600;
 
 /// Who used a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Holder {
     /// Which token, where one key has several.
     pub(crate) session: u16,
@@ -20,6 +21,7 @@ pub(crate) struct Holder {
 
 /// Holders of a key's sessions, the last one first.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Sessions {
     holders: [Holder; HOLDERS],
     /// How long ago each was seen, seconds, at the time of the last call.

@@ -63,6 +63,20 @@ impl<K: Copy + Eq + Hash, V> Slots<K, V> {
         self.slots.iter().map(|slot| &slot.value)
     }
 
+    /// Keys and values in order of arrival.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.slots.iter().map(|slot| (&slot.key, &slot.value))
+    }
+
+    /// As [`find`](Slots::find), and no use of it.
+    pub(crate) fn peek(&self, key: &K) -> Option<&V> {
+        self.places.get(key).map(|place| &self.slots[*place as usize].value)
+    }
+
+    pub(crate) fn peek_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.places.get(key).map(|place| &mut self.slots[*place as usize].value)
+    }
+
     pub(crate) fn find(&mut self, key: &K) -> Option<&mut V> {
         let place = *self.places.get(key)?;
         let slot = &mut self.slots[place as usize];
@@ -86,7 +100,7 @@ impl<K: Copy + Eq + Hash, V> Slots<K, V> {
     }
 
     /// Puts in a value under a key that is not there yet; gives back what had to go.
-    pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
+    pub(crate) fn insert(&mut self, key: K, value: V) -> Option<(K, V)> {
         let slot = Slot { key, value, used: true };
         if self.slots.len() < self.max {
             let place = self.slots.len() as u32;
@@ -101,7 +115,7 @@ impl<K: Copy + Eq + Hash, V> Slots<K, V> {
         self.places.insert(key, place as u32);
         self.newcomers.push_back(place as u32);
         self.evicted += 1;
-        Some(old.value)
+        Some((old.key, old.value))
     }
 
     fn give_up(&mut self) -> usize {

@@ -9,6 +9,7 @@ const FRESH_S: u32 = 3_600;
 
 /// Symbols of one key.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Symbols {
     known: Marks,
     /// Orders that went well, as far as it matters.

@@ -19,6 +19,7 @@ mod refused;
 mod shared_session;
 mod slow_drift;
 mod stuffing;
+mod synchrony;
 
 pub(crate) use capture_loss::Capture;
 pub(crate) use refused::is_refusal;
@@ -28,7 +29,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::alert::{Entity, Severity};
-use crate::baseline::{Fleet, KeyState, Place, Sources};
+use crate::baseline::{Across, Fleet, KeyState, Place, Sources};
 use crate::call::{ApiCall, KeyId, Operation, Outcome};
 use crate::engine::{Impairment, Settings};
 use crate::time::EventTime;
@@ -38,6 +39,8 @@ pub(crate) static DETECTORS: &[&dyn Detector] = &[
     &rate_spike::RateSpike,
     &error_burst::ErrorBurst,
     &stuffing::Stuffing,
+    // Before those that learn what is new.
+    &synchrony::Synchrony,
     &dormant::Dormant,
     &new_network::NewNetwork,
     &new_agent::NewAgent,
@@ -86,7 +89,7 @@ pub(crate) struct Rule {
 }
 
 /// What a detector's word is worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Layer {
     /// A rule: may alert by itself.
     Invariant,
@@ -120,6 +123,7 @@ pub(crate) struct Scene<'a> {
     pub(crate) keys: usize,
     pub(crate) fleet: &'a mut Fleet,
     pub(crate) sources: &'a mut Sources,
+    pub(crate) across: &'a mut Across,
     pub(crate) settings: &'a Settings,
 }
 

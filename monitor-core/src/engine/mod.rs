@@ -1,20 +1,30 @@
 //! The Engine: API calls in, alerts out.
 
+mod feedback;
+mod saved;
 mod settings;
+
+use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, Entity};
-use crate::baseline::{Fleet, KeyState, OPS, Place, Slots, Sources, op_index};
+use crate::baseline::{Across, Fleet, KeyState, OPS, Place, Slots, Sources, op_index};
 use crate::call::{ApiCall, KeyId, Outcome};
 use crate::detect::{
     Capture, DETECTORS, Report, Scene, is_refusal, is_sensitive, refuses_credential,
 };
-use crate::incident::Incidents;
+use crate::incident::{Incidents, Place as Origin};
 use crate::input::Endpoint;
 use crate::time::EventTime;
 
-pub use settings::{CaptureSettings, ErrorSettings, RateSettings, Settings, StuffingSettings};
+pub use crate::baseline::{KeyView, OperationView};
+pub use crate::incident::history::Past;
+pub use feedback::{Feedback, Said, UnknownAlert};
+pub use saved::{Changes, SNAPSHOT_VERSION, Unreadable};
+pub use settings::{
+    CaptureSettings, ErrorSettings, RateSettings, Settings, StuffingSettings, SynchronySettings,
+};
 
 /// Capture itself is impaired.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,10 +69,14 @@ pub struct Counters {
     pub updates_withheld: u64,
     /// Alerts lost because nobody took them.
     pub alerts_dropped: u64,
+    /// Findings that somebody said are of no interest.
+    pub muted: u64,
     /// Known keys that were dropped to keep the bound.
     pub keys_evicted: u64,
     /// Clients and networks that were dropped to keep the bound.
     pub sources_evicted: u64,
+    /// Symbols, endpoints and the like that were dropped to keep the bound.
+    pub across_evicted: u64,
     /// Incidents that were dropped to keep the bound.
     pub incidents_evicted: u64,
 }
@@ -81,8 +95,18 @@ pub struct Engine {
     keys: Slots<KeyId, Box<KeyState>>,
     fleet: Fleet,
     sources: Sources,
+    across: Across,
     capture: Capture,
     incidents: Incidents,
+    /// What a snapshot does not have yet; `None` while nobody keeps any.
+    unsaved: Option<Unsaved>,
+}
+
+/// Keys that changed since they were last saved, each once, and saved keys that were dropped.
+#[derive(Default)]
+struct Unsaved {
+    changed: VecDeque<KeyId>,
+    gone: Vec<KeyId>,
 }
 
 impl Engine {
@@ -94,8 +118,10 @@ impl Engine {
             keys: Slots::new(settings.keys_max, |key| key.is_established()),
             fleet: Fleet::new(&settings),
             sources: Sources::new(&settings),
+            across: Across::new(&settings),
             capture: Capture::default(),
             incidents: Incidents::new(&settings),
+            unsaved: None,
             settings,
         }
     }
@@ -103,13 +129,13 @@ impl Engine {
     /// One call, roughly in order of time.
     pub fn handle_call(&mut self, call: &ApiCall) {
         self.counters.calls += 1;
-        self.process(call, Report::new(true));
+        self.process(call, true);
     }
 
     /// One call of the past: learnt from, never alerted on.
     pub fn learn(&mut self, call: &ApiCall) {
         self.counters.learnt += 1;
-        self.process(call, Report::new(false));
+        self.process(call, false);
     }
 
     /// Trouble with capture itself (D28).
@@ -149,6 +175,7 @@ impl Engine {
             + self.keys.len() * size_of::<KeyState>()
             + self.fleet.bytes()
             + self.sources.bytes()
+            + self.across.bytes()
             + self.incidents.bytes()
     }
 
@@ -157,12 +184,14 @@ impl Engine {
         Counters {
             keys_evicted: self.keys.evicted,
             sources_evicted: self.sources.evicted(),
+            across_evicted: self.across.evicted(),
             incidents_evicted: self.incidents.evicted(),
             ..self.counters.clone()
         }
     }
 
-    fn process(&mut self, call: &ApiCall, mut report: Report) {
+    fn process(&mut self, call: &ApiCall, is_judged: bool) {
+        let mut report = Report::new(is_judged);
         let time = call.time;
         self.note_time(time);
         self.fleet.advance(time, self.late_minutes());
@@ -201,6 +230,7 @@ impl Engine {
             keys,
             fleet: &mut self.fleet,
             sources: &mut self.sources,
+            across: &mut self.across,
             settings: &self.settings,
         };
         for detector in DETECTORS {
@@ -208,6 +238,12 @@ impl Engine {
         }
         if let Some((id, state)) = scene.key {
             state.calls += u64::from(call.outcome == Some(Outcome::Ok));
+            if !state.is_changed
+                && let Some(unsaved) = &mut self.unsaved
+            {
+                state.is_changed = true;
+                unsaved.changed.push_back(id);
+            }
             if time < state.incident_until {
                 self.incidents.note_call(Entity::Key(id), call, &self.settings);
             }
@@ -216,8 +252,11 @@ impl Engine {
                 state.incident_until = time.after(window);
             }
         }
-        let flow = Some(call.flow.id);
-        self.incidents.add(report.found, time, flow, &self.settings, &mut self.counters);
+        if report.found.is_empty() {
+            return;
+        }
+        let origin = Origin { flow: call.flow.id, address, op: op_index(call.op) };
+        self.incidents.add(report.found, time, Some(&origin), &self.settings, &mut self.counters);
     }
 
     /// Gives a key state once it was accepted, or was refused a withdrawal for another reason than
@@ -228,8 +267,17 @@ impl Engine {
         if !is_good || self.keys.find(&id).is_some() {
             return;
         }
-        let state = KeyState::new(call.time, &self.fleet);
-        if let Some(gone) = self.keys.insert(id, Box::new(state)) {
+        let state = KeyState::new(call.time, &self.fleet.cohort);
+        self.insert(id, state);
+    }
+
+    fn insert(&mut self, id: KeyId, state: KeyState) {
+        if let Some((gone_id, gone)) = self.keys.insert(id, Box::new(state)) {
+            if let Some(unsaved) = &mut self.unsaved
+                && gone.is_saved
+            {
+                unsaved.gone.push(gone_id);
+            }
             let habits = (0..OPS).filter(|op| gone.has_habit(*op));
             habits.for_each(|op| self.fleet.forget_user(op));
         }

@@ -50,6 +50,8 @@ pub struct Settings {
     pub errors: ErrorSettings,
     /// D3.
     pub stuffing: StuffingSettings,
+    /// D20.
+    pub synchrony: SynchronySettings,
     /// D28.
     pub capture: CaptureSettings,
 }
@@ -98,6 +100,26 @@ pub struct StuffingSettings {
     pub logins_per_network_min: u64,
 }
 
+/// Fleet synchrony (D20).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SynchronySettings {
+    /// How close together is at once, seconds: thieves act before owners wake; Binance's had two
+    /// minutes in 2018.
+    pub window_s: u64,
+    /// Fewer keys are a coincidence.
+    pub keys_min: u64,
+    /// Chance that usual newcomers are taken for a crowd.
+    pub tail_probability: f64,
+    /// A key known for less may still move from where it was set up to where it runs, seconds.
+    pub key_age_min_s: u64,
+    /// Symbols, networks and operations with newcomers that are counted at once, about 400 B each:
+    /// exchanges list a few thousand symbols.
+    pub targets_max: usize,
+    /// Pairs of key and symbol that are remembered, 4 B each: a million keys with four each.
+    pub edges_max: usize,
+}
+
 /// Capture impairment (D28).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -132,6 +154,7 @@ impl Default for Settings {
             rate: RateSettings::default(),
             errors: ErrorSettings::default(),
             stuffing: StuffingSettings::default(),
+            synchrony: SynchronySettings::default(),
             capture: CaptureSettings::default(),
         }
     }
@@ -158,6 +181,19 @@ impl Default for StuffingSettings {
             clients_per_network_min: 4,
             logins_per_client_min: 60,
             logins_per_network_min: 200,
+        }
+    }
+}
+
+impl Default for SynchronySettings {
+    fn default() -> SynchronySettings {
+        SynchronySettings {
+            window_s: 300,
+            keys_min: 8,
+            tail_probability: 1e-6,
+            key_age_min_s: 3_600,
+            targets_max: 16_384,
+            edges_max: 4_194_304,
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::call::{Key, KeyId, Token};
 const DOMAIN: &[u8] = b"keywatch key id v1\0";
 const DOMAIN_SUBJECT: &[u8] = b"keywatch token subject v1\0";
 const DOMAIN_KNOWN: &[u8] = b"keywatch known credentials v1\0";
+const DOMAIN_ROUTES: &[u8] = b"keywatch known routes v1\0";
 
 /// Credentials hashed in one request. Honest requests carry one or two; each costs a hash.
 const CREDENTIALS_MAX: u8 = 4;
@@ -56,10 +57,7 @@ pub(super) struct Hasher {
 
 impl Hasher {
     pub(super) fn new(secret: &[u8; 32]) -> Hasher {
-        // HMAC pads short keys with zeros to the block size (RFC 2104, 2).
-        let mut block = Zeroizing::new([0; 64]);
-        block[..32].copy_from_slice(secret);
-        let keyed = Hmac::<Sha256>::new((&*block).into());
+        let keyed = keyed(secret);
         Hasher {
             known: Known::new(&finish(keyed.clone().chain_update(DOMAIN_KNOWN)).0.to_be_bytes()),
             key: keyed.clone().chain_update(DOMAIN),
@@ -102,6 +100,18 @@ impl Hasher {
     fn hash_subject(&self, issuer: &[u8], subject: &[u8]) -> KeyId {
         finish(self.subject.clone().chain_update(issuer).chain_update([0]).chain_update(subject))
     }
+}
+
+fn keyed(secret: &[u8; 32]) -> Hmac<Sha256> {
+    // HMAC pads short keys with zeros to the block size (RFC 2104, 2).
+    let mut block = Zeroizing::new([0; 64]);
+    block[..32].copy_from_slice(secret);
+    Hmac::<Sha256>::new((&*block).into())
+}
+
+/// What servers and paths are hashed under in memory.
+pub(super) fn routes_key(secret: &[u8; 32]) -> [u8; 16] {
+    finish(keyed(secret).chain_update(DOMAIN_ROUTES)).0.to_be_bytes()
 }
 
 /// The first 128 bits.

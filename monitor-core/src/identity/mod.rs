@@ -8,6 +8,7 @@ mod outcome;
 mod percent;
 mod profile;
 mod proxies;
+mod routes;
 mod survey;
 mod target;
 mod token;
@@ -25,10 +26,12 @@ pub use self::profile::{Fault, Profile, Profiles};
 pub use self::proxies::{Network, Proxies};
 pub use self::survey::Survey;
 
+use crate::ascii::is_name;
 use crate::call::{Anomalies, Detail, Key, KeyId, Operation, Outcome, Quota, Token};
 pub(crate) use body::BODY_BYTES_MAX;
 use credential::{Hasher, Keyring};
 use profile::{Count, Parameter};
+use routes::{Does, Routes};
 use target::Scan;
 
 /// The HMAC-SHA-256 secret under which credentials are hashed. Never printed; wiped when dropped.
@@ -146,6 +149,7 @@ pub(crate) fn words_outcome(text: &[u8]) -> Outcome {
 pub struct Identifier {
     hasher: Hasher,
     profiles: Arc<Profiles>,
+    routes: Routes,
     proxies: Proxies,
     /// What was seen, when that is asked for.
     survey: Option<Box<RefCell<Survey>>>,
@@ -157,6 +161,7 @@ impl Identifier {
         Identifier {
             hasher: Hasher::new(&secret.0),
             profiles: Profiles::builtin(),
+            routes: Routes::new(&credential::routes_key(&secret.0)),
             proxies: Proxies::default(),
             survey: None,
         }
@@ -165,6 +170,7 @@ impl Identifier {
     /// With other profiles from now on. Replies to what was asked before are read as if in no style.
     pub fn set_profiles(&mut self, profiles: Arc<Profiles>) {
         self.profiles = profiles;
+        self.routes.clear();
     }
 
     /// The id of a raw credential, as calls with it carry it. A JSON web token has that of its subject.
@@ -197,9 +203,11 @@ impl Identifier {
     /// Who asks for what.
     pub fn identify(&self, head: &RequestHead<'_>) -> Identified {
         let profiles = &*self.profiles;
-        let host = head.headers.iter().find(|it| it.name.eq_ignore_ascii_case("host"));
-        let place = profiles.of_place(host.map(|it| it.value), target::path_of(head.target));
-        let mut keyring = Keyring::new(&self.hasher, profiles, place);
+        let host = head.headers.iter().find(|it| is_name(it.name.as_bytes(), b"Host"));
+        let host = host.map(|it| it.value);
+        let path = target::path_of(head.target);
+        let route = self.routes.find(host, path, || profiles.of_place(host, path));
+        let mut keyring = Keyring::new(&self.hasher, profiles, route.place);
         keyring.read_headers(head.headers);
         let scanned = Scan::run(head, &mut keyring);
         let anomalies = if keyring.conflict { Anomalies::KEY_CONFLICT } else { Anomalies::empty() };
@@ -210,9 +218,18 @@ impl Identifier {
             }
             None => (None, None),
         };
-        let ruled = profiles.operation(style, head.method, scanned.raw_path);
-        let op = ruled
-            .unwrap_or_else(|| operation::classify(head.method, scanned.raw_path, key.is_some()));
+        let asked = (head.method, style, key.is_some());
+        let find = || {
+            let raw_path = scanned.raw_path;
+            let ruled = profiles.operation(style, head.method, raw_path);
+            let op =
+                ruled.unwrap_or_else(|| operation::classify(head.method, raw_path, key.is_some()));
+            Does { op, is_ruled: ruled.is_some() }
+        };
+        // A target of another form may have its path elsewhere than at first sight.
+        let is_route = std::ptr::eq(scanned.raw_path, path);
+        let Does { op, is_ruled } =
+            if is_route { self.routes.does(route, asked, find) } else { find() };
         let forwarded_for =
             if self.proxies.is_empty() { None } else { self.forwarded_for(head.headers) };
         let says = scanned.account.is_some() || scanned.amount.is_some() || forwarded_for.is_some();
@@ -237,7 +254,7 @@ impl Identifier {
             style,
         };
         if let Some(survey) = &self.survey {
-            survey.borrow_mut().request(profiles, head, &identified, ruled.is_some());
+            survey.borrow_mut().request(profiles, head, &identified, is_ruled);
         }
         identified
     }

@@ -129,11 +129,8 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
         let mut path_ends = None;
         let mut token = Token { start, ..Token::default() };
         let mut at = start;
-        while at < raw.len() {
-            if !MARKED[usize::from(raw[at])] {
-                at += 1;
-                continue;
-            }
+        while let Some(plain) = raw[at..].iter().position(|byte| MARKED[usize::from(*byte)]) {
+            at += plain;
             let (byte, width) = percent::decode_at(raw, at);
             token.encoded |= width > 1;
             match byte {

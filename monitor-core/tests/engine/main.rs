@@ -1,8 +1,11 @@
 //! The Engine against simulated traffic: what must be flagged, what must not, and how soon.
 
 mod dormant;
+mod habits;
 mod new_agents;
+mod saved;
 mod symbols;
+mod synchrony;
 mod tokens;
 mod world;
 

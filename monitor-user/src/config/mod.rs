@@ -373,6 +373,8 @@ impl Config {
             ("engine.clients_max", engine.clients_max),
             ("engine.networks_max", engine.networks_max),
             ("engine.incidents_max", engine.incidents_max),
+            ("engine.synchrony.targets_max", engine.synchrony.targets_max),
+            ("engine.synchrony.edges_max", engine.synchrony.edges_max),
             ("engine.alerts_waiting_max", engine.alerts_waiting_max),
         ] {
             check(key, value > 0, "must be more than 0");
@@ -382,6 +384,7 @@ impl Config {
         for (key, chance) in [
             ("engine.rate.tail_probability", engine.rate.tail_probability),
             ("engine.errors.tail_probability", engine.errors.tail_probability),
+            ("engine.synchrony.tail_probability", engine.synchrony.tail_probability),
         ] {
             // Doubles cannot tell a smaller tail from none.
             check(key, (1e-15..=0.5).contains(&chance), "must be from 1e-15 to 0.5");
@@ -395,6 +398,7 @@ impl Config {
         for (key, window_s) in [
             ("engine.incident_window_s", engine.incident_window_s),
             ("engine.stuffing.window_s", engine.stuffing.window_s),
+            ("engine.synchrony.window_s", engine.synchrony.window_s),
             ("engine.capture.window_s", engine.capture.window_s),
         ] {
             check(key, (1..=604_800).contains(&window_s), "must be from 1 s to a week");

@@ -80,6 +80,7 @@ fn alert_key(alert: &Alert, key: &mut String) -> std::fmt::Result {
         Entity::Client(ip) => write!(key, "{ip}"),
         Entity::Network(ip) if ip.is_ipv4() => write!(key, "{ip}/24"),
         Entity::Network(ip) => write!(key, "{ip}/48"),
+        Entity::Group(id) => write!(key, "{id}"),
         Entity::Host => write!(key, "{}", alert.host),
     }
 }
@@ -94,7 +95,7 @@ pub(super) fn source(host: &str) -> String {
 pub(crate) mod tests {
     use std::borrow::Cow;
 
-    use monitor_core::alert::{AlertId, Finding};
+    use monitor_core::alert::{AlertId, Finding, GroupId};
     use monitor_core::call::KeyId;
 
     use super::*;
@@ -143,6 +144,7 @@ pub(crate) mod tests {
         assert_eq!(key(Entity::Client("2001:db8::1".parse().unwrap())), "2001:db8::1");
         assert_eq!(key(Entity::Network("192.0.2.0".parse().unwrap())), "192.0.2.0/24");
         assert_eq!(key(Entity::Network("2001:db8::".parse().unwrap())), "2001:db8::/48");
+        assert_eq!(key(Entity::Group(GroupId(7))), "g_0000000000000007");
         assert_eq!(key(Entity::Host), "edge 1");
     }
 

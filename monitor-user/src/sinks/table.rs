@@ -259,6 +259,7 @@ impl<W: Write> Sink for Table<W> {
             Entity::Client(ip) => format!("client {ip}"),
             Entity::Network(ip) if ip.is_ipv4() => format!("network {ip}/24"),
             Entity::Network(ip) => format!("network {ip}/48"),
+            Entity::Group(id) => format!("group {id}"),
             Entity::Host => "this host".to_owned(),
         };
         let title = harmless(&alert.title);

@@ -47,6 +47,7 @@ fn of_native(alert: Alert) -> Shown {
             Entity::Client(ip) => ip.to_string(),
             Entity::Network(ip) if ip.is_ipv4() => format!("{ip}/24"),
             Entity::Network(ip) => format!("{ip}/48"),
+            Entity::Group(id) => id.to_string(),
             Entity::Host => alert.host.clone(),
         },
         detectors: alert.findings.iter().map(|finding| finding.detector.to_string()).collect(),

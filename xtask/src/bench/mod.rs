@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: speed, loss and memory, beside the figures to reach. Never part of a test.
 
+mod engine;
 mod identity;
 mod kernel;
 mod live;
@@ -11,6 +12,8 @@ use anyhow::Result;
 /// What to measure.
 #[derive(clap::Subcommand)]
 pub enum Bench {
+    /// Speed of detection over many keys, and what a key takes in memory.
+    Engine(engine::Options),
     /// nginx under load with Keywatch beside it on the same machine.
     Live(live::Options),
     /// Who asks, what for, and how it ended, for a mix of API styles.
@@ -23,6 +26,7 @@ pub enum Bench {
 pub fn run(bench: &Bench) -> Result<()> {
     crate::process::catch_interrupts()?;
     match bench {
+        Bench::Engine(options) => engine::run(options),
         Bench::Identity(options) => identity::run(options),
         Bench::Live(options) => live::run(options),
         Bench::Replay(options) => replay::run(options),

@@ -261,7 +261,7 @@ fn is_stuffing(alert: &Alert) -> bool {
     let from_there = match alert.entity {
         Entity::Client(ip) => ip == traffic::STUFFER,
         Entity::Network(ip) => ip == std::net::IpAddr::V4(Ipv4Addr::new(127, 99, 4, 0)),
-        Entity::Key(_) | Entity::Host => false,
+        Entity::Key(_) | Entity::Group(_) | Entity::Host => false,
     };
     from_there && alert.findings.iter().any(|finding| finding.detector == "D3")
 }

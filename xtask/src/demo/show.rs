@@ -113,6 +113,7 @@ impl Shown {
             Entity::Key(id) => format!("key of {}", self.name(*id)),
             Entity::Client(ip) => format!("client {ip}"),
             Entity::Network(ip) => format!("network of {ip}"),
+            Entity::Group(id) => format!("keys of {id}"),
             Entity::Host => "this host".to_owned(),
         }
     }

@@ -1,6 +1,7 @@
 //! How long a message is (RFC 9112, 6.3), read from its header fields.
 
 use super::odd::trim;
+use crate::ascii::is_name;
 use crate::call::Anomalies;
 
 /// What the header fields say about the body.
@@ -29,9 +30,9 @@ pub(super) enum Coding {
 impl Framing {
     /// Takes one header field.
     pub(super) fn add(&mut self, name: &[u8], value: &[u8]) {
-        if name.eq_ignore_ascii_case(b"content-length") {
+        if is_name(name, b"Content-Length") {
             self.add_length(value);
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+        } else if is_name(name, b"Transfer-Encoding") {
             self.add_coding(value);
         } else {
             return;

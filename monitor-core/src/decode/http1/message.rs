@@ -10,6 +10,7 @@ use super::framing::{Coding, Framing};
 use super::head::Parse;
 use super::odd::{OddHead, RequestLine, StatusLine, Version, is_token, trim};
 use super::switch::{Agreement, Offer};
+use crate::ascii::is_name;
 use crate::call::{Anomalies, Protocol, Quota, Request};
 use crate::decode::content::ContentCoding;
 use crate::decode::grpc::{self, Flavour};
@@ -209,7 +210,7 @@ impl Requests<'_> {
             let name = header.name.as_bytes();
             // Few lengths out of many: most fields are passed over by length alone.
             match name.len() {
-                4 if name.eq_ignore_ascii_case(b"host") => {
+                4 if is_name(name, b"Host") => {
                     hosts += 1;
                     if !header.value.iter().all(|byte| HOST_BYTES[usize::from(*byte)]) {
                         framing.odd |= Anomalies::BAD_HOST;
@@ -219,7 +220,7 @@ impl Requests<'_> {
                     }
                 }
                 7 => upgrade |= name.eq_ignore_ascii_case(b"upgrade"),
-                10 if user_agent.is_none() && name.eq_ignore_ascii_case(b"user-agent") => {
+                10 if user_agent.is_none() && is_name(name, b"User-Agent") => {
                     user_agent = Some(text(header.value, &mut framing.odd));
                 }
                 10 => is_last = closes(header).unwrap_or(is_last),

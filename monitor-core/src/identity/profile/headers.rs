@@ -1,14 +1,23 @@
 //! Header names that mean something, found among those that do not by one look at most.
 
+use crate::ascii::is_name;
+
 /// Names and what they mean.
 #[derive(Debug)]
 pub(in crate::identity) struct Headers<T> {
     /// Where the names of a mark begin among the entries; most marks have none.
     starts: Box<[(u16, u16); MARKS]>,
+    /// A bit for each length that one of them has: most other names have none of these.
+    lengths: u64,
     entries: Vec<(Box<str>, T)>,
 }
 
 const MARKS: usize = 256;
+
+/// The bit of a length; very long names share one.
+fn length_bit(name: &[u8]) -> u64 {
+    1 << name.len().min(63)
+}
 
 /// Of length and three bytes in any case.
 fn mark(name: &[u8]) -> usize {
@@ -33,19 +42,23 @@ impl<T: Copy> Headers<T> {
             let start = &mut starts[mark(name.as_bytes())];
             *start = if start.1 == 0 { (at, at + 1) } else { (start.0, at + 1) };
         }
-        Headers { starts, entries }
+        let lengths = entries.iter().fold(0, |bits, (name, _)| bits | length_bit(name.as_bytes()));
+        Headers { starts, lengths, entries }
     }
 
     /// What a name means, in any case.
     #[inline]
     pub(in crate::identity) fn find(&self, name: &str) -> Option<T> {
+        if self.lengths & length_bit(name.as_bytes()) == 0 {
+            return None;
+        }
         let (start, end) = self.starts[mark(name.as_bytes())];
         if start == end {
             return None;
         }
         self.entries[usize::from(start)..usize::from(end)]
             .iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .find(|(known, _)| is_name(name.as_bytes(), known.as_bytes()))
             .map(|(_, meaning)| *meaning)
     }
 }

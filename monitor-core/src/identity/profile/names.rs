@@ -89,6 +89,20 @@ impl Names {
     pub(in crate::identity) fn of(&self, raw_name: &[u8], style: Style) -> Parameter {
         let mut name = [0; NAME_BYTES_MAX];
         let mut len = 0;
+        // Nearly all names are plain.
+        if raw_name.len() <= NAME_BYTES_MAX {
+            let mut is_encoded = false;
+            for byte in raw_name {
+                let byte = COMPARED[usize::from(*byte)];
+                name[len] = byte;
+                len += usize::from(byte != 0);
+                is_encoded |= byte == b'%';
+            }
+            if !is_encoded {
+                return self.of_compared(&name[..len], style);
+            }
+            len = 0;
+        }
         for (_, byte) in percent::decoded(raw_name) {
             match COMPARED[usize::from(byte)] {
                 0 => {}

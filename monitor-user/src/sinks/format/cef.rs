@@ -41,6 +41,9 @@ fn of_alert(line: &mut Line, alert: &Alert, id: &str) {
     if let Some(network) = &whom.network {
         line.field("cs1Label", "network");
         line.field("cs1", network);
+    } else if let Some(group) = &whom.group {
+        line.field("cs1Label", "group");
+        line.field("cs1", group);
     }
     let detectors: Vec<&str> = alert.findings.iter().map(|f| f.detector.as_ref()).collect();
     line.field("cs2Label", "detectors");

@@ -54,6 +54,9 @@ pub(super) fn alert(alert: &Alert, id: &str) -> Value {
     if let Some(key) = &whom.key {
         record["user"] = json!({ "id": key });
     }
+    if let Some(group) = &whom.group {
+        record["group"] = json!({ "id": group });
+    }
     if let Some(address) = &whom.address {
         record["source"] = json!({ "ip": address, "address": address });
     } else if let Some(network) = &whom.network {

@@ -84,12 +84,13 @@ pub(crate) fn write(format: Format, record: View<'_>, host: &str, event: &mut Ev
 const PRODUCT: &str = "Keywatch";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The entity as other schemas name it: a key, an address, or this host.
+/// The entity as other schemas name it: a key, an address, a group of keys, or this host.
 #[derive(Default)]
 struct Whom {
     key: Option<String>,
     address: Option<String>,
     network: Option<String>,
+    group: Option<String>,
 }
 
 impl Whom {
@@ -101,13 +102,14 @@ impl Whom {
                 let bits = if ip.is_ipv4() { 24 } else { 48 };
                 Whom { network: Some(format!("{ip}/{bits}")), ..Whom::default() }
             }
+            Entity::Group(id) => Whom { group: Some(id.to_string()), ..Whom::default() },
             Entity::Host => Whom::default(),
         }
     }
 
     fn name<'a>(&'a self, alert: &'a Alert) -> &'a str {
-        let known = self.key.as_ref().or(self.address.as_ref()).or(self.network.as_ref());
-        known.map_or(&alert.host, String::as_str)
+        let known = [&self.key, &self.address, &self.network, &self.group];
+        known.into_iter().flatten().next().map_or(&alert.host, String::as_str)
     }
 }
 

@@ -81,7 +81,11 @@ pub(super) fn finding<'a>(alert: &'a Alert, id: &'a str) -> impl Serialize + use
                 baselines: [Observed::new(finding, &finding.expected)],
             })
             .collect(),
-        unmapped: AlertRest { revision: alert.revision, network: whom.network.clone() },
+        unmapped: AlertRest {
+            revision: alert.revision,
+            network: whom.network.clone(),
+            group: whom.group.clone(),
+        },
     }
 }
 
@@ -224,6 +228,7 @@ fn target_kind(whom: &Whom) -> &'static str {
         Whom { key: Some(_), .. } => "API key",
         Whom { address: Some(_), .. } => "Client address",
         Whom { network: Some(_), .. } => "Client network",
+        Whom { group: Some(_), .. } => "Group of API keys",
         Whom { .. } => "Host",
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use jsonschema::Validator;
-use monitor_core::alert::{Alert, AlertId, Entity};
+use monitor_core::alert::{Alert, AlertId, Entity, GroupId};
 use monitor_core::call::ApiCall;
 use serde_json::Value;
 
@@ -56,6 +56,7 @@ fn made_up() -> Vec<Record> {
         Entity::Client("192.0.2.1".parse().unwrap()),
         Entity::Network("2001:db8::".parse().unwrap()),
         Entity::Network("192.0.2.0".parse().unwrap()),
+        Entity::Group(GroupId(3)),
         Entity::Host,
     ];
     let mut records: Vec<Record> = entities

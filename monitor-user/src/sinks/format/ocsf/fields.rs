@@ -199,6 +199,8 @@ pub(super) struct AlertRest {
     pub(super) revision: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) network: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) group: Option<String>,
 }
 
 #[derive(Serialize)]

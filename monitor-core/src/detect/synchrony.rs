@@ -1,0 +1,197 @@
+//! D20: many keys do the same new thing at the same time. Each by itself looks like a customer with a
+//! new idea; together they are one hand.
+
+use std::hash::BuildHasher;
+
+use foldhash::quality::FixedState;
+
+use super::{Detector, Found, Layer, Report, Rule, Scene, is_refusal, op_words, span};
+use crate::alert::{Entity, GroupId, Severity};
+use crate::baseline::{Edge, Kind, Place, Standing, Together, prefix};
+use crate::call::{ApiCall, KeyId, Operation, Outcome};
+
+pub(super) struct Synchrony;
+
+static RULE: Rule = Rule {
+    id: "D20",
+    name: "fleet synchrony",
+    layer: Layer::Behaviour,
+    attack: &["T1078", "T1657"],
+    owasp: &["API2"],
+};
+
+/// One hand behind all: certain enough for any alert.
+const EVIDENCE: f32 = 8.0;
+/// It may still be an operator who moves, or news that only some read.
+const EVIDENCE_DOUBTFUL: f32 = 5.5;
+
+/// A key that is so often at a new network says nothing by one more.
+const ROAMING_CHANCE: f64 = 0.2;
+/// Newcomers to one regular before it is no crowd that others merely join.
+const PER_REGULAR: u64 = 3;
+
+impl Detector for Synchrony {
+    fn on_call(&self, scene: &mut Scene<'_>, report: &mut Report) {
+        let call = scene.call;
+        let Some((id, key)) = &scene.key else { return };
+        // Young keys are still showing what they do.
+        let age_s = scene.time.since(key.first_seen).as_secs();
+        let is_good = call.outcome == Some(Outcome::Ok);
+        let was_asked = is_good || (scene.is_authentic && is_refusal(call));
+        let settings = &scene.settings.synchrony;
+        let away = scene.place == Place::NewNetwork
+            && !key.familiar.is_empty()
+            && key.familiar.chance_of_new_network() < ROAMING_CHANCE;
+        let edge = |kind, target, standing| Edge {
+            kind,
+            target,
+            key: *id,
+            standing,
+            away,
+            home: hash(&prefix(&key.familiar.last())),
+        };
+        let known_long = age_s >= scene.settings.young_key_s;
+        let mut edges: [Option<Edge>; 3] = [None, None, None];
+        if is_good
+            && call.op == Operation::Trade
+            && let Some(symbol) = &call.symbol
+        {
+            let target = hash(symbol.as_bytes());
+            let first = scene.across.synchrony.is_first(target ^ id.0 as u64, settings);
+            let standing = match (first, known_long) {
+                (true, true) => Standing::Newcomer,
+                (true, false) => Standing::Unknown,
+                (false, _) => Standing::Regular,
+            };
+            edges[0] = Some(edge(Kind::Symbol, target, standing));
+        }
+        if away && was_asked && age_s >= settings.key_age_min_s {
+            edges[1] = Some(edge(Kind::Network, hash(&prefix(&scene.address)), Standing::Newcomer));
+        }
+        if was_asked && moves(call.op) && known_long {
+            let fresh = key.first_used_s[scene.op] == 0 || away;
+            let standing = if fresh { Standing::Newcomer } else { Standing::Regular };
+            edges[2] = Some(edge(Kind::Operation, scene.op as u64, standing));
+        }
+        for edge in edges.into_iter().flatten() {
+            let synchrony = &mut scene.across.synchrony;
+            let Some(together) = synchrony.note(&edge, scene.time, settings) else { continue };
+            let known = scene.fleet.keys_in_network(&prefix(&scene.address));
+            let Some(severity) = severity(edge.kind, &together, known, settings.keys_min) else {
+                continue;
+            };
+            synchrony.reported(&edge, &together);
+            report.add(|| found(&edge, &together, severity, scene));
+        }
+    }
+}
+
+/// How bad; `None` when there is a good reason for it. `known`: keys that are at home in the network.
+fn severity(kind: Kind, together: &Together, known: u32, keys_min: u64) -> Option<Severity> {
+    let Together { fresh, away, homes, regulars, .. } = *together;
+    let from_elsewhere = away * 2 >= fresh;
+    match kind {
+        // Those who come now are among the known already.
+        Kind::Network => {
+            let at_home = u64::from(known).saturating_sub(fresh);
+            let is_shared = at_home >= 4 * fresh;
+            // From one network to another: an operator that moves, or one that leaked.
+            let scattered = homes >= 3 && homes * 4 >= fresh;
+            let severity = if scattered { Severity::Critical } else { Severity::High };
+            (!is_shared).then_some(severity)
+        }
+        Kind::Symbol | Kind::Operation if fresh < PER_REGULAR * regulars => None,
+        Kind::Symbol | Kind::Operation if from_elsewhere => Some(Severity::Critical),
+        // From home: a listing, or news, unless very many and nobody else.
+        Kind::Symbol | Kind::Operation => {
+            let is_crowd = fresh >= 2 * keys_min && fresh >= 10 * regulars;
+            (is_crowd && !together.is_novel).then_some(Severity::High)
+        }
+    }
+}
+
+fn found(edge: &Edge, together: &Together, severity: Severity, scene: &Scene<'_>) -> Found {
+    let Together { fresh, away, expected, .. } = together;
+    let took = span(scene.time.since(together.since));
+    let (entity, what) = match edge.kind {
+        Kind::Symbol => {
+            let symbol = scene.call.symbol.as_deref().unwrap_or("a symbol");
+            (Entity::Group(group(b"symbol", edge.target)), format!("traded {symbol}"))
+        }
+        Kind::Operation => {
+            let what = op_words(scene.call.op);
+            (Entity::Group(group(b"operation", edge.target)), format!("asked for {what}"))
+        }
+        Kind::Network => {
+            (Entity::Network(network(scene.call)), "were used from one network".into())
+        }
+    };
+    let moved = if severity == Severity::High && edge.kind == Kind::Network {
+        ", all known at one other network before"
+    } else {
+        ""
+    };
+    let clause = match edge.kind {
+        Kind::Network => {
+            format!("had {fresh} keys used from it within {took} that never were before{moved}")
+        }
+        Kind::Symbol | Kind::Operation => format!(
+            "{what} within {took}: {fresh} keys that never did, {away} of them from networks new to them"
+        ),
+    };
+    Found {
+        entity,
+        rule: &RULE,
+        evidence: scene.weight
+            * if severity == Severity::Critical { EVIDENCE } else { EVIDENCE_DOUBTFUL },
+        severity,
+        alone: true,
+        grown: together.grown,
+        complete: scene.call.complete,
+        calls: *fresh,
+        expected: format!("about {expected:.1} keys to do so for the first time within {took}"),
+        seen: format!("{fresh} keys {what} for the first time{moved}: {}", names(together)),
+        clause,
+        title: "Many keys do the same new thing at once",
+        first_step: "Halt withdrawals of these keys and of those that follow, \
+                     then ask some of their owners",
+    }
+}
+
+/// Some of the keys.
+fn names(together: &Together) -> String {
+    let mut names: Vec<String> = together.examples.iter().map(KeyId::to_string).collect();
+    if together.fresh > names.len() as u64 {
+        names.push("…".into());
+    }
+    names.join(", ")
+}
+
+fn group(kind: &[u8], target: u64) -> GroupId {
+    GroupId(FixedState::with_seed(target).hash_one(kind))
+}
+
+fn network(call: &ApiCall) -> std::net::IpAddr {
+    let address = crate::input::Endpoint::new(call.client(), 0).addr;
+    std::net::Ipv6Addr::from(prefix(&address)).to_canonical()
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    FixedState::with_seed(0).hash_one(bytes)
+}
+
+/// Moves funds, or changes who may and where to.
+fn moves(op: Operation) -> bool {
+    match op {
+        Operation::Transfer
+        | Operation::Withdraw
+        | Operation::AddressBook
+        | Operation::KeyManagement => true,
+        Operation::Public
+        | Operation::Read
+        | Operation::Trade
+        | Operation::Cancel
+        | Operation::Subaccount
+        | Operation::Auth => false,
+    }
+}
