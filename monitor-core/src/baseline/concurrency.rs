@@ -77,7 +77,7 @@ impl Concurrency {
             }
             self.minutes += 1;
             self.odd = self.odd.wrapping_add(u8::from(self.is_odd));
-            let is_learnt = !self.is_odd || self.odd % ODD_LEARNT_PART == 0;
+            let is_learnt = !self.is_odd || self.odd.is_multiple_of(ODD_LEARNT_PART);
             self.shared =
                 self.shared.saturating_add(u16::from(self.changes >= CHANGES_MIN && is_learnt));
         }

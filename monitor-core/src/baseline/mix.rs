@@ -89,7 +89,7 @@ impl Mix {
 
     /// The largest divergence is forgotten by a part in 250 each eighth window.
     fn fade(&mut self) {
-        if self.windows % 8 == 0 {
+        if self.windows.is_multiple_of(8) {
             self.own_max = self.own_max.saturating_sub(1);
         }
         if self.windows == u8::MAX {
