@@ -1,15 +1,8 @@
 //! Where a key is used from: the addresses and networks that it is known at.
 
-use std::hash::BuildHasher;
-
-use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
-use super::saved;
-
-/// Networks and addresses remembered a key (DETECTORS.md, D5): a client with more than 16 networks
-/// roams, and one more is then no surprise.
-const PLACES: usize = 16;
+use super::marks::{Mark, Marks};
 
 /// What a key's use of an address means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +20,8 @@ pub(crate) enum Place {
 #[serde(default)]
 pub(crate) struct Familiar {
     last: [u8; 16],
-    addresses: Set,
-    networks: Set,
+    addresses: Marks<12>,
+    networks: Marks,
     new_networks: u16,
     hours: u16,
     hour: u32,
@@ -44,9 +37,9 @@ impl Familiar {
         }
         if *address == self.last {
             Place::Known
-        } else if !self.networks.has(mark(&prefix(address))) {
+        } else if !self.networks.has(Mark::of(prefix(address))) {
             Place::NewNetwork
-        } else if !self.addresses.has(mark(address)) {
+        } else if !self.addresses.has(Mark::of(address)) {
             Place::NewAddress
         } else {
             Place::Known
@@ -60,14 +53,19 @@ impl Familiar {
 
     /// True before the first call that went well.
     pub(crate) fn is_empty(&self) -> bool {
-        self.networks.marks[0] == 0
+        self.networks.is_empty()
+    }
+
+    /// Hours in which the key was used.
+    pub(crate) fn hours(&self) -> u16 {
+        self.hours
     }
 
     /// What is left of it in a summary: the most used.
     pub(crate) fn brief(&self) -> Brief {
         Brief {
-            networks: self.networks.most_used(),
-            addresses: self.addresses.most_used(),
+            networks: self.networks.first(),
+            addresses: self.addresses.first(),
             new_networks: self.new_networks,
             hours: self.hours,
         }
@@ -75,25 +73,18 @@ impl Familiar {
 
     /// Goes on from a summary.
     pub(crate) fn from_brief(brief: &Brief) -> Familiar {
-        let mut familiar = Familiar {
+        Familiar {
+            networks: Marks::of_first(&brief.networks),
+            addresses: Marks::of_first(&brief.addresses),
             new_networks: brief.new_networks,
             hours: brief.hours,
             ..Familiar::default()
-        };
-        for (set, marks) in [
-            (&mut familiar.networks, &brief.networks[..]),
-            (&mut familiar.addresses, &brief.addresses[..]),
-        ] {
-            marks.iter().filter(|mark| **mark != 0).for_each(|mark| {
-                set.add(*mark);
-            });
         }
-        familiar
     }
 
     /// Networks that it is known at.
     pub(crate) fn networks(&self) -> usize {
-        self.networks.marks.iter().filter(|mark| **mark != 0).count()
+        self.networks.len()
     }
 
     /// The chance that an hour of use brings a new network, from those that did: (new + 1) of
@@ -110,8 +101,8 @@ impl Familiar {
         self.learnt_hour = self.hour;
         let first = self.is_empty();
         self.last = *address;
-        self.addresses.add(mark(address));
-        let new = self.networks.add(mark(&prefix(address)));
+        self.addresses.add(Mark::of(address));
+        let new = self.networks.add(Mark::of(prefix(address)));
         if new && !first {
             self.new_networks = self.new_networks.saturating_add(1);
         }
@@ -129,54 +120,10 @@ pub(crate) fn prefix(address: &[u8; 16]) -> [u8; 16] {
 
 /// The networks and addresses that a key used most, by their marks; 0 is none.
 pub(crate) struct Brief {
-    networks: [u32; 6],
-    addresses: [u32; 2],
+    networks: [u16; 6],
+    addresses: [u16; 2],
     new_networks: u16,
     hours: u16,
-}
-
-#[derive(Default, Serialize, Deserialize)]
-#[serde(default)]
-struct Set {
-    /// 0 is an empty place.
-    #[serde(with = "saved::array")]
-    marks: [u32; PLACES],
-    #[serde(with = "saved::array")]
-    uses: [u16; PLACES],
-}
-
-impl Set {
-    fn has(&self, mark: u32) -> bool {
-        self.marks.contains(&mark)
-    }
-
-    fn most_used<const N: usize>(&self) -> [u32; N] {
-        let mut by_use: [usize; PLACES] = std::array::from_fn(|at| at);
-        by_use.sort_by_key(|at| std::cmp::Reverse((self.marks[*at] != 0, self.uses[*at])));
-        std::array::from_fn(|n| self.marks[by_use[n]])
-    }
-
-    /// True when it was not there. The least used makes room.
-    fn add(&mut self, mark: u32) -> bool {
-        if let Some(at) = self.marks.iter().position(|known| *known == mark) {
-            if self.uses[at] == u16::MAX {
-                self.uses.iter_mut().for_each(|uses| *uses /= 2);
-            }
-            self.uses[at] += 1;
-            return false;
-        }
-        let at = match self.marks.iter().position(|known| *known == 0) {
-            Some(empty) => empty,
-            None => (0..PLACES).min_by_key(|at| self.uses[*at]).unwrap_or(0),
-        };
-        self.marks[at] = mark;
-        self.uses[at] = 1;
-        true
-    }
-}
-
-fn mark(address: &[u8; 16]) -> u32 {
-    (FixedState::with_seed(0).hash_one(address) as u32).max(1)
 }
 
 #[cfg(test)]

@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::drift::Daily;
+use super::market::{AgentTable, Market};
 use super::outcomes::Failures;
 use super::rate::{Advance, Cohort, Rate};
+use super::sizes::EndpointSizes;
 use super::{OPS, Slots, saved};
 use crate::engine::Settings;
 use crate::time::EventTime;
@@ -39,7 +42,24 @@ pub(crate) struct Fleet {
     /// How many keys learnt each network.
     #[serde(skip)]
     networks: Slots<[u8; 16], u32>,
+    /// Which agents and TLS clients keys take up.
+    #[serde(skip)]
+    pub(crate) agents: AgentTable,
+    /// What is traded.
+    #[serde(skip)]
+    pub(crate) market: Market,
+    /// Calls a day.
+    pub(crate) daily: Daily,
+    /// Bytes of big answers.
+    #[serde(skip)]
+    pub(crate) endpoint_sizes: EndpointSizes,
+    /// Calls were seen since then, second of the epoch, without a hole of a day; and the last.
+    watched_since_s: u32,
+    last_s: u32,
 }
+
+/// Nothing seen for this long means that nobody looked, seconds.
+const HOLE_S: u32 = 86_400;
 
 impl Default for Fleet {
     fn default() -> Fleet {
@@ -60,6 +80,12 @@ impl Fleet {
             busy: [0; 2],
             users: [0; OPS],
             networks: Slots::new(settings.networks_max, |keys| *keys > 1),
+            agents: AgentTable::new(),
+            market: Market::new(),
+            daily: Daily::default(),
+            endpoint_sizes: EndpointSizes::new(),
+            watched_since_s: 0,
+            last_s: 0,
         }
     }
 
@@ -80,7 +106,11 @@ impl Fleet {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        size_of::<Fleet>() + self.networks.bytes()
+        size_of::<Fleet>()
+            + self.networks.bytes()
+            + self.agents.bytes()
+            + self.market.bytes()
+            + self.endpoint_sizes.bytes()
     }
 
     pub(crate) fn advance(&mut self, time: EventTime, late_minutes: u32) {
@@ -105,6 +135,16 @@ impl Fleet {
                 (self.active, self.busy) = ([0; 2], [0; 2]);
             }
         }
+    }
+
+    /// A call was seen. Gives since when calls are seen, second of the epoch: the clock jumped, or
+    /// nobody looked, where there is a hole of a day.
+    pub(crate) fn note_watched(&mut self, now_s: u32) -> u32 {
+        if now_s.abs_diff(self.last_s) >= HOLE_S {
+            self.watched_since_s = now_s;
+        }
+        self.last_s = now_s;
+        self.watched_since_s
     }
 
     /// A key's first call in this minute.

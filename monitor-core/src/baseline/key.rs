@@ -3,12 +3,22 @@
 use serde::{Deserialize, Serialize};
 
 use super::accounts::Accounts;
+use super::agents::Agents;
+use super::concurrency::Concurrency;
+use super::drift::{Daily, Nearness};
 use super::familiar::Familiar;
 use super::fleet::Fleet;
+use super::mix::Mix;
 use super::objects::Objects;
 use super::outcomes::{Failures, Refusals};
+use super::presence::Presence;
+use super::quoting::Quoting;
 use super::rate::{Advance, Cohort, Rate};
+use super::sequences::Sequences;
+use super::sessions::Sessions;
 use super::signing::Signing;
+use super::sizes::Sizes;
+use super::symbols::Symbols;
 use super::{OPS, saved};
 use crate::call::Operation;
 use crate::time::EventTime;
@@ -33,13 +43,33 @@ pub(crate) struct KeyState {
     /// When each class was first used, seconds since the epoch; 0 means never.
     #[serde(with = "saved::array")]
     pub(crate) first_used_s: [u32; OPS],
-    /// Accounts that it names.
-    pub(crate) accounts: Accounts,
+    /// Accounts, of a key that names any.
+    pub(crate) accounts: Option<Box<Accounts>>,
     /// Against the policy.
     pub(crate) duty: Duty,
     /// Classes that it kept on using, a bit each.
     habits: u16,
-    /// What was reported in this minute: one bit a detector and class.
+    /// Absences (D4).
+    pub(crate) presence: Presence,
+    /// Networks at once (D7).
+    pub(crate) concurrency: Concurrency,
+    /// Parts of each operation (D8), and their order (D23).
+    pub(crate) mix: Mix,
+    pub(crate) sequences: Sequences,
+    /// Who holds its cookie or token (D14).
+    pub(crate) sessions: Sessions,
+    /// How many orders it cancels (D19).
+    pub(crate) quoting: Quoting,
+    /// Calls a day, and how near to its limit (D21).
+    pub(crate) daily: Daily,
+    pub(crate) nearness: Nearness,
+    /// Bytes of answers (D22).
+    pub(crate) sizes: Sizes,
+    /// User agents and TLS clients (D6).
+    pub(crate) agents: Agents,
+    /// What it trades (D18).
+    pub(crate) symbols: Symbols,
+    /// What was reported in this minute, by [`News::bit`].
     reported: u64,
     /// An incident may be open until then.
     pub(crate) incident_until: EventTime,
@@ -105,9 +135,20 @@ impl KeyState {
             signing: Signing::default(),
             objects: None,
             first_used_s: [0; OPS],
-            accounts: Accounts::default(),
+            accounts: None,
             duty: Duty::default(),
             habits: 0,
+            presence: Presence::default(),
+            concurrency: Concurrency::default(),
+            mix: Mix::default(),
+            sequences: Sequences::default(),
+            sessions: Sessions::default(),
+            quoting: Quoting::default(),
+            daily: Daily::default(),
+            nearness: Nearness::default(),
+            sizes: Sizes::default(),
+            agents: Agents::default(),
+            symbols: Symbols::default(),
             reported: 0,
             incident_until: EventTime(0),
             is_changed: false,
@@ -161,8 +202,14 @@ impl KeyState {
     ) -> bool {
         match self.rate.advance(time, late_minutes, Some(&mut fleet.cohort)) {
             Advance::Same => return false,
-            Advance::Closed => self.failures.close(),
-            Advance::Discarded => self.failures.discard(),
+            Advance::Closed => {
+                self.failures.close();
+                self.concurrency.close();
+            }
+            Advance::Discarded => {
+                self.failures.discard();
+                self.concurrency.discard();
+            }
         }
         self.reported = 0;
         true
@@ -186,12 +233,54 @@ impl KeyState {
         self.habits |= 1 << op;
     }
 
-    /// True the first time in a minute for this detector (0 to 5) and class.
-    pub(crate) fn is_news(&mut self, detector: u32, op: usize) -> bool {
-        let bit = 1 << (detector * OPS as u32 + op as u32);
-        let news = self.reported & bit == 0;
+    /// True the first time in a minute.
+    pub(crate) fn is_news(&mut self, news: News) -> bool {
+        let bit = 1 << news.bit();
+        let is_new = self.reported & bit == 0;
         self.reported |= bit;
-        news
+        is_new
+    }
+}
+
+/// What is said once a minute at most of a key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum News {
+    /// D9, by the place of the operation.
+    FirstUse(usize),
+    /// D10, by the place of the operation.
+    Refused(usize),
+    /// D15, by the kind of fault, of five.
+    FaultyToken(usize),
+    /// D17.
+    NoStepUp,
+    /// D5.
+    NewNetwork,
+    /// D4, by how bad it is, of three.
+    Revived(usize),
+    /// D6.
+    NewAgent,
+    /// D18, for the first order and for a run of them.
+    NewSymbol,
+    SymbolRun,
+    /// D14.
+    Shared,
+}
+
+impl News {
+    fn bit(self) -> u32 {
+        let bit = match self {
+            News::FirstUse(op) => op.min(9),
+            News::Refused(op) => 10 + op.min(9),
+            News::FaultyToken(fault) => 20 + fault.min(4),
+            News::NoStepUp => 25,
+            News::NewNetwork => 26,
+            News::Revived(how_bad) => 27 + how_bad.min(2),
+            News::NewAgent => 30,
+            News::NewSymbol => 31,
+            News::SymbolRun => 32,
+            News::Shared => 33,
+        };
+        bit as u32
     }
 }
 

@@ -155,8 +155,8 @@ pub(crate) struct Refusals {
     mean: f32,
     quarters: u32,
     quarter: u32,
-    count: u32,
-    total: u32,
+    count: u16,
+    total: u16,
 }
 
 impl Refusals {
@@ -167,7 +167,7 @@ impl Refusals {
     /// Refusals come in runs: the same misconfigured job repeats itself.
     const DISPERSION: f64 = 4.0;
     /// More in one quarter teach nothing: an attack is not a habit.
-    const LEARNT_MAX: u32 = 3;
+    const LEARNT_MAX: u16 = 3;
 
     pub(crate) fn new() -> Refusals {
         Refusals {
@@ -199,7 +199,7 @@ impl Refusals {
 
     /// Refusals before the running quarter of an hour.
     pub(crate) fn earlier(&self) -> u32 {
-        self.total.saturating_sub(self.count)
+        u32::from(self.total.saturating_sub(self.count))
     }
 
     /// Counts a refusal in a quarter of an hour since the epoch. Gives how many there are in it and
@@ -212,7 +212,7 @@ impl Refusals {
         self.total = self.total.saturating_add(1);
         let mean = f64::from(self.mean).max(1e-4);
         let ln_p = ln_tail_negative_binomial(u64::from(self.count), mean, Refusals::DISPERSION);
-        (self.count, -ln_p / std::f64::consts::LN_10)
+        (u32::from(self.count), -ln_p / std::f64::consts::LN_10)
     }
 
     /// Usual refusals in a day.
@@ -225,7 +225,7 @@ impl Refusals {
             // A clock set back is one quarter later, as far as this goes.
             let passed = quarter.saturating_sub(self.quarter).max(1);
             let known = self.quarters.min(Refusals::MEMORY_QUARTERS) as f32;
-            let learnt = self.count.min(Refusals::LEARNT_MAX) as f32;
+            let learnt = f32::from(self.count.min(Refusals::LEARNT_MAX));
             self.mean = (self.mean * known + learnt) / (known + passed as f32);
             self.quarters = self.quarters.saturating_add(passed);
         }

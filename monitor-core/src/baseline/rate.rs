@@ -116,6 +116,11 @@ impl Rate {
         self.classes[op].count
     }
 
+    /// Mean calls of the class a minute, at all hours.
+    pub(crate) fn mean_of(&self, op: usize) -> f32 {
+        self.classes[op].mean
+    }
+
     /// Expected calls of the class in the running window.
     pub(crate) fn expected_of(&self, op: usize) -> f64 {
         f64::from(self.classes[op].mean) * self.hour_factor()

@@ -5,6 +5,7 @@
 
 use super::{Detector, Found, Layer, Report, Rule, Scene, changes, op_words};
 use crate::alert::{Entity, Severity};
+use crate::baseline::News;
 use crate::call::{Outcome, Token};
 use crate::policy::HostRules;
 use crate::time::EventTime;
@@ -25,9 +26,6 @@ const EVIDENCE: f32 = 8.0;
 /// How far the clocks of issuer, server and capture may be apart: the most that libraries are set to.
 const SKEW_S: i64 = 300;
 
-/// This detector's place among the bits of what was reported; D17 has 4.
-const NEWS: u32 = 5;
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fault {
     Unsigned = 0,
@@ -36,7 +34,7 @@ enum Fault {
     /// For another API than this one, by the policy.
     Audience = 3,
     /// From who may not issue tokens for this one, by the policy.
-    Issuer = 5,
+    Issuer = 4,
 }
 
 impl Detector for FaultyToken {
@@ -50,7 +48,7 @@ impl Detector for FaultyToken {
         let by_policy = || rules.and_then(|rules| misplaced(token, rules));
         let Some(fault) = fault(token, scene.time).or_else(by_policy) else { return };
         let Some((id, key)) = &mut scene.key else { return };
-        if !key.is_news(NEWS, fault as usize) {
+        if !key.is_news(News::FaultyToken(fault as usize)) {
             return;
         }
         let what = op_words(scene.call.op);

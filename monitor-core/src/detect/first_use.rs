@@ -2,6 +2,7 @@
 
 use super::{Detector, Found, Layer, Report, Rule, Scene, is_sensitive, op_words, span};
 use crate::alert::{Entity, Severity};
+use crate::baseline::News;
 use crate::call::{Operation, Outcome};
 
 pub(super) struct FirstUse;
@@ -13,9 +14,6 @@ static RULE: Rule = Rule {
     attack: &["T1098"],
     owasp: &["API5"],
 };
-
-/// This detector's place among the bits of what was reported.
-const NEWS: u32 = 3;
 
 /// Calls after which a key has shown what it is for.
 const CALLS_SETTLED: f32 = 100.0;
@@ -38,7 +36,7 @@ impl Detector for FirstUse {
             return;
         }
         let weight = weight(scene.call.op);
-        if weight > 0.0 && key.calls > 0 && key.is_news(NEWS, op) {
+        if weight > 0.0 && key.calls > 0 && key.is_news(News::FirstUse(op)) {
             let age = scene.time.since(key.first_seen);
             let maturity = settled(age.as_secs_f32(), settings.settled_key_s, key.calls);
             // What most keys do is no surprise of any; what a few do still is.

@@ -37,7 +37,7 @@ impl Detector for ForeignAccount {
             return;
         }
         let owner = scene.owners.note(account, *id);
-        let learnt = key.accounts.judge(account);
+        let learnt = key.accounts.get_or_insert_default().judge(account);
         let allowed = scene.policy.of(*id).allows_account(account);
         let makes_accounts = key.first_used_s[op_index(Operation::Subaccount)] != 0;
         let changes = changes(call.op);

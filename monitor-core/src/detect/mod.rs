@@ -1,21 +1,31 @@
 //! What is flagged: one file a detector, all of them in one list.
 
+mod bulk_read;
 mod capture_loss;
 mod clock_drift;
+mod concurrent_use;
+mod dormant;
 mod enumeration;
 mod error_burst;
 mod faulty_token;
 mod first_use;
 mod foreign_account;
 mod latency;
+mod new_agent;
 mod new_network;
+mod new_symbol;
 mod no_step_up;
+mod odd_sequence;
 mod open_endpoint;
+mod operation_mix;
 mod policy;
+mod quote_stuffing;
 mod rate_spike;
 mod refused;
 mod replay;
 mod scanner;
+mod shared_session;
+mod slow_drift;
 mod stuffing;
 mod synchrony;
 
@@ -41,8 +51,13 @@ pub(crate) static DETECTORS: &[&dyn Detector] = &[
     &stuffing::Stuffing,
     // Before those that learn what is new.
     &synchrony::Synchrony,
+    &dormant::Dormant,
     &new_network::NewNetwork,
+    &new_agent::NewAgent,
+    &concurrent_use::ConcurrentUse,
+    &operation_mix::OperationMix,
     &first_use::FirstUse,
+    &new_symbol::NewSymbol,
     &refused::Refused,
     &enumeration::Enumeration,
     &scanner::Scanner,
@@ -54,6 +69,11 @@ pub(crate) static DETECTORS: &[&dyn Detector] = &[
     &policy::Forbidden,
     &foreign_account::ForeignAccount,
     &open_endpoint::OpenEndpoint,
+    &shared_session::SharedSession,
+    &quote_stuffing::QuoteStuffing,
+    &slow_drift::SlowDrift,
+    &bulk_read::BulkRead,
+    &odd_sequence::OddSequence,
     &capture_loss::CaptureLoss,
 ];
 
@@ -101,6 +121,10 @@ pub(crate) enum Layer {
 pub(crate) struct Scene<'a> {
     pub(crate) call: &'a ApiCall,
     pub(crate) time: EventTime,
+    /// The same, seconds.
+    pub(crate) now_s: u32,
+    /// Since when calls are seen without a hole, seconds.
+    pub(crate) watched_since_s: u32,
     /// Place of the operation in tables.
     pub(crate) op: usize,
     /// Client address.

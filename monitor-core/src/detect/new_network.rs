@@ -2,7 +2,7 @@
 
 use super::{Detector, Found, Layer, Report, Rule, Scene, span};
 use crate::alert::{Entity, Severity};
-use crate::baseline::{Place, prefix};
+use crate::baseline::{News, Place, prefix};
 use crate::call::Outcome;
 
 pub(super) struct NewNetwork;
@@ -26,16 +26,13 @@ const TEMPER: f64 = 0.6;
 /// Keys known in a network that make it a shared one: a broker's, a cloud's.
 const SHARED_KEYS: u32 = 4;
 
-/// This detector's place among the bits of what was reported.
-const NEWS: u32 = 2;
-
 impl Detector for NewNetwork {
     fn on_call(&self, scene: &mut Scene<'_>, report: &mut Report) {
         let Some((id, key)) = &mut scene.key else { return };
         if scene.place != Place::Known
             && scene.is_authentic
             && !key.familiar.is_empty()
-            && key.is_news(NEWS, 0)
+            && key.is_news(News::NewNetwork)
         {
             let block = prefix(&scene.address);
             let client = scene.call.client();

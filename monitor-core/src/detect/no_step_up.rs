@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Detector, Found, Layer, Report, Rule, Scene, is_sensitive, op_words, span};
 use crate::alert::{Entity, Severity};
+use crate::baseline::News;
 use crate::call::{Operation, Outcome, Token};
 use crate::time::EventTime;
 
@@ -31,9 +32,6 @@ const STRONG: &[&str] = &[
     "webauthn", "fido",
 ];
 
-/// This detector's place among the bits of what was reported: behind those of D15.
-const NEWS: (u32, usize) = (5, 4);
-
 impl Detector for NoStepUp {
     fn on_call(&self, scene: &mut Scene<'_>, report: &mut Report) {
         if scene.call.outcome != Some(Outcome::Ok) {
@@ -54,7 +52,7 @@ impl Detector for NoStepUp {
         }) else {
             return;
         };
-        if !key.is_news(NEWS.0, NEWS.1) {
+        if !key.is_news(News::NoStepUp) {
             return;
         }
         let what = op_words(scene.call.op);

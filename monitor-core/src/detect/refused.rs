@@ -2,6 +2,7 @@
 
 use super::{Detector, Found, Layer, Report, Rule, Scene, is_sensitive, op_words};
 use crate::alert::{Entity, Severity};
+use crate::baseline::News;
 use crate::call::{ApiCall, Outcome};
 
 pub(super) struct Refused;
@@ -19,9 +20,6 @@ const SURPRISE_SENSITIVE_MIN: f64 = 1.0;
 const SURPRISE_MIN: f64 = 2.0;
 const EVIDENCE_PER_DECADE: f64 = 0.7;
 const EVIDENCE_MAX: f64 = 3.5;
-
-/// This detector's place among the bits of what was reported.
-const NEWS: u32 = 4;
 
 impl Detector for Refused {
     fn on_call(&self, scene: &mut Scene<'_>, report: &mut Report) {
@@ -47,7 +45,7 @@ impl Detector for Refused {
             return;
         };
         // A run is news again each time that it doubles.
-        if !key.is_news(NEWS, scene.op) && !count.is_power_of_two() {
+        if !key.is_news(News::Refused(scene.op)) && !count.is_power_of_two() {
             return;
         }
         let outcome = scene.call.outcome.map_or("refused", Outcome::as_str);

@@ -222,6 +222,8 @@ impl Engine {
         let time = call.time;
         self.note_time(time);
         self.fleet.advance(time, self.late_minutes());
+        let now_s = u32::try_from(time.secs()).unwrap_or(u32::MAX);
+        let watched_since_s = self.fleet.note_watched(now_s);
         let is_authentic = !refuses_credential(call.outcome);
         let id = call.key.as_ref().map(|key| key.id);
         if let Some(id) = id {
@@ -244,6 +246,8 @@ impl Engine {
         let mut scene = Scene {
             call,
             time,
+            now_s,
+            watched_since_s,
             op: op_index(call.op),
             address,
             weight: if call.complete && call.outcome.is_some() { 1.0 } else { 0.5 },

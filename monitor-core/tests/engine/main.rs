@@ -1,10 +1,14 @@
 //! The Engine against simulated traffic: what must be flagged, what must not, and how soon.
 
 mod content;
+mod dormant;
+mod habits;
+mod new_agents;
 mod policy;
 mod replay;
 mod robust;
 mod saved;
+mod symbols;
 mod synchrony;
 mod tokens;
 mod world;

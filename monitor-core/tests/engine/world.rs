@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use monitor_core::alert::Alert;
+use monitor_core::alert::{Alert, Finding};
 use monitor_core::call::{
-    Anomalies, ApiCall, Flow, FlowId, Key, KeyId, Operation, Outcome, Protocol,
+    Anomalies, ApiCall, Flow, FlowId, Key, KeyId, Operation, Outcome, Protocol, Request,
 };
 use monitor_core::engine::{Engine, Settings};
 use monitor_core::input::Endpoint;
@@ -205,4 +205,29 @@ pub(crate) fn show(alerts: &[Alert]) -> String {
             )
         })
         .collect()
+}
+
+/// The same call made with a client program.
+pub(crate) fn with_agent(mut call: ApiCall, agent: &str) -> ApiCall {
+    call.request = Some(Request {
+        method: "GET".into(),
+        host: None,
+        target: "/".into(),
+        path: "/".into(),
+        user_agent: Some(agent.into()),
+        body_bytes: 0,
+    });
+    call
+}
+
+/// The same call for a symbol.
+pub(crate) fn with_symbol(mut call: ApiCall, symbol: &str) -> ApiCall {
+    call.symbol = Some(symbol.into());
+    call
+}
+
+/// What a detector found, in all alerts.
+pub(crate) fn found<'a>(alerts: &'a [Alert], detector: &str) -> Vec<&'a Finding> {
+    let all = alerts.iter().flat_map(|alert| &alert.findings);
+    all.filter(|finding| finding.detector == detector).collect()
 }

@@ -1,0 +1,127 @@
+//! With what a key is used: families of user agents and of TLS clients.
+
+use serde::{Deserialize, Serialize};
+
+use super::marks::{Mark, Marks};
+use crate::call::ApiCall;
+
+/// What a key is known to be used with.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Agents {
+    /// Agent and TLS client last learnt, and not looked at again.
+    last: u32,
+    known: Marks<8>,
+    /// Families that came later than the first.
+    later: u8,
+}
+
+/// Families of one call; `None` when they are known, or not seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Unknown {
+    pub(crate) agent: Option<Mark>,
+    pub(crate) tls: Option<Mark>,
+}
+
+impl Unknown {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.agent.is_none() && self.tls.is_none()
+    }
+
+    pub(crate) fn marks(&self) -> impl Iterator<Item = Mark> {
+        self.agent.into_iter().chain(self.tls)
+    }
+}
+
+impl Agents {
+    /// What of a call's agent and TLS client the key was never used with; remembered when `learn`.
+    pub(crate) fn look(&mut self, call: &ApiCall, learn: bool) -> Unknown {
+        let print = print(call);
+        if print == self.last {
+            return Unknown::default();
+        }
+        let (agent, tls) = (user_agent(call), call.flow.ja4.as_deref());
+        let unknown = Unknown {
+            agent: agent.map(agent_family).filter(|mark| !self.known.has(*mark)),
+            tls: tls.map(tls_family).filter(|mark| !self.known.has(*mark)),
+        };
+        let first = self.known.is_empty();
+        if learn {
+            self.last = print;
+            agent.map(agent_family).map(|mark| self.known.add(mark));
+            tls.map(tls_family).map(|mark| self.known.add(mark));
+            if !first && !unknown.is_empty() {
+                self.later = self.later.saturating_add(1);
+            }
+        }
+        unknown
+    }
+
+    /// True before the first call that went well.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// The chance that an hour of use brings a new family, by Laplace's rule of succession.
+    pub(crate) fn chance_of_new(&self, hours: u16) -> f64 {
+        (f64::from(self.later) + 1.0) / (f64::from(hours) + 2.0)
+    }
+}
+
+/// A hash of user agent and JA4 together.
+pub(crate) fn print(call: &ApiCall) -> u32 {
+    use std::hash::BuildHasher;
+    let both = (user_agent(call), call.flow.ja4.as_deref());
+    foldhash::fast::FixedState::with_seed(0).hash_one(both) as u32
+}
+
+fn user_agent(call: &ApiCall) -> Option<&str> {
+    let agent = call.request.as_ref()?.user_agent.as_deref()?;
+    (!agent.is_empty()).then_some(agent)
+}
+
+/// An agent without its versions: a library that is updated stays what it is.
+fn agent_family(agent: &str) -> Mark {
+    let mut letters = [0u8; 64];
+    let mut len = 0;
+    for byte in agent.bytes().filter(|byte| byte.is_ascii_alphabetic()) {
+        if len == letters.len() {
+            break;
+        }
+        letters[len] = byte.to_ascii_lowercase();
+        len += 1;
+    }
+    Mark::of(("agent", &letters[..len]))
+}
+
+/// Protocol, versions and ciphers, the first two parts of a JA4 (FoxIO's technical details); the
+/// number of extensions and their hash change with session tickets and padding.
+fn tls_family(ja4: &str) -> Mark {
+    let bytes = ja4.as_bytes();
+    let (versions, rest) = bytes.split_at(bytes.len().min(6));
+    let ciphers = rest.split(|byte| *byte == b'_').nth(1).unwrap_or(rest);
+    Mark::of(("tls", versions, ciphers))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_make_no_family() {
+        assert_eq!(agent_family("ccxt/4.2.1 (node 20)"), agent_family("ccxt/4.3.0 (node 22)"));
+        assert_ne!(agent_family("ccxt/4.2.1"), agent_family("python-requests/2.31"));
+        let ja4 = |text: &str| tls_family(text);
+        assert_eq!(
+            ja4("t13d1516h2_8daaf6152771_02713d6af862"),
+            ja4("t13d1517h2_8daaf6152771_b1ff8ab2d16f")
+        );
+        assert_ne!(
+            ja4("t13d1516h2_8daaf6152771_02713d6af862"),
+            ja4("t13d1516h2_174735a34e8d_02713d6af862")
+        );
+        ja4("");
+        ja4("t13");
+        ja4("täglich_ä");
+    }
+}

@@ -1,0 +1,174 @@
+//! How big answers usually are, as the logarithm of their bytes: of a key, and of an endpoint.
+
+use foldhash::fast::FixedState;
+use serde::{Deserialize, Serialize};
+
+use super::Slots;
+
+/// Endpoints held; APIs have a few hundred routes. 40 B each.
+const ENDPOINTS_MAX: usize = 4_096;
+/// Answers that a mean remembers.
+const MEMORY: u16 = 2_000;
+/// Spread of the logarithm before anything is known (a factor of e), worth so many answers.
+const PRIOR_VARIANCE: f32 = 1.0;
+const PRIOR_ANSWERS: f32 = 20.0;
+/// Least spread: a list with one entry more.
+const DEVIATION_MIN: f32 = 0.3;
+/// Deviations beyond the mean that are usual.
+const DEVIATIONS: f32 = 4.0;
+/// The most that one answer counts: three natural powers.
+const EXCESS_MAX: f32 = 3.0;
+/// Sum beyond which it does not fit: e.g. two answers eight times as big as any.
+const BAR: f32 = 4.0;
+/// Each finding raises the bar for the next by this factor; what each ordinary answer takes off the
+/// sum; the fading of the raised bar.
+const OWN_MAX_FACTOR: f32 = 1.25;
+const FALL: f32 = 0.05;
+const OWN_MAX_KEPT: f32 = 0.9999;
+
+/// Mean and variance of the logarithm of sizes.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Size {
+    mean: f32,
+    variance: f32,
+    answers: u16,
+}
+
+impl Size {
+    /// The largest usual size, as a logarithm.
+    fn most(&self) -> f32 {
+        let known = f32::from(self.answers);
+        let variance =
+            (self.variance * known + PRIOR_VARIANCE * PRIOR_ANSWERS) / (known + PRIOR_ANSWERS);
+        self.mean + DEVIATIONS * variance.max(0.0).sqrt().max(DEVIATION_MIN)
+    }
+
+    /// Learns a size, as far as it is usual.
+    fn learn(&mut self, size: f32) {
+        let size = if self.answers < PRIOR_ANSWERS as u16 { size } else { size.min(self.most()) };
+        self.answers = self.answers.saturating_add(1).min(MEMORY);
+        let step = 1.0 / f32::from(self.answers);
+        let off = size - self.mean;
+        self.mean += step * off;
+        self.variance += step * (off * (size - self.mean) - self.variance);
+    }
+}
+
+/// Sizes of the answers to one key: to reads, and to all else.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Sizes {
+    of: [Size; 2],
+    sum: f32,
+    own_max: f32,
+}
+
+/// Answers that are too big.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Bulk {
+    pub(crate) sum: f32,
+    pub(crate) bar: f32,
+    /// The largest usual size, bytes.
+    pub(crate) usual_bytes: f32,
+}
+
+impl Sizes {
+    /// An answer of so many bytes; `least` is the logarithm of what is big at all, `endpoint` what is
+    /// usual where it was asked.
+    pub(crate) fn note(
+        &mut self,
+        is_read: bool,
+        bytes: u64,
+        least: f32,
+        endpoint: f32,
+    ) -> Option<Bulk> {
+        let size = (bytes as f32).ln_1p();
+        let own = &mut self.of[usize::from(is_read)];
+        let most = own.most().max(endpoint).max(least);
+        own.learn(size);
+        let excess = (size - most).min(EXCESS_MAX);
+        self.own_max *= OWN_MAX_KEPT;
+        if excess <= 0.0 {
+            self.sum = (self.sum - FALL).max(0.0);
+            return None;
+        }
+        self.sum += excess;
+        let bar = (OWN_MAX_FACTOR * self.own_max).max(BAR);
+        if self.sum <= bar {
+            return None;
+        }
+        let bulk = Bulk { sum: self.sum, bar, usual_bytes: most.exp_m1() };
+        (self.own_max, self.sum) = (bar, 0.0);
+        Some(bulk)
+    }
+}
+
+/// Sizes of the answers of each endpoint, over all keys.
+pub(crate) struct EndpointSizes(Slots<u64, Size>);
+
+impl Default for EndpointSizes {
+    fn default() -> EndpointSizes {
+        EndpointSizes::new()
+    }
+}
+
+impl EndpointSizes {
+    pub(crate) fn new() -> EndpointSizes {
+        EndpointSizes(Slots::new(ENDPOINTS_MAX, |size| size.answers > 20))
+    }
+
+    /// The largest usual size at an endpoint, as a logarithm; learns this one.
+    pub(crate) fn most(&mut self, host: &str, path: &str, bytes: u64) -> f32 {
+        let size = self.0.find_or_insert(endpoint(host, path), Size::default);
+        let most = if size.answers >= PRIOR_ANSWERS as u16 { size.most() } else { 0.0 };
+        size.learn((bytes as f32).ln_1p());
+        most
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+}
+
+/// A hash of host and path, without the parts that hold a digit beyond a version: ids of things.
+fn endpoint(host: &str, path: &str) -> u64 {
+    use std::hash::{BuildHasher, Hash, Hasher};
+    let mut hasher = FixedState::with_seed(0).build_hasher();
+    host.hash(&mut hasher);
+    for part in path.split('/') {
+        let is_id = part.len() > 3 && part.bytes().any(|byte| byte.is_ascii_digit());
+        if is_id { "#" } else { part }.hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_far_beyond_all_before() {
+        let mut sizes = Sizes::default();
+        let least = 65_536f32.ln();
+        for n in 0..2_000u64 {
+            assert_eq!(sizes.note(true, 500 + n % 700, least, 0.0), None);
+        }
+        let found = (0..10).filter_map(|_| sizes.note(true, 5_000_000, least, 0.0)).count();
+        assert!((1..=4).contains(&found), "{found}");
+        let mut usual = Sizes::default();
+        let exports = (0..10).filter_map(|_| usual.note(true, 5_000_000, least, 16.0)).count();
+        assert_eq!(exports, 0, "usual at that endpoint");
+        for bytes in [0, u64::MAX, 1, u64::MAX] {
+            sizes.note(false, bytes, f32::NAN, f32::NAN);
+            assert!(sizes.sum.is_finite() && sizes.of[0].mean.is_finite());
+        }
+    }
+
+    #[test]
+    fn ids_are_no_endpoints() {
+        assert_eq!(endpoint("a", "/api/v3/order/12345"), endpoint("a", "/api/v3/order/99887"));
+        assert_ne!(endpoint("a", "/api/v3/order"), endpoint("a", "/api/v3/orders"));
+        assert_ne!(endpoint("a", "/api/v3/order"), endpoint("a", "/api/v1/order"));
+    }
+}

@@ -1,0 +1,84 @@
+//! D4: a key comes back after it was not used for far longer than ever before.
+
+use std::time::Duration;
+
+use super::{Detector, Found, Layer, Report, Rule, Scene, is_sensitive, op_words, span};
+use crate::alert::{Entity, Severity};
+use crate::baseline::{News, Revival};
+use crate::call::{Operation, Outcome};
+
+pub(super) struct Dormant;
+
+static RULE: Rule = Rule {
+    id: "D4",
+    name: "dormant key revived",
+    layer: Layer::Behaviour,
+    attack: &["T1078"],
+    owasp: &["API2"],
+};
+
+/// A key that is merely read with: a quarterly report does as much.
+const EVIDENCE_READ: f32 = 2.5;
+/// One that changes orders or moves funds inside: with anything else it suffices.
+const EVIDENCE_TRADE: f32 = 4.0;
+/// One that moves funds out or lets others do so.
+const EVIDENCE_SENSITIVE: f32 = 5.5;
+/// Part of it that counts for an absence that only just qualifies; all of it for twice as long.
+const SHORT_FACTOR: f32 = 0.8;
+/// An absence twice as long as the least that qualifies, seconds.
+const LONG_S: f32 = 60.0 * 86_400.0;
+
+impl Detector for Dormant {
+    fn on_call(&self, scene: &mut Scene<'_>, report: &mut Report) {
+        let Some((id, key)) = &mut scene.key else { return };
+        if scene.call.outcome != Some(Outcome::Ok) {
+            return;
+        }
+        let Some(revival) = key.presence.note(scene.now_s, scene.watched_since_s) else { return };
+        let (how_bad, evidence, severity) = weight(scene.call.op);
+        if !key.is_news(News::Revived(how_bad)) {
+            return;
+        }
+        let Revival { gap_s, earlier_gap_s } = revival;
+        let away = words(gap_s);
+        let what = op_words(scene.call.op);
+        let length = (gap_s as f32 / LONG_S).clamp(SHORT_FACTOR, 1.0);
+        report.add(|| Found {
+            entity: Entity::Key(*id),
+            rule: &RULE,
+            evidence: evidence * length * scene.weight,
+            severity,
+            alone: false,
+            grown: false,
+            complete: scene.call.complete,
+            calls: 1,
+            expected: match earlier_gap_s {
+                0 => "in use all the time".into(),
+                gap_s => format!("never away for more than {}", words(gap_s)),
+            },
+            seen: format!("{what} after {away} without use"),
+            clause: format!("came back after {away} without use and made {what}"),
+            title: "Dormant API key is in use again",
+            first_step: "Ask the key's owner whether they use it again; if not, disable the key",
+        });
+    }
+}
+
+fn weight(op: Operation) -> (usize, f32, Severity) {
+    match op {
+        op if is_sensitive(op) => (2, EVIDENCE_SENSITIVE, Severity::High),
+        Operation::Trade | Operation::Transfer => (1, EVIDENCE_TRADE, Severity::High),
+        Operation::Public
+        | Operation::Read
+        | Operation::Cancel
+        | Operation::Withdraw
+        | Operation::AddressBook
+        | Operation::KeyManagement
+        | Operation::Subaccount
+        | Operation::Auth => (0, EVIDENCE_READ, Severity::Medium),
+    }
+}
+
+fn words(seconds: u32) -> String {
+    span(Duration::from_secs(u64::from(seconds)))
+}
