@@ -29,6 +29,12 @@ pub const TLS_CALLS_MAX: usize = 16_384;
 /// TLS connections that are known at once, those of no watched socket among them.
 pub const TLS_SESSIONS_MAX: usize = 65_536;
 
+/// Randoms of hellos that are made and not sent yet: handshakes that are under way, a few each.
+pub const TLS_HELLOS_MAX: usize = 16_384;
+
+/// Bytes of a hello's random that tell it from every other.
+pub const HELLO_RANDOM_BYTES: usize = 16;
+
 /// Bytes of data that wait in the ring before its reader is woken ahead of its next look.
 pub const WAKE_BYTES: u64 = 512 << 10;
 
@@ -154,8 +160,10 @@ pub struct Socket {
     pub midstream: u8,
     /// 1 once plaintext was taken from a TLS library: what is on the wire is of no use any more.
     pub inside: u8,
+    /// 1 once its hello has named the library's object of the connection.
+    pub tied: u8,
     /// Zero.
-    pub padding: [u8; 3],
+    pub padding: [u8; 2],
     /// Payload bytes delivered of a TLS connection.
     pub wire_bytes: u32,
     /// Zero.
@@ -208,6 +216,8 @@ pub struct TlsUnderWay {
     pub length: u64,
     /// A [`TlsCall`].
     pub call: u64,
+    /// Where a random is being made that may become that of a hello, or 0.
+    pub random: u64,
 }
 
 /// A TLS connection: the library's object, in a process.
@@ -238,8 +248,10 @@ pub struct TlsSession {
     pub ended: u8,
     /// A bit for each direction of which bytes could not be delivered that nothing has told of yet.
     pub lost: u8,
+    /// 1 when its hello on the wire has named the socket.
+    pub proved: u8,
     /// Zero.
-    pub padding: [u8; 4],
+    pub padding: [u8; 3],
 }
 
 impl TlsSession {
@@ -251,7 +263,8 @@ impl TlsSession {
         begun: 0,
         ended: 0,
         lost: 0,
-        padding: [0; 4],
+        proved: 0,
+        padding: [0; 3],
     };
 }
 
@@ -295,7 +308,7 @@ pub const COUNTERS: usize = 12;
 const _: () = assert!(size_of::<DataHeader>() == 88);
 const _: () = assert!(size_of::<Control>() == 120);
 const _: () = assert!(size_of::<Socket>() == 48);
-const _: () = assert!(size_of::<TlsUnderWay>() == 32);
+const _: () = assert!(size_of::<TlsUnderWay>() == 40);
 const _: () = assert!(size_of::<TlsSession>() == 32);
 const _: () = assert!(size_of::<TlsSessionKey>() == 16);
 const _: () = assert!(Counter::TlsBytesMissing as usize + 1 == COUNTERS);

@@ -81,7 +81,8 @@ const NO_SOCKET: Socket = Socket {
     owned: 0,
     midstream: 0,
     inside: 0,
-    padding: [0; 3],
+    tied: 0,
+    padding: [0; 2],
     wire_bytes: 0,
     padding2: 0,
 };

@@ -1,13 +1,16 @@
 //! The kernel side of Keywatch: watches, never touches.
 //!
 //! One file per hook family: [`packets`] sees TCP payload at the sockets of watched ports,
-//! [`lifecycle`] who owns them and when they close, [`tls`] what TLS libraries pass on. What they find goes into two rings ([`rings`]).
+//! [`lifecycle`] who owns them and when they close, [`tls`] what TLS libraries pass on and [`go`] what
+//! Go's does, [`hello`] which socket that belongs to. What they find goes into two rings ([`rings`]).
 //! No protocol is parsed here beyond "is this socket of interest".
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod go;
 mod headers;
+mod hello;
 mod lifecycle;
 mod packets;
 mod rings;

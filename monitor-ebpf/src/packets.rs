@@ -13,6 +13,7 @@ use monitor_common::{
 };
 
 use crate::headers::{self, FIN, Headers, RST, SYN, load};
+use crate::hello;
 use crate::rings::{Packet, put_control, put_payload};
 use crate::sockets::{
     add, count, first_bytes_decide, has_netns_cookie, is_watched, known, known_or_new,
@@ -87,6 +88,9 @@ fn observe(ctx: &SkBuffContext, direction: u8) {
         if headers.payload_len == 0 {
             return;
         }
+        if direction == EGRESS {
+            hello::tie(skb, socket, &headers);
+        }
         socket.wire_bytes = socket.wire_bytes.saturating_add(headers.payload_len);
     }
     deliver(skb, socket, &headers, direction, now);
@@ -146,7 +150,8 @@ fn before_accept(skb: *mut __sk_buff, headers: &Headers, now: u64) {
         owned: 0,
         midstream: 0,
         inside: 0,
-        padding: [0; 3],
+        tied: 0,
+        padding: [0; 2],
         wire_bytes: 0,
         padding2: 0,
     };

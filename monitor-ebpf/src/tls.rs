@@ -1,7 +1,8 @@
 //! Plaintext of TLS connections, seen at the calls into the library that encrypts and decrypts it.
 //!
 //! A thread that is inside such a call and has a socket call succeed meanwhile names the socket: that
-//! is how the library's object of a connection and its socket are brought together ([`meet`]).
+//! is one way how the library's object of a connection and its socket are brought together ([`meet`]);
+//! the other is in `hello`.
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_ANY;
@@ -22,10 +23,11 @@ use crate::sockets::{count, looks_inside_tls};
 
 /// By thread. What a thread that died in a call left here goes when others need the room.
 #[btf_map]
-static TLS_CALLS: LruHashMap<u64, TlsUnderWay, TLS_CALLS_MAX> = LruHashMap::new();
+pub static TLS_CALLS: LruHashMap<u64, TlsUnderWay, TLS_CALLS_MAX> = LruHashMap::new();
 
 #[btf_map]
-static TLS_SESSIONS: LruHashMap<TlsSessionKey, TlsSession, TLS_SESSIONS_MAX> = LruHashMap::new();
+pub static TLS_SESSIONS: LruHashMap<TlsSessionKey, TlsSession, TLS_SESSIONS_MAX> =
+    LruHashMap::new();
 
 /// A call begins. The first argument is the library's object of the connection, the second the
 /// buffer, the fourth where the length goes.
@@ -50,9 +52,8 @@ fn begin(ctx: &ProbeContext, session: u64) {
             return;
         }
         if call == TlsCall::Shutdown as u64 {
-            if known.cookie != 0 && known.ended == 0 {
-                known.ended = 1;
-                put_empty(known, PLAIN_OUT, PLAIN_END);
+            if known.cookie != 0 {
+                finish(known);
             }
             return;
         }
@@ -71,6 +72,7 @@ fn begin(ctx: &ProbeContext, session: u64) {
         buffer: ctx.arg(1).unwrap_or(0),
         length: ctx.arg(3).unwrap_or(0),
         call,
+        random: 0,
     };
     // The map makes room by itself; without kernel memory the return finds nothing.
     let _ = TLS_CALLS.insert(thread, under_way, BPF_ANY.into());
@@ -128,9 +130,18 @@ fn end(under_way: &TlsUnderWay, returned: i64, thread: u64) {
     pass(session, inward, in_memory.then_some(under_way.buffer), bytes);
 }
 
+/// The process ends its direction.
+#[inline(always)]
+pub fn finish(session: &mut TlsSession) {
+    if session.ended == 0 {
+        session.ended = 1;
+        put_empty(session, PLAIN_OUT, PLAIN_END);
+    }
+}
+
 /// Carries what a call has passed on to user side.
 #[inline(always)]
-fn pass(session: &mut TlsSession, inward: bool, buffer: Option<u64>, bytes: u64) {
+pub fn pass(session: &mut TlsSession, inward: bool, buffer: Option<u64>, bytes: u64) {
     let bytes = bytes.min(u32::MAX as u64) as u32;
     let way = usize::from(!inward);
     let direction = if inward { PLAIN_IN } else { PLAIN_OUT };
@@ -214,6 +225,8 @@ pub fn meet(socket: &mut Socket) {
             socket.inside = 1;
             socket.verdict = Verdict::Tls as u8;
         }
+    } else if session.proved == 1 {
+        // Something else that the thread does within the call.
     } else if begun == 1 || session.cookie == 0 && session.unbound < TLS_CALLS_UNBOUND_MAX {
         *session = fresh;
     } else if session.cookie != 0 {
@@ -256,6 +269,6 @@ fn header(session: &TlsSession, direction: u8) -> DataHeader {
 }
 
 #[inline(always)]
-fn key(session: u64, thread: u64) -> TlsSessionKey {
+pub fn key(session: u64, thread: u64) -> TlsSessionKey {
     TlsSessionKey { session, pid: (thread >> 32) as u32, padding: 0 }
 }

@@ -31,7 +31,7 @@ struct Tool {
     package: &'static str,
 }
 
-const TOOLS: [Tool; 24] = [
+const TOOLS: [Tool; 26] = [
     Tool { purpose: Purpose::Build, command: "cc", package: "gcc" },
     Tool { purpose: Purpose::Build, command: "c++", package: "g++" },
     Tool { purpose: Purpose::Build, command: "make", package: "make" },
@@ -45,6 +45,8 @@ const TOOLS: [Tool; 24] = [
     Tool { purpose: Purpose::Live, command: "apache2", package: "apache2-bin" },
     Tool { purpose: Purpose::Live, command: "curl", package: "curl" },
     Tool { purpose: Purpose::Live, command: "python3", package: "python3" },
+    Tool { purpose: Purpose::Live, command: "node", package: "nodejs" },
+    Tool { purpose: Purpose::Live, command: "go", package: "golang-go" },
     Tool { purpose: Purpose::Live, command: "setpriv", package: "util-linux" },
     Tool { purpose: Purpose::Kafka, command: "java", package: "openjdk-17-jre-headless" },
     Tool { purpose: Purpose::Kafka, command: "mvn", package: "maven" },

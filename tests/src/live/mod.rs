@@ -15,6 +15,7 @@ mod servers;
 mod sinks;
 mod tcpdump;
 mod tls;
+mod tls_apart;
 mod tls_servers;
 mod websocket;
 
@@ -29,7 +30,7 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 47] = [
+    let tests: [(&str, Test, &[&str]); 53] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -60,6 +61,12 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("tls::haproxy", tls_servers::haproxy, &["python3", "haproxy"]),
         ("tls::apache", tls_servers::apache, &["python3", "apache2"]),
         ("tls::gnutls", tls_servers::gnutls, &["python3", "gnutls-serv"]),
+        ("tls::node", tls_apart::node, &["python3", "curl", "node"]),
+        ("tls::node_http2", tls_apart::node_http2, &["h2load", "node"]),
+        ("tls::asyncio", tls_apart::asyncio, &["python3", "curl"]),
+        ("tls::aiohttp", tls_apart::aiohttp, &["python3", "curl"]),
+        ("tls::go_stripped", tls_apart::go_stripped, &["python3", "curl", "go"]),
+        ("tls::go", tls_apart::go, &["python3", "curl", "go", "h2load"]),
         ("tls::nothing_is_left", tls_servers::nothing_is_left, &["python3"]),
         ("exchanges_by_ccxt", exchanges::as_ccxt_signs, &["python3", "openssl"]),
         ("recording::same_bytes", recording::replay_gives_the_same_bytes, &["nginx"]),
@@ -109,7 +116,9 @@ fn missing(name: &str, programs: &[&str]) -> Option<String> {
     if name.ends_with("websocket_calls_and_counts") && setup::python_with("websockets").is_none() {
         return Some("no Python module websockets (mend: cargo xtask setup)".to_owned());
     }
-    if name.ends_with("exchanges_by_ccxt") && setup::python_with_ccxt().is_none() {
+    if (name.ends_with("exchanges_by_ccxt") || name.ends_with("aiohttp"))
+        && setup::python_with_ccxt().is_none()
+    {
         return Some("no Python module ccxt (mend: cargo xtask setup)".to_owned());
     }
     let absent =

@@ -154,7 +154,7 @@ pub(crate) fn bodies() -> Result<()> {
     Ok(())
 }
 
-fn curl(server: &SocketAddr, args: &[&str], path: &str) -> Result<()> {
+pub(super) fn curl(server: &SocketAddr, args: &[&str], path: &str) -> Result<()> {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--insecure", "--output", "/dev/null"]);
     let at = format!("exchange.test:{}:{}", server.port(), server.ip());

@@ -3,7 +3,9 @@
 use anyhow::{Context as _, ensure};
 use monitor_common::TlsCall;
 use object::read::elf::{ElfFile64, ProgramHeader as _};
-use object::{Object as _, ObjectSymbol as _, elf};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _, elf};
+
+use super::go::Go;
 
 /// Where a library's functions are in its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +14,17 @@ pub struct Functions {
     pub calls: Vec<Function>,
     /// Those that let go of a connection.
     pub free: Vec<u64>,
+    /// Those that make randoms, of hellos among others. They may be in a file of their own.
+    pub randoms: Vec<Random>,
+    /// Those of Go, which stand for themselves.
+    pub go: Option<Go>,
+}
+
+impl Functions {
+    /// Whether they pass plaintext on.
+    pub fn is_library(&self) -> bool {
+        !self.calls.is_empty() || self.go.is_some()
+    }
 }
 
 /// One of them.
@@ -19,6 +32,15 @@ pub struct Functions {
 pub struct Function {
     /// What it does.
     pub call: TlsCall,
+    /// Offset in the file, bytes.
+    pub offset: u64,
+}
+
+/// What makes randoms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Random {
+    /// Whether its first argument is the library's context.
+    pub with_context: bool,
     /// Offset in the file, bytes.
     pub offset: u64,
 }
@@ -59,10 +81,14 @@ const KNOWN: [Known; 2] = [
     },
 ];
 
+/// OpenSSL's; the second calls the first where both are there.
+const RANDOMS: [(&str, bool); 2] = [("RAND_bytes_ex", true), ("RAND_bytes", false)];
+
 /// Without these nothing is seen of a connection, or wrong things.
 const NEEDED: [TlsCall; 3] = [TlsCall::Read, TlsCall::Write, TlsCall::Handshake];
 
-/// Finds them in the bytes of a file; `None` when it holds no TLS library by its symbols.
+/// Finds them in the bytes of a file; `None` when it holds no TLS library by its symbols, and nothing
+/// that one may need.
 ///
 /// # Errors
 ///
@@ -83,18 +109,26 @@ pub fn functions(file: &[u8]) -> anyhow::Result<Option<Functions>> {
             offset.checked_add(within)
         })
     };
-    let mut found = Functions { calls: Vec::new(), free: Vec::new() };
+    let mut found =
+        Functions { calls: Vec::new(), free: Vec::new(), randoms: Vec::new(), go: None };
     // Programs that export nothing have their functions in the other table.
     for symbol in file.dynamic_symbols().chain(file.symbols()) {
         if symbol.is_undefined() || symbol.kind() != object::SymbolKind::Text {
             continue;
         }
         let Ok(name) = symbol.name_bytes() else { continue };
+        let offset = || offset_of(symbol.address()).context("a function outside of the file");
+        if let Some(&(_, with_context)) = RANDOMS.iter().find(|(it, _)| it.as_bytes() == name) {
+            let random = Random { with_context, offset: offset()? };
+            if !found.randoms.contains(&random) {
+                found.randoms.push(random);
+            }
+            continue;
+        }
         let Some(known) = KNOWN.iter().find(|known| name.starts_with(known.prefix.as_bytes()))
         else {
             continue;
         };
-        let offset = || offset_of(symbol.address()).context("a function outside of the file");
         if name == known.free.as_bytes() {
             let offset = offset()?;
             if !found.free.contains(&offset) {
@@ -107,14 +141,43 @@ pub fn functions(file: &[u8]) -> anyhow::Result<Option<Functions>> {
             }
         }
     }
+    if found.randoms.iter().any(|random| random.with_context) {
+        found.randoms.retain(|random| random.with_context);
+    }
+    let probes = found.calls.len() + found.free.len() + found.randoms.len();
+    ensure!(probes <= PROBES_MAX, "it has functions many times");
     if found.calls.is_empty() {
-        return Ok(None);
+        // What begins like a program's own functions need not be a library.
+        found.free.clear();
+        found.go = go(&file, offset_of)?;
+        if found.go.is_some() {
+            return Ok(Some(found));
+        }
+        return Ok((!found.randoms.is_empty()).then_some(found));
     }
     let has = |call: &TlsCall| found.calls.iter().any(|function| function.call == *call);
     ensure!(NEEDED.iter().all(has), "it lacks the function that reads, writes or shakes hands");
     ensure!(!found.free.is_empty(), "it lacks the function that ends a connection");
-    ensure!(found.calls.len() + found.free.len() <= PROBES_MAX, "it has functions many times");
     Ok(Some(found))
+}
+
+/// Those of a Go program.
+fn go<'a>(
+    file: &ElfFile64<'a, object::LittleEndian>,
+    offset_of: impl Fn(u64) -> Option<u64>,
+) -> anyhow::Result<Option<Go>> {
+    // The second name is that of programs which may be loaded anywhere.
+    let table = [".gopclntab", ".data.rel.ro.gopclntab"];
+    let table = table.iter().find_map(|name| file.section_by_name(name));
+    let (Some(table), Some(text)) = (table, file.section_by_name(".text")) else {
+        return Ok(None);
+    };
+    if file.architecture() != object::Architecture::X86_64 {
+        return Ok(None);
+    }
+    let code = (text.address(), text.data().context("code outside of the file")?);
+    let table = table.data().context("Go's table of functions is outside of the file")?;
+    super::go::functions(table, code, offset_of)
 }
 
 /// A hostile file may name any number: each function once, and room for versions of it.
@@ -148,6 +211,16 @@ mod tests {
             }
             assert_eq!((found.calls.len(), found.free.len()), (known.calls.len(), 1));
         }
+    }
+
+    #[test]
+    fn randoms_are_found_where_they_are_made() {
+        let Some(file) = read("libcrypto.so.3") else { return };
+        let found = functions(&file).unwrap().unwrap();
+        assert_eq!((found.calls, found.free), (vec![], vec![]));
+        // OpenSSL 3 has both, and the other one calls it.
+        let with_context: Vec<_> = found.randoms.iter().map(|it| it.with_context).collect();
+        assert_eq!(with_context, [true]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Finds the TLS libraries of the servers and attaches probes to them, once a file.
 
+mod go;
 mod library;
 mod processes;
 mod sealed;
@@ -17,7 +18,7 @@ use aya::programs::uprobe::{
     UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeLinkId, UProbeScope,
 };
 
-use self::library::{Function, Functions};
+use self::library::{Function, Functions, Random};
 pub use self::processes::{Found, Looked, Sight, holding_ports, look_at, name};
 pub(super) use self::sealed::Sealed;
 use super::privilege;
@@ -34,6 +35,14 @@ pub(super) struct Process {
 const CALL: &str = "keywatch_tls_call";
 const RETURN: &str = "keywatch_tls_return";
 const FREE: &str = "keywatch_tls_free";
+const RANDOM: &str = "keywatch_tls_random";
+const RANDOM_EX: &str = "keywatch_tls_random_ex";
+const RANDOM_RETURN: &str = "keywatch_tls_random_return";
+const GO_WRITE: &str = "keywatch_go_write";
+const GO_READ: &str = "keywatch_go_read";
+const GO_DECRYPTED: &str = "keywatch_go_decrypted";
+const ALL: [&str; 9] =
+    [CALL, RETURN, FREE, RANDOM, RANDOM_EX, RANDOM_RETURN, GO_WRITE, GO_READ, GO_DECRYPTED];
 
 /// Files that are attached to: servers with a library each are few on a host.
 const LIBRARIES_MAX: usize = 256;
@@ -133,7 +142,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 /// Loads the programs that probes run.
 pub(super) fn load(object: &mut Ebpf) -> anyhow::Result<()> {
-    for name in [CALL, RETURN, FREE] {
+    for name in ALL {
         program(object, name)?.load().with_context(|| format!("loading {name}"))?;
     }
     Ok(())
@@ -237,7 +246,7 @@ impl Attacher {
 
     /// Attaches to every function of a library, or to none.
     fn attach(&mut self, found: &Found) -> anyhow::Result<Vec<UProbeLink>> {
-        let Functions { calls, free } = &found.functions;
+        let Functions { calls, free, randoms, go } = &found.functions;
         // By descriptor: also of a file that was replaced, or is in another mount namespace.
         let path = format!("/proc/self/fd/{}", found.file.as_raw_fd());
         let mut links = Vec::new();
@@ -245,6 +254,19 @@ impl Attacher {
             links.push(self.probe(CALL, offset, &path, Some(call as u64))?);
             if call != monitor_common::TlsCall::Shutdown {
                 links.push(self.probe(RETURN, offset, &path, None)?);
+            }
+        }
+        for &Random { with_context, offset } in randoms {
+            let begin = if with_context { RANDOM_EX } else { RANDOM };
+            links.push(self.probe(begin, offset, &path, None)?);
+            links.push(self.probe(RANDOM_RETURN, offset, &path, None)?);
+        }
+        if let Some(go) = go {
+            // Entries alone, never a return probe: the stack it would change may move.
+            links.push(self.probe(GO_WRITE, go.write, &path, None)?);
+            links.push(self.probe(GO_READ, go.read, &path, None)?);
+            for &offset in &go.decrypted {
+                links.push(self.probe(GO_DECRYPTED, offset, &path, None)?);
             }
         }
         for &offset in free {

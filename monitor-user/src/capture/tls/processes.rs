@@ -58,21 +58,17 @@ pub fn look_at(pid: u32, looked: &mut Looked) -> anyhow::Result<Sight> {
         .iter()
         .filter(|map| map.perms.contains(MMPermissions::EXECUTE) && map.inode != 0)
         .collect();
-    let mut seen = BTreeSet::new();
-    let mut libraries = Vec::new();
-    for map in &code {
-        let MMapPath::Path(path) = &map.pathname else { continue };
-        let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-        if is_library(&name) && seen.insert((map.dev, map.inode)) {
-            libraries.extend(looked.open(pid, map, path.clone())?);
-        }
+    let mut libraries = looked.open_named(pid, &code, is_library)?;
+    if !libraries.is_empty() {
+        libraries.extend(looked.open_named(pid, &code, makes_randoms)?);
     }
     if libraries.is_empty()
         && let Ok(program) = process.exe()
         && let Some(map) = code.iter().find(|map| map.pathname == MMapPath::Path(program.clone()))
     {
         // Most programs have none, and some are no files that can be read.
-        libraries.extend(looked.open(pid, map, program).ok().flatten());
+        let found = looked.open(pid, map, program).ok().flatten();
+        libraries.extend(found.filter(|found| found.functions.is_library()));
     }
     let forbidden = if libraries.is_empty() { None } else { forbidden(&process) };
     Ok(Sight { libraries, forbidden })
@@ -85,7 +81,32 @@ fn is_library(name: &str) -> bool {
     rest.is_some_and(|rest| rest.starts_with(['.', '-']) && rest.contains(".so"))
 }
 
+/// OpenSSL's other half, `libcrypto.so.3` and its like.
+fn makes_randoms(name: &str) -> bool {
+    name.strip_prefix("libcrypto")
+        .is_some_and(|rest| rest.starts_with(['.', '-']) && rest.contains(".so"))
+}
+
 impl Looked {
+    /// The files of some name that hold something of a TLS library, each once.
+    fn open_named(
+        &mut self,
+        pid: u32,
+        code: &[&MemoryMap],
+        is_named: fn(&str) -> bool,
+    ) -> anyhow::Result<Vec<Found>> {
+        let mut seen = BTreeSet::new();
+        let mut found = Vec::new();
+        for map in code {
+            let MMapPath::Path(path) = &map.pathname else { continue };
+            let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+            if is_named(&name) && seen.insert((map.dev, map.inode)) {
+                found.extend(self.open(pid, map, path.clone())?);
+            }
+        }
+        Ok(found)
+    }
+
     /// Through the mapping: the file that is in use, whatever has become of its name, and in whatever
     /// mount namespace it is.
     fn open(&mut self, pid: u32, map: &MemoryMap, path: PathBuf) -> anyhow::Result<Option<Found>> {
