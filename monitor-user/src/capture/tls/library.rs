@@ -149,7 +149,7 @@ pub fn functions(file: &[u8]) -> anyhow::Result<Option<Functions>> {
     if found.calls.is_empty() {
         // What begins like a program's own functions need not be a library.
         found.free.clear();
-        found.go = go(&file, &offset_of)?;
+        found.go = go(&file, offset_of)?;
         if found.go.is_some() {
             return Ok(Some(found));
         }
