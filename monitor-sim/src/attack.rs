@@ -112,6 +112,11 @@ impl Planner<'_> {
         let strength = self.random.unit();
         let first = self.phases.len();
         self.phases_of(kind, at, strength);
+        // Nobody is left to attack: what was not done cannot be caught.
+        if self.phases[first..].iter().all(|phase| phase.who.is_empty()) {
+            self.phases.truncate(first);
+            return;
+        }
         let phases = &self.phases[first..];
         let mut truth = Truth {
             id: self.truths.len() as u32 + 1,

@@ -41,6 +41,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
     let mut size = Size { keys: 400, warm_days: 14, test_days: 7 };
     let (mut sets, mut explain, mut json) =
         (vec![("tuned-on", TUNED), ("held-out", HELD_OUT)], false, false);
+    let mut settings = Settings::default();
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument} takes a value"));
@@ -55,6 +56,11 @@ fn run(arguments: &[String]) -> Result<(), String> {
                 let (from, to) = text.split_once("..").ok_or("--seeds takes A..B, such as 1..5")?;
                 sets = vec![("chosen", number(from)?..number(to)?)];
             }
+            "--settings" => {
+                let path = value()?;
+                let text = std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
+                settings = toml::from_str(&text).map_err(|e| format!("{path}: {e}"))?;
+            }
             "--explain" => explain = true,
             "--json" => json = true,
             other => return Err(format!("no such option: {other}")),
@@ -65,7 +71,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
         let count = seeds.end - seeds.start;
         for seed in seeds {
             let started = Instant::now();
-            measure(seed, size, &mut tally, explain);
+            measure(seed, size, &settings, &mut tally, explain);
             eprintln!("eval: {name} seed {seed} in {:.0} s", started.elapsed().as_secs_f64());
         }
         if json {
@@ -84,7 +90,7 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
 /// Calls that are given to the Engine between two looks at the clock.
 const BATCH: usize = 8192;
 
-fn measure(seed: u64, size: Size, tally: &mut Tally, explain: bool) {
+fn measure(seed: u64, size: Size, settings: &Settings, tally: &mut Tally, explain: bool) {
     let plan = Plan {
         seed,
         keys: size.keys,
@@ -93,7 +99,7 @@ fn measure(seed: u64, size: Size, tally: &mut Tally, explain: bool) {
         attacks: Kind::ALL.to_vec(),
     };
     let mut world = World::new(&plan);
-    let mut engine = Engine::new(Settings { host: "sim".into(), ..Settings::default() });
+    let mut engine = Engine::new(Settings { host: "sim".into(), ..settings.clone() });
     let mut rivals: Vec<Rival> = Rival::all();
     let test = EventTime(START + u64::from(size.warm_days) * DAY);
     let mut raised: Vec<Raised> = Vec::new();
