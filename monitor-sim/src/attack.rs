@@ -423,13 +423,14 @@ impl Planner<'_> {
                     program,
                     ..Phase::new(who.clone(), start)
                 };
-                let (mix, outcomes) = match kind {
-                    Kind::TheftRefused => (
-                        WithdrawOut,
-                        [(Outcome::PermissionDenied, 0.7), (Outcome::AddressNotAllowed, 0.3)],
-                    ),
-                    Kind::KeyMade => (MakeKey, [(Outcome::Ok, 1.0), (Outcome::Error, 0.0)]),
-                    _ => (WithdrawOut, [(Outcome::Ok, 0.9), (Outcome::Error, 0.1)]),
+                let (mix, outcomes) = if kind == Kind::TheftRefused {
+                    let refusals =
+                        [(Outcome::PermissionDenied, 0.7), (Outcome::AddressNotAllowed, 0.3)];
+                    (WithdrawOut, refusals)
+                } else if kind == Kind::KeyMade {
+                    (MakeKey, [(Outcome::Ok, 1.0), (Outcome::Error, 0.0)])
+                } else {
+                    (WithdrawOut, [(Outcome::Ok, 0.9), (Outcome::Error, 0.1)])
                 };
                 let start = at + 10 * MINUTE;
                 let then = Phase {

@@ -172,9 +172,10 @@ impl Client {
             },
             period: random.one(&[1, 2, 5, 5, 10, 15, 15, 30, 60]),
             session: (0, 0),
-            next_session: match role {
-                Role::Dormant => START + (random.between(0.0, sleep) * DAY as f64) as u64,
-                _ => START,
+            next_session: if role == Role::Dormant {
+                START + (random.between(0.0, sleep) * DAY as f64) as u64
+            } else {
+                START
             },
             login: 0,
             orders: random.below(1 << 33),
@@ -319,11 +320,9 @@ impl Client {
     }
 
     fn withdrawal_chance(&self) -> f64 {
-        match self.role {
-            // Of the minutes that a person is there: about forty a day.
-            Role::Mobile => self.withdrawals_per_day / 40.0,
-            _ => self.withdrawals_per_day / 1440.0,
-        }
+        // Of the minutes that a person is there: about forty a day.
+        let minutes = if self.role == Role::Mobile { 40.0 } else { 1440.0 };
+        self.withdrawals_per_day / minutes
     }
 
     fn season(&self, now: u64) -> f64 {
@@ -359,10 +358,8 @@ impl Client {
         if now < self.session.1 || now < self.next_session {
             return;
         }
-        let begins = match self.role {
-            Role::Dormant => true,
-            _ => random.chance(2.0 / 1440.0 * self.season(now) * load.powf(self.sensitivity)),
-        };
+        let begins = self.role == Role::Dormant
+            || random.chance(2.0 / 1440.0 * self.season(now) * load.powf(self.sensitivity));
         if begins {
             let minutes = random.lognormal(12.0, 0.8).clamp(1.0, 240.0) as u64;
             self.session = (now, now + minutes * MINUTE);

@@ -72,10 +72,8 @@ impl World {
         // What goes on for days begins in the first half.
         let room = (end - 2 * HOUR).saturating_sub(from).max(HOUR);
         for kind in &plan.attacks {
-            let room = match kind {
-                Kind::PhishedThenPumped | Kind::MassLeak => room * 3 / 7,
-                _ => room,
-            };
+            let is_long = matches!(kind, Kind::PhishedThenPumped | Kind::MassLeak);
+            let room = if is_long { room * 3 / 7 } else { room };
             let at = from + planner.random.below(room);
             planner.add(*kind, at);
         }

@@ -121,7 +121,6 @@ fn attacks(names: &[String]) -> Result<Vec<Kind>> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "what fails here fails a test")]
 mod tests {
     use monitor_core::call::ApiCall;
     use monitor_sim::Truth;

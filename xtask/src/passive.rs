@@ -408,7 +408,7 @@ mod tests {
     fn the_checked_in_object_is_passive() {
         let object = fs::read(crate::ebpf::prebuilt()).unwrap();
         let proof = prove(&object).unwrap();
-        assert!(proof.programs == 8 && proof.helpers.contains(&"skb_load_bytes"), "{proof:?}");
+        assert!(proof.programs == 14 && proof.helpers.contains(&"skb_load_bytes"), "{proof:?}");
     }
 
     #[test]

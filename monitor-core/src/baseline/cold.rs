@@ -90,11 +90,12 @@ pub(crate) struct Rates {
 
 fn step(rate: f32) -> u8 {
     // 0 is no rate at all.
-    if rate > 0.0 { ((rate.log2() - LEAST) * STEPS).round().clamp(1.0, 255.0) as u8 } else { 0 }
+    let steps = (rate.log2() - LEAST) * STEPS;
+    if rate > 0.0 { (1.0 + steps.round()).clamp(1.0, 255.0) as u8 } else { 0 }
 }
 
 fn value(step: u8) -> f32 {
-    if step == 0 { 0.0 } else { (f32::from(step) / STEPS + LEAST).exp2() }
+    if step == 0 { 0.0 } else { (f32::from(step - 1) / STEPS + LEAST).exp2() }
 }
 
 #[cfg(test)]
