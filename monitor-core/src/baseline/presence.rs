@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Away for less is a holiday.
-const DORMANT_S: u32 = 30 * 86_400;
+/// Away for less is a long weekend. How long it was decides what it is worth.
+const DORMANT_S: u32 = 7 * 86_400;
 /// Away for less than so many times its longest absence is its custom.
 const LONGEST_FACTOR: u32 = 2;
 /// How long a key counts as just come back.
@@ -66,12 +66,12 @@ mod tests {
     fn an_absence_is_news_once_it_is_longer_than_all_before() {
         let mut presence = Presence::default();
         assert_eq!(presence.note(100 * DAY, 0), None);
-        assert_eq!(presence.note(107 * DAY, 0), None);
-        let back = Revival { gap_s: 90 * DAY, earlier_gap_s: 7 * DAY };
-        assert_eq!(presence.note(197 * DAY, 0), Some(back));
-        assert_eq!(presence.note(197 * DAY + 3_600, 0), Some(back));
-        assert_eq!(presence.note(197 * DAY + 3_601, 0), None);
-        assert_eq!(presence.note(287 * DAY, 0), None, "every quarter");
+        assert_eq!(presence.note(106 * DAY, 0), None);
+        let back = Revival { gap_s: 90 * DAY, earlier_gap_s: 6 * DAY };
+        assert_eq!(presence.note(196 * DAY, 0), Some(back));
+        assert_eq!(presence.note(196 * DAY + 3_600, 0), Some(back));
+        assert_eq!(presence.note(196 * DAY + 3_601, 0), None);
+        assert_eq!(presence.note(286 * DAY, 0), None, "every quarter");
     }
 
     #[test]

@@ -23,9 +23,10 @@ const EVIDENCE_READ: f32 = 2.5;
 const EVIDENCE_TRADE: f32 = 4.0;
 /// One that moves funds out or lets others do so.
 const EVIDENCE_SENSITIVE: f32 = 5.5;
-/// Part of it that counts for an absence that only just qualifies; all of it for twice as long.
-const SHORT_FACTOR: f32 = 0.8;
-/// An absence twice as long as the least that qualifies, seconds.
+/// Part of it that counts for an absence of a week, a holiday as likely as not; all of it from two
+/// months on.
+const SHORT_FACTOR: f32 = 0.5;
+/// Two months, seconds.
 const LONG_S: f32 = 60.0 * 86_400.0;
 
 impl Detector for Dormant {
@@ -42,7 +43,7 @@ impl Detector for Dormant {
         let Revival { gap_s, earlier_gap_s } = revival;
         let away = words(gap_s);
         let what = op_words(scene.call.op);
-        let length = (gap_s as f32 / LONG_S).clamp(SHORT_FACTOR, 1.0);
+        let length = SHORT_FACTOR + (1.0 - SHORT_FACTOR) * (gap_s as f32 / LONG_S).min(1.0);
         report.add(|| Found {
             entity: Entity::Key(*id),
             rule: &RULE,

@@ -100,7 +100,7 @@ pub struct ErrorSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StuffingSettings {
-    /// How long tried keys count, seconds.
+    /// How long tried keys count, seconds: botnets go slowly.
     pub window_s: u64,
     /// Different refused keys from one client: nobody mistypes twenty keys. A client with more
     /// accepted keys than this needs as many refused ones.
@@ -165,8 +165,8 @@ pub struct LatencySettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SynchronySettings {
-    /// How close together is at once, seconds: thieves act before owners wake; Binance's had two
-    /// minutes in 2018.
+    /// How close together is at once, seconds: thieves act before owners wake. Binance's had two
+    /// minutes in 2018; who looks into what leaked takes an hour.
     pub window_s: u64,
     /// Fewer keys are a coincidence.
     pub keys_min: u64,
@@ -242,7 +242,7 @@ impl Default for ErrorSettings {
 impl Default for StuffingSettings {
     fn default() -> StuffingSettings {
         StuffingSettings {
-            window_s: 600,
+            window_s: 3_600,
             keys_per_client_min: 20,
             keys_per_network_min: 60,
             clients_per_network_min: 4,
@@ -286,7 +286,7 @@ impl Default for LatencySettings {
 impl Default for SynchronySettings {
     fn default() -> SynchronySettings {
         SynchronySettings {
-            window_s: 300,
+            window_s: 1_800,
             keys_min: 8,
             tail_probability: 1e-6,
             key_age_min_s: 3_600,
