@@ -160,7 +160,7 @@ pub enum Command {
 
     /// What was learnt of every API key: show, list, export or import it
     ///
-    /// `keywatch run` keeps it in a file: baseline.redb in the state directory, or as [baseline] in the
+    /// `keywatch run` keeps it in a file: baseline.redb in the state directory, or as `[baseline]` in the
     /// config says. It is read between the writes of an agent that runs; what is shown is at most a minute
     /// old.
     #[command(

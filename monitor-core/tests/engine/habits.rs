@@ -83,7 +83,7 @@ const CHROME: &str = "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/13
 
 fn browsed(time: u64, ip: Ipv4Addr, agent: &str, source: &str) -> ApiCall {
     let mut call = with_agent(at(time, ip, Operation::Read), agent);
-    call.key.as_mut().unwrap().source = source.into();
+    call.key.as_mut().expect("a key").source = source.into();
     call
 }
 

@@ -22,14 +22,14 @@ fn asked(world: &World, n: u64, op: Operation) -> ApiCall {
 }
 
 fn id(world: &World) -> KeyId {
-    asked(world, 0, Operation::Read).key.unwrap().id
+    asked(world, 0, Operation::Read).key.expect("a key").id
 }
 
 /// What is raised once the first client's key has these rules, when it makes this call.
 fn raised_with(rules: &str, change: impl Fn(&mut ApiCall)) -> Vec<(Vec<String>, Severity)> {
     let mut world = world();
     let text = format!("[keys.{}]\n{rules}", id(&world));
-    let policy = Policy::new(toml::from_str(&text).unwrap()).unwrap();
+    let policy = Policy::new(toml::from_str(&text).expect("TOML")).expect("a policy");
     world.engine.set_policy(Arc::new(policy));
     for n in 0..2 {
         let mut asked = asked(&world, n, Operation::Trade);
@@ -185,7 +185,9 @@ fn request(method: &str, path: &str) -> Request {
 /// What is raised when, after some calls with keys, one comes without.
 fn without_key(keyed_path: &str, op: Operation, policy: &str) -> Vec<(Vec<String>, Severity)> {
     let mut world = world();
-    world.engine.set_policy(Arc::new(Policy::new(toml::from_str(policy).unwrap()).unwrap()));
+    world.engine.set_policy(Arc::new(
+        Policy::new(toml::from_str(policy).expect("TOML")).expect("a policy"),
+    ));
     for n in 0..10 {
         let mut keyed = asked(&world, 10 * n, Operation::Read);
         keyed.request = Some(request("POST", keyed_path));

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use monitor_core::call::ApiCall;
 use xtask::process::{self, Proc};
 
@@ -187,16 +187,31 @@ pub(crate) fn nothing_is_left() -> Result<()> {
     let agent = start_agent(dir.path(), &[at.port()], &[])?;
     let files =
         || -> Result<usize> { Ok(fs::read_dir(format!("/proc/{}/fd", agent.pid()))?.count()) };
+    // That a process has gone is noticed a while later.
+    let settled = || -> Result<usize> {
+        let (mut last, mut same) = (files()?, 0);
+        for _ in 0..120 {
+            std::thread::sleep(Duration::from_millis(500));
+            let now = files()?;
+            same = if now == last { same + 1 } else { 0 };
+            last = now;
+            if same == 8 {
+                return Ok(now);
+            }
+        }
+        bail!("the number of files that the agent holds goes on changing: {last}")
+    };
     let mut after_first = 0;
     for round in 0..20 {
         let running = server()?;
         client(at, 2, 2, 2)?;
         running.stop()?;
         if round == 0 {
-            after_first = files()?;
+            after_first = settled()?;
         }
     }
-    ensure!(files()? == after_first, "{} files, {after_first} after the first", files()?);
+    let after_all = settled()?;
+    ensure!(after_all == after_first, "{after_all} files, {after_first} after the first");
     stop_agent(agent).map(drop)
 }
 
