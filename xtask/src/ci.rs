@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use crate::build::cargo;
 use crate::setup::{self, Purpose};
 use crate::suite::{self, Tally};
-use crate::{conformance, ebpf, passive};
+use crate::{conformance, ebpf, eval, passive};
 
 /// Runs every step, whatever the ones before gave; one line a step, and the tally last: each step
 /// counts as one check, each test as another.
@@ -50,6 +50,7 @@ pub fn run() -> Result<ExitCode> {
     });
     step("tests", &|| suite::run_all(None, suite::SEED, true));
     step("conformance", &conformance::check);
+    step("accuracy", &eval::check);
     println!();
     for line in steps {
         println!("{line}");
