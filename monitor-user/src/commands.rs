@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::CommandFactory;
 use monitor_core::decode::Decoder;
 use monitor_core::engine::Engine;
-use monitor_core::identity::{Identifier, Proxies};
+use monitor_core::identity::{Identifier, Proxies, Secret};
 use tracing_subscriber::EnvFilter;
 
 use crate::baseline::{self, Baseline};
@@ -100,6 +100,23 @@ pub(crate) struct Outputs {
     pub(crate) on_failure: OnFailure,
 }
 
+/// With the profiles and proxies of the config.
+pub(crate) fn identifier(secret: Secret, config: &Config) -> Result<Identifier> {
+    let mut identifier = Identifier::new(secret);
+    if let Some(dir) = &config.identity.profiles {
+        identifier.set_profiles(profiles::load(dir)?);
+    }
+    let networks = config.identity.trusted_proxies.iter().map(TrustedProxy::network);
+    identifier.set_proxies(Proxies::new(networks.collect()));
+    Ok(identifier)
+}
+
+/// With the limits of the config.
+pub(crate) fn decoder(identifier: Identifier, ports: &[u16], config: &Config) -> Result<Decoder> {
+    let decoder = Decoder::new((&config.limits).into(), identifier, ports);
+    Ok(decoder.with_hash_seed(secret::random_seed()?))
+}
+
 /// Joins Decoder, Engine and file sinks. Reads the secret and the history.
 pub(crate) fn driver(
     args: &CommonArgs,
@@ -127,14 +144,7 @@ pub(crate) fn driver(
         [outputs.calls.as_deref(), outputs.alerts.as_deref(), outputs.connections.as_deref()],
         outputs.opening,
     )?;
-    let mut identifier = Identifier::new(secret);
-    if let Some(dir) = &config.identity.profiles {
-        identifier.set_profiles(profiles::load(dir)?);
-    }
-    let networks = config.identity.trusted_proxies.iter().map(TrustedProxy::network);
-    identifier.set_proxies(Proxies::new(networks.collect()));
-    let decoder = Decoder::new((&config.limits).into(), identifier, ports)
-        .with_hash_seed(secret::random_seed()?);
+    let decoder = decoder(identifier(secret, config)?, ports, config)?;
     let mut driver = Driver::new(decoder, engine, Sinks::new(sinks, outputs.on_failure));
     driver.read_again(config.identity.profiles.clone());
     if let Some(keeper) = keeper {

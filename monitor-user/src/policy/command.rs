@@ -2,26 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
 use monitor_core::call::{ApiCall, KeyId, Outcome};
-use monitor_core::decode::Decoder;
-use monitor_core::engine::Impairment;
-use monitor_core::identity::Identifier;
-use monitor_core::input::Input;
 use monitor_core::policy::{Granted, Policy};
-use monitor_core::time::EventTime;
 
 use super::Source;
 use crate::cli::PolicyCommand;
 use crate::commands::{self, print};
 use crate::config::Config;
 use crate::fault::AlreadyTold;
-use crate::replay::reading::{Taker, over};
-use crate::{profiles, secret};
+use crate::replay::reading::each_call;
+use crate::secret;
 
 /// Keys that a report names; the others are counted.
 const KEYS_MAX: usize = 100_000;
@@ -53,24 +47,17 @@ fn check(
     let file = secret_file.map(Path::to_owned).or_else(|| config.identity.secret_file.clone());
     // One that is made now would give ids that no policy has.
     let secret = secret::read(&file.unwrap_or_else(secret::default_path))?;
-    let mut identifier = Identifier::new(secret);
-    if let Some(dir) = &config.identity.profiles {
-        identifier.set_profiles(profiles::load(dir)?);
-    }
+    let identifier = commands::identifier(secret, config)?;
     let ports = commands::ports(ports, config);
-    let decoder = Decoder::new((&config.limits).into(), identifier, &ports)
-        .with_hash_seed(secret::random_seed()?);
-    let mut checker = Checker { decoder, policy, keys: BTreeMap::new(), calls: 0, without: 0 };
-    let all_read = over(against, &ports, &mut checker)?;
-    checker.decoder.finish();
-    checker.take();
+    let decoder = commands::decoder(identifier, &ports, config)?;
+    let mut checker = Checker { policy, keys: BTreeMap::new(), calls: 0, without: 0 };
+    let (_, all_read) = each_call(against, &ports, decoder, |call| checker.call(call))?;
     print(checker.report().as_bytes())?;
     if all_read { Ok(()) } else { Err(AlreadyTold.into()) }
 }
 
 /// Holds calls against the policy.
 struct Checker {
-    decoder: Decoder,
     policy: Arc<Policy>,
     keys: BTreeMap<KeyId, Tally>,
     calls: u64,
@@ -88,13 +75,6 @@ struct Tally {
 }
 
 impl Checker {
-    fn take(&mut self) {
-        while let Some(call) = self.decoder.poll_call() {
-            self.call(&call);
-        }
-        while self.decoder.poll_connection().is_some() {}
-    }
-
     fn call(&mut self, call: &ApiCall) {
         self.calls += 1;
         if call.outcome != Some(Outcome::Ok) {
@@ -177,22 +157,4 @@ fn breaches(call: &ApiCall, granted: &Granted<'_>, in_minute: u32) -> Vec<String
     }
     check(granted.overdue(call.time).is_some(), &|| "past its rotation age".into());
     found
-}
-
-impl Taker for Checker {
-    fn input(&mut self, input: Input<'_>) -> ControlFlow<()> {
-        self.decoder.handle_input(input);
-        self.take();
-        ControlFlow::Continue(())
-    }
-
-    fn impairment(&mut self, _time: EventTime, _what: &Impairment) {}
-
-    fn ports(&mut self, ports: &[u16]) {
-        self.decoder.add_server_ports(ports);
-    }
-
-    fn calls(&self) -> u64 {
-        self.decoder.counters().calls
-    }
 }

@@ -1,24 +1,18 @@
 //! `keywatch profile`.
 
 use std::fmt::Write as _;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
-use monitor_core::decode::Decoder;
-use monitor_core::engine::Impairment;
 use monitor_core::identity::{Identifier, Profiles, Secret};
-use monitor_core::input::Input;
-use monitor_core::time::EventTime;
 
 use super::report::Report;
 use crate::cli::ProfileCommand;
 use crate::commands::{self, print};
 use crate::config::Config;
 use crate::fault::{AlreadyTold, Misuse};
-use crate::replay::reading::{Taker, over};
-use crate::secret;
+use crate::replay::reading::each_call;
 
 /// Does what was asked.
 pub(crate) fn profile(what: &ProfileCommand, config: &Config) -> Result<()> {
@@ -69,46 +63,10 @@ fn check(file: &Path, against: &[PathBuf], ports: &[u16], config: &Config) -> Re
     identifier.set_profiles(Arc::clone(&profiles));
     identifier.begin_survey();
     let ports = commands::ports(ports, config);
-    let decoder = Decoder::new((&config.limits).into(), identifier, &ports)
-        .with_hash_seed(secret::random_seed()?);
-    let mut surveyor = Surveyor { decoder, report: Report::new(&own) };
-    let all_read = over(against, &ports, &mut surveyor)?;
-    surveyor.decoder.finish();
-    surveyor.take();
-    let survey = surveyor.decoder.identifier().survey().unwrap_or_default();
-    print(surveyor.report.text(&survey).as_bytes())?;
+    let decoder = commands::decoder(identifier, &ports, config)?;
+    let mut report = Report::new(&own);
+    let (mut decoder, all_read) = each_call(against, &ports, decoder, |call| report.call(call))?;
+    let survey = decoder.identifier().survey().unwrap_or_default();
+    print(report.text(&survey).as_bytes())?;
     if all_read { Ok(()) } else { Err(AlreadyTold.into()) }
-}
-
-/// Decodes, and counts what comes of it.
-struct Surveyor {
-    decoder: Decoder,
-    report: Report,
-}
-
-impl Surveyor {
-    fn take(&mut self) {
-        while let Some(call) = self.decoder.poll_call() {
-            self.report.call(&call);
-        }
-        while self.decoder.poll_connection().is_some() {}
-    }
-}
-
-impl Taker for Surveyor {
-    fn input(&mut self, input: Input<'_>) -> ControlFlow<()> {
-        self.decoder.handle_input(input);
-        self.take();
-        ControlFlow::Continue(())
-    }
-
-    fn impairment(&mut self, _time: EventTime, _what: &Impairment) {}
-
-    fn ports(&mut self, ports: &[u16]) {
-        self.decoder.add_server_ports(ports);
-    }
-
-    fn calls(&self) -> u64 {
-        self.decoder.counters().calls
-    }
 }

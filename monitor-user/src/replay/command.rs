@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use monitor_core::decode::Decoder;
 use monitor_core::identity::{Identifier, Secret};
 
 use super::extract::Extractor;
@@ -18,7 +17,6 @@ use crate::cli::ReplayArgs;
 use crate::commands::{self, Outputs};
 use crate::config::Config;
 use crate::fault::{AlreadyTold, Misuse};
-use crate::secret;
 use crate::selection::{self, Selection};
 use crate::sinks::table::Table;
 use crate::sinks::{OnFailure, WhenFull, jsonl, kafka};
@@ -87,8 +85,7 @@ fn extract(args: &ReplayArgs, flow: &str, config: &Config, quiet: bool) -> Resul
     let sources = Sources::find(&args.files, args.files_from.as_deref())?;
     // Keys are of no interest here: no secret is made or read.
     let identifier = Identifier::new(Secret::new([0; 32]));
-    let mut decoder = Decoder::new((&config.limits).into(), identifier, &ports)
-        .with_hash_seed(secret::random_seed()?);
+    let mut decoder = commands::decoder(identifier, &ports, config)?;
     for path in &args.keylog {
         keylog::read(path, &mut decoder)?;
     }

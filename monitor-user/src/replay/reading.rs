@@ -7,6 +7,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use monitor_core::call::ApiCall;
+use monitor_core::decode::Decoder;
 use monitor_core::engine::Impairment;
 use monitor_core::input::Input;
 use monitor_core::time::EventTime;
@@ -41,11 +43,54 @@ pub(super) struct Read {
     pub(super) all_read: bool,
 }
 
-/// Reads all without a word on how far it has come; false when a capture could not be read.
-pub(crate) fn over(files: &[PathBuf], ports: &[u16], taker: &mut dyn Taker) -> Result<bool> {
+/// Gives each call to `each`, without a word on how far it has come. Gives back the Decoder, and false
+/// when a capture could not be read.
+pub(crate) fn each_call(
+    files: &[PathBuf],
+    ports: &[u16],
+    decoder: Decoder,
+    each: impl FnMut(&ApiCall),
+) -> Result<(Decoder, bool)> {
     let sources = Sources::find(files, None)?;
     let progress = Progress::new(&sources, true, false);
-    Ok(read_all(&sources, ports, progress, taker).all_read)
+    let mut calls = Calls { decoder, each };
+    let Read { all_read, .. } = read_all(&sources, ports, progress, &mut calls);
+    calls.decoder.finish();
+    calls.take();
+    Ok((calls.decoder, all_read))
+}
+
+/// Decodes, and hands on what comes of it.
+struct Calls<F> {
+    decoder: Decoder,
+    each: F,
+}
+
+impl<F: FnMut(&ApiCall)> Calls<F> {
+    fn take(&mut self) {
+        while let Some(call) = self.decoder.poll_call() {
+            (self.each)(&call);
+        }
+        while self.decoder.poll_connection().is_some() {}
+    }
+}
+
+impl<F: FnMut(&ApiCall)> Taker for Calls<F> {
+    fn input(&mut self, input: Input<'_>) -> ControlFlow<()> {
+        self.decoder.handle_input(input);
+        self.take();
+        ControlFlow::Continue(())
+    }
+
+    fn impairment(&mut self, _time: EventTime, _what: &Impairment) {}
+
+    fn ports(&mut self, ports: &[u16]) {
+        self.decoder.add_server_ports(ports);
+    }
+
+    fn calls(&self) -> u64 {
+        self.decoder.counters().calls
+    }
 }
 
 /// Reads all; a file that cannot be read does not stop the others.
