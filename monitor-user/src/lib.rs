@@ -12,6 +12,7 @@ pub mod driver;
 pub mod fault;
 mod fleet;
 mod history;
+mod http;
 mod keys;
 mod live;
 mod metrics;

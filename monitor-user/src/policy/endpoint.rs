@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use monitor_core::policy::Registered;
 use ureq::Agent;
-use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
+use ureq::tls::RootCerts;
 
 use super::registry;
+use crate::http;
 
 /// The whole answer has so long: 256 MiB at 100 Mbit/s.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
@@ -85,21 +86,12 @@ impl Endpoint {
 
 impl Asker {
     fn new(url: &str) -> Asker {
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::NativeTls)
-            .root_certs(RootCerts::PlatformVerifier);
-        let agent = Agent::config_builder()
-            .timeout_global(Some(ANSWER_MAX))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .proxy(None)
-            .user_agent(concat!("keywatch/", env!("CARGO_PKG_VERSION")))
-            .tls_config(tls.build());
+        let agent = http::agent(RootCerts::PlatformVerifier, ANSWER_MAX);
         let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let host = authority.rsplit('@').next().unwrap_or_default();
         let name = format!("{scheme}://{host}");
-        Asker { agent: agent.build().into(), url: url.into(), name, tag: None }
+        Asker { agent, url: url.into(), name, tag: None }
     }
 
     fn ask(&mut self) -> Result<Option<Vec<Registered>>> {

@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use ureq::Agent;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider};
+use ureq::tls::{Certificate, PemItem, RootCerts};
 use zeroize::Zeroizing;
 
 use super::Sink;
@@ -21,8 +21,8 @@ use super::event::Event;
 use super::network::{Network, Parts};
 use super::spool::WhenFull;
 use super::tls;
-use crate::config;
 use crate::fault::Misuse;
+use crate::{config, http};
 
 /// Starts sending what an earlier run left in the spool.
 pub(crate) fn open(
@@ -139,24 +139,13 @@ fn signature(secret: &[u8], seconds: u64, body: &[u8]) -> String {
 }
 
 fn agent(ca_file: Option<&Path>) -> Result<Agent> {
-    let config = TlsConfig::builder().provider(TlsProvider::NativeTls);
-    let config = match ca_file {
-        None => config.root_certs(RootCerts::PlatformVerifier),
-        Some(path) => config.root_certs(RootCerts::from(tls::certificates(
-            path,
-            "sinks.webhook.ca_file",
-            certificates,
-        )?)),
+    let certificates = match ca_file {
+        None => RootCerts::PlatformVerifier,
+        Some(path) => {
+            RootCerts::from(tls::certificates(path, "sinks.webhook.ca_file", certificates)?)
+        }
     };
-    let agent = Agent::config_builder()
-        .timeout_global(Some(ANSWER_MAX))
-        .http_status_as_error(false)
-        // A record goes where the config says and nowhere else.
-        .max_redirects(0)
-        .proxy(None)
-        .user_agent(concat!("keywatch/", env!("CARGO_PKG_VERSION")))
-        .tls_config(config.build());
-    Ok(agent.build().into())
+    Ok(http::agent(certificates, ANSWER_MAX))
 }
 
 fn certificates(pem: &[u8]) -> Option<Vec<Certificate<'static>>> {
