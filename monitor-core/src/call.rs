@@ -467,6 +467,13 @@ snake_enum! {
     }
 }
 
+impl Outcome {
+    /// Whether the credential itself was refused; anybody can bring that about for any key.
+    pub fn refuses_credential(self) -> bool {
+        self == Outcome::BadKey || self == Outcome::BadSignature
+    }
+}
+
 /// Text that is empty when it was not seen, and null in JSON.
 mod unseen {
     use compact_str::CompactString;

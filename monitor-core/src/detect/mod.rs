@@ -241,23 +241,7 @@ fn op_words(op: Operation) -> &'static str {
 
 /// Whether the credential itself was refused; anybody can bring that about for any key.
 pub(crate) fn refuses_credential(outcome: Option<Outcome>) -> bool {
-    match outcome {
-        Some(Outcome::BadKey | Outcome::BadSignature) => true,
-        None
-        | Some(
-            Outcome::Ok
-            | Outcome::Skew
-            | Outcome::ReplayedNonce
-            | Outcome::IpDenied
-            | Outcome::PermissionDenied
-            | Outcome::MfaRequired
-            | Outcome::AddressNotAllowed
-            | Outcome::Throttled
-            | Outcome::Banned
-            | Outcome::Locked
-            | Outcome::Error,
-        ) => false,
-    }
+    outcome.is_some_and(Outcome::refuses_credential)
 }
 
 /// A span in words: `20 s`, `14 min`, `3 h`, `14 days`; never 0.

@@ -112,32 +112,17 @@ fn judge(again: Again, call: &ApiCall) -> Option<(Severity, f32, bool)> {
     if again.inside && again.age_s <= PROXY_S || again.same_client && soon {
         return None;
     }
-    match call.outcome {
-        Some(Outcome::Ok) if again.same_client => {
-            Some((Severity::Low, EVIDENCE_SAME_CLIENT, false))
-        }
+    if call.outcome == Some(Outcome::Ok) {
         // One client with two ways out asks again: no harm in a read.
-        Some(Outcome::Ok) if soon && !changes => Some((Severity::Low, EVIDENCE_SAME_CLIENT, false)),
-        Some(Outcome::Ok) => Some((Severity::High, EVIDENCE_ACCEPTED, true)),
-        Some(Outcome::ReplayedNonce | Outcome::Skew) if !again.same_client => {
-            Some((Severity::Medium, EVIDENCE_REFUSED, false))
-        }
-        None
-        | Some(
-            Outcome::BadKey
-            | Outcome::BadSignature
-            | Outcome::Skew
-            | Outcome::ReplayedNonce
-            | Outcome::IpDenied
-            | Outcome::PermissionDenied
-            | Outcome::MfaRequired
-            | Outcome::AddressNotAllowed
-            | Outcome::Throttled
-            | Outcome::Banned
-            | Outcome::Locked
-            | Outcome::Error,
-        ) => None,
+        return Some(if again.same_client || soon && !changes {
+            (Severity::Low, EVIDENCE_SAME_CLIENT, false)
+        } else {
+            (Severity::High, EVIDENCE_ACCEPTED, true)
+        });
     }
+    let is_late = matches!(call.outcome, Some(Outcome::ReplayedNonce | Outcome::Skew));
+    let is_other = is_late && !again.same_client;
+    is_other.then_some((Severity::Medium, EVIDENCE_REFUSED, false))
 }
 
 /// In words how far a nonce is behind, when it is too far for requests that overtook each other.

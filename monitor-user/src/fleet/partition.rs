@@ -213,33 +213,16 @@ impl PassedOn {
 
     fn wants(&mut self, call: &ApiCall) -> bool {
         let key = call.key.as_ref().map(|key| key.id);
-        match call.outcome {
-            Some(Outcome::BadKey | Outcome::BadSignature) => {
-                key.is_some() || call.op == Operation::Auth
-            }
-            Some(Outcome::Ok) => {
-                let Some(key) = key else { return false };
-                let half = call.time.secs() / self.half_s;
-                if half != self.half {
-                    self.half = half;
-                    self.seen.clear();
-                }
-                self.seen.len() >= SEEN_MAX || self.seen.insert((key, call.client()))
-            }
-            None
-            | Some(
-                Outcome::Skew
-                | Outcome::ReplayedNonce
-                | Outcome::IpDenied
-                | Outcome::PermissionDenied
-                | Outcome::MfaRequired
-                | Outcome::AddressNotAllowed
-                | Outcome::Throttled
-                | Outcome::Banned
-                | Outcome::Locked
-                | Outcome::Error,
-            ) => false,
+        if call.outcome.is_some_and(Outcome::refuses_credential) {
+            return key.is_some() || call.op == Operation::Auth;
         }
+        let Some(key) = key.filter(|_| call.outcome == Some(Outcome::Ok)) else { return false };
+        let half = call.time.secs() / self.half_s;
+        if half != self.half {
+            self.half = half;
+            self.seen.clear();
+        }
+        self.seen.len() >= SEEN_MAX || self.seen.insert((key, call.client()))
     }
 }
 
