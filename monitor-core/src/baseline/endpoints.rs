@@ -7,6 +7,7 @@ use std::hash::Hasher;
 
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
+use smallvec::SmallVec;
 
 use super::Slots;
 use crate::time::EventTime;
@@ -107,7 +108,8 @@ impl Endpoint {
 
 fn name_hash(host: &str) -> u64 {
     let mut hasher = SipHasher13::new();
-    host.bytes().for_each(|byte| hasher.write_u8(byte.to_ascii_lowercase()));
+    let lower: SmallVec<[u8; 64]> = host.bytes().map(|byte| byte.to_ascii_lowercase()).collect();
+    hasher.write(&lower);
     hasher.finish()
 }
 

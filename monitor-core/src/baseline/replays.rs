@@ -12,16 +12,18 @@ const UNIT_S: u64 = 4;
 /// for known once in 2^32 / 16 = 270 million.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Replays {
-    /// None before the first request.
-    rows: Vec<Row>,
+    /// Latest first; 0 is an empty place. No rows before the first request. Rows of plain numbers, so
+    /// that memory is not touched before it is used.
+    rows: Vec<[u64; WAYS]>,
 }
 
-/// Latest first.
-#[derive(Clone, Default, Serialize, Deserialize)]
-struct Row {
-    tags: [u32; WAYS],
-    clients: [u16; WAYS],
-    times: [u16; WAYS],
+/// What is held of a request: tag, client and time.
+fn packed(tag: u32, client: u16, time: u16) -> u64 {
+    u64::from(tag) << 32 | u64::from(client) << 16 | u64::from(time)
+}
+
+fn unpacked(held: u64) -> (u32, u16, u16) {
+    ((held >> 32) as u32, (held >> 16) as u16, held as u16)
 }
 
 /// A request whose signature was seen before.
@@ -41,7 +43,7 @@ const INSIDE: u16 = 0;
 impl Replays {
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
-        self.rows.len() * size_of::<Row>()
+        self.rows.len() * size_of::<[u64; WAYS]>()
     }
 
     /// Remembers a request, by a hash (64 bits, well mixed); tells when it was there. Of `max` requests
@@ -54,28 +56,27 @@ impl Replays {
         max: usize,
     ) -> Option<Again> {
         if self.rows.is_empty() {
-            self.rows = vec![Row::default(); max.div_ceil(WAYS).clamp(1, 1 << 28)];
+            self.rows = vec![[0; WAYS]; max.div_ceil(WAYS).clamp(1, 1 << 28)];
         }
         let at = (u64::from(hash as u32) * self.rows.len() as u64) >> 32;
         let row = &mut self.rows[at as usize];
         let tag = ((hash >> 32) as u32).max(1);
         let client = network.map_or(INSIDE, |network| (network as u16).max(1));
         let time = (time_s / UNIT_S) as u16;
-        if let Some(known) = row.tags.iter().position(|held| *held == tag) {
+        let mut known = row.iter().map(|held| unpacked(*held));
+        if let Some((_, known_client, known_time)) = known.find(|held| held.0 == tag) {
             // The first one stays: it is the owner's.
-            let age = time.wrapping_sub(row.times[known]);
+            let age = time.wrapping_sub(known_time);
             // A record that comes late is not from days ago.
             let age = age.min(age.wrapping_neg());
             return Some(Again {
-                same_client: row.clients[known] == client,
-                inside: client == INSIDE || row.clients[known] == INSIDE,
+                same_client: known_client == client,
+                inside: client == INSIDE || known_client == INSIDE,
                 age_s: u64::from(age) * UNIT_S,
             });
         }
-        row.tags.rotate_right(1);
-        row.clients.rotate_right(1);
-        row.times.rotate_right(1);
-        (row.tags[0], row.clients[0], row.times[0]) = (tag, client, time);
+        row.rotate_right(1);
+        row[0] = packed(tag, client, time);
         None
     }
 }

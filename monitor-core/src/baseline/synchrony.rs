@@ -18,7 +18,7 @@ use crate::time::EventTime;
 const KEYS_MAX: usize = 256;
 /// Keys that an alert names.
 const EXAMPLES_MAX: usize = 4;
-/// Half windows that are remembered: two days of 150 s.
+/// Half windows that are remembered: twelve days of 15 minutes.
 const HALVES_MAX: f32 = 1_152.0;
 /// Newcomers in a window that nothing is known of, and their spread: people come in groups, by links
 /// and news.

@@ -62,10 +62,8 @@ impl Hasher {
     pub(super) fn new(secret: &[u8; 32]) -> Hasher {
         let keyed = keyed(secret);
         Hasher {
-            known: Known::new(&finish(keyed.clone().chain_update(DOMAIN_KNOWN)).0.to_be_bytes()),
-            fingerprints: Fingerprints::new(
-                &finish(keyed.clone().chain_update(DOMAIN_SIGNATURE)).0.to_be_bytes(),
-            ),
+            known: Known::new(&derived(&keyed, DOMAIN_KNOWN)),
+            fingerprints: Fingerprints::new(&derived(&keyed, DOMAIN_SIGNATURE)),
             key: keyed.clone().chain_update(DOMAIN),
             subject: keyed.chain_update(DOMAIN_SUBJECT),
         }
@@ -115,9 +113,14 @@ fn keyed(secret: &[u8; 32]) -> Hmac<Sha256> {
     Hmac::<Sha256>::new((&*block).into())
 }
 
+/// A key of its own for each use of the secret.
+fn derived(keyed: &Hmac<Sha256>, domain: &[u8]) -> [u8; 16] {
+    finish(keyed.clone().chain_update(domain)).0.to_be_bytes()
+}
+
 /// What servers and paths are hashed under in memory.
 pub(super) fn routes_key(secret: &[u8; 32]) -> [u8; 16] {
-    finish(keyed(secret).chain_update(DOMAIN_ROUTES)).0.to_be_bytes()
+    derived(&keyed(secret), DOMAIN_ROUTES)
 }
 
 /// The first 128 bits.

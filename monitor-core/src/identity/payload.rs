@@ -93,29 +93,24 @@ fn is_plain_decoded(text: &[u8]) -> bool {
 /// 1 of signs that code has and names have not, `+` aside.
 #[inline]
 fn is_code(byte: u8) -> u8 {
-    u8::from(byte <= b'$')
-        | u8::from(byte.wrapping_sub(b'\'') < 4)
+    u8::from(byte <= b'$') | is_sign(byte) | u8::from(byte.wrapping_sub(b'{') < 3)
+}
+
+/// 1 of signs that neither names nor documents have.
+#[inline]
+fn is_sign(byte: u8) -> u8 {
+    u8::from(byte.wrapping_sub(b'\'') < 4)
         | u8::from(byte == b';')
         | u8::from(byte == b'<')
         | u8::from(byte == b'>')
         | u8::from(byte == b'\\')
         | u8::from(byte == b'`')
-        | u8::from(byte.wrapping_sub(b'{') < 3)
 }
 
 /// Nothing but what JSON and forms are made of, and no words in a row.
 #[inline]
 fn is_plain_body(text: &[u8]) -> bool {
-    let odd = |byte: u8| {
-        u8::from(byte == b'$')
-            | u8::from(byte.wrapping_sub(b'\'') < 4)
-            | u8::from(byte == b';')
-            | u8::from(byte == b'<')
-            | u8::from(byte == b'>')
-            | u8::from(byte == b'\\')
-            | u8::from(byte == b'`')
-            | u8::from(byte == b'|')
-    };
+    let odd = |byte: u8| u8::from(byte == b'$') | is_sign(byte) | u8::from(byte == b'|');
     let any = text.iter().fold(0, |any, byte| any | odd(*byte));
     let letter = |byte: u8| {
         u8::from((byte | 0x20).wrapping_sub(b'a') < 26) | u8::from(byte.wrapping_sub(b'0') < 10)
