@@ -7,7 +7,7 @@ use std::hash::BuildHasher;
 
 use foldhash::quality::FixedState;
 
-use super::{Detector, Found, Layer, Report, Rule, Scene, op_words, span};
+use super::{Detector, Found, Layer, Report, Rule, Scene, ip, op_words, span};
 use crate::alert::{Entity, Severity};
 use crate::baseline::{Again, Signing, prefix};
 use crate::call::{ApiCall, Key, Operation, Outcome, Signed};
@@ -156,7 +156,7 @@ fn hash_of(bytes: &[u8; 16]) -> u64 {
 
 /// A network behind the edge: what comes from there may be passed on (RFC 1918, 4193, 3927).
 fn is_inside(address: &[u8; 16]) -> bool {
-    match std::net::Ipv6Addr::from(*address).to_canonical() {
+    match ip(address) {
         std::net::IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
         std::net::IpAddr::V6(ip) => {
             ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()

@@ -1,12 +1,11 @@
 //! D25: somebody looks for holes: asks for paths that are not there, comes with a scanner, or sends text
 //! that attacks what stands behind the API (the Decoder tells it; see `identity::payload`).
 
-use std::net::Ipv6Addr;
 use std::sync::LazyLock;
 
 use aho_corasick::AhoCorasick;
 
-use super::{Detector, Found, Layer, Report, Rule, Scene, span};
+use super::{Detector, Found, Layer, Report, Rule, Scene, ip, span};
 use crate::alert::{Entity, Severity};
 use crate::baseline::{Probed, Sign, route_of};
 use crate::call::{Outcome, Payload, Request};
@@ -158,7 +157,7 @@ impl Detector for Scanner {
         }
         let settings = &scene.settings.scan;
         let probed = scene.across.probes.note(scene.address, &sign, scene.time, settings);
-        let client = Ipv6Addr::from(scene.address).to_canonical();
+        let client = ip(&scene.address);
         if let Some(probed) = probed {
             let entity = match &scene.key {
                 Some((id, _)) if probed.level > 1 => Entity::Key(*id),

@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 
 use foldhash::quality::FixedState;
 
-use super::{Detector, Found, Layer, Report, Rule, Scene, is_refusal, op_words, span};
+use super::{Detector, Found, Layer, Report, Rule, Scene, ip, is_refusal, op_words, span};
 use crate::alert::{Entity, GroupId, Severity};
 use crate::baseline::{Edge, Kind, Place, Standing, Together, prefix};
 use crate::call::{ApiCall, KeyId, Operation, Outcome};
@@ -173,7 +173,7 @@ fn group(kind: &[u8], target: u64) -> GroupId {
 
 fn network(call: &ApiCall) -> std::net::IpAddr {
     let address = crate::input::Endpoint::new(call.client(), 0).addr;
-    std::net::Ipv6Addr::from(prefix(&address)).to_canonical()
+    ip(&prefix(&address))
 }
 
 fn hash(bytes: &[u8]) -> u64 {

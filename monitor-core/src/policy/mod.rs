@@ -245,7 +245,34 @@ impl Policy {
 
     /// Whether nothing is said.
     pub fn is_empty(&self) -> bool {
-        *self == Policy::default()
+        let Policy { default, classes, keys, hosts } = self;
+        classes.is_empty() && keys.is_empty() && hosts.is_empty() && default.is_silent()
+    }
+}
+
+impl Rules {
+    /// Whether they say nothing.
+    fn is_silent(&self) -> bool {
+        let Rules {
+            operations,
+            networks,
+            symbols,
+            accounts,
+            hours,
+            calls_per_minute_max,
+            rotation_age_max,
+            step_up,
+            revoked,
+        } = self;
+        operations.is_none()
+            && networks.is_none()
+            && symbols.is_none()
+            && accounts.is_none()
+            && hours.is_none()
+            && calls_per_minute_max.is_none()
+            && rotation_age_max.is_none()
+            && step_up.is_none()
+            && revoked.is_none()
     }
 }
 
