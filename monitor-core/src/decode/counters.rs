@@ -26,7 +26,8 @@ counters! {
     payload_bytes,
     /// Segments of connections of which no payload is known, and without payload themselves.
     segments_unknown,
-    /// Segments whose sequence number is more than 1 GiB from what is expected.
+    /// Segments whose sequence number is more than 1 GiB from what is expected, and plaintext said to
+    /// come more than 1 TiB later.
     segments_absurd,
     /// Plaintext bytes of TLS connections that were given by libraries.
     plain_bytes,

@@ -268,3 +268,18 @@ proptest! {
         prop_assert!(seen.calls.iter().filter(|call| call.complete).count() <= 2);
     }
 }
+
+#[test]
+fn a_place_that_no_connection_reaches_is_none() {
+    let mut inside = two_calls();
+    for before in [1 << 63, u64::MAX - 10] {
+        for direction in [Direction::ToServer, Direction::ToClient] {
+            let bytes = b"GET / HTTP/1.1\r\n\r\n".to_vec();
+            let absurd = Passed { direction, before, bytes, missing: u32::MAX, end: false };
+            inside.passed.insert(1, absurd);
+        }
+    }
+    let seen = inside.run();
+    assert_eq!(seen.counters.segments_absurd, 4);
+    assert_eq!((seen.counters.gap_bytes, lines(&seen.calls)), (0, lines(&two_calls().run().calls)));
+}

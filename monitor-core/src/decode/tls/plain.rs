@@ -15,6 +15,9 @@ pub(super) struct Given {
 /// Bytes before the first that is known: at least one, and nobody knows how many.
 const UNKNOWN_BYTES: u64 = 1;
 
+/// No hole is larger: two minutes at 80 Gbit/s. A position beyond it is none.
+const HOLE_BYTES_MAX: u64 = 1 << 40;
+
 impl Connection {
     /// Takes plaintext; gives how many bytes of it were found to be missing.
     pub(in crate::decode) fn plain(&mut self, plain: &Plain<'_>, cx: &mut Context<'_>) -> u64 {
@@ -27,6 +30,10 @@ impl Connection {
         let Some(given) = &mut self.given else { return 0 };
         let passed = given.passed[direction as usize].get_or_insert(before);
         let hole = before.saturating_sub(*passed);
+        if hole > HOLE_BYTES_MAX {
+            cx.counters.segments_absurd += 1;
+            return 0;
+        }
         let again = usize::try_from(passed.saturating_sub(before)).unwrap_or(usize::MAX);
         let beyond = before.saturating_add(payload.len() as u64).saturating_add(missing.into());
         let missing = u64::from(missing).min(beyond.saturating_sub(*passed));
