@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::baseline::prefix;
 use crate::call::{FlowId, KeyId};
+use crate::input::Endpoint;
 use crate::time::EventTime;
 
 /// An incident, or a later state of one: the same `id` with a higher `revision` replaces it.
@@ -96,6 +98,18 @@ pub enum Entity {
     Group(GroupId),
     /// This host: capture itself is impaired.
     Host,
+}
+
+/// The first address of the network that an address is counted with.
+pub fn network_of(address: IpAddr) -> IpAddr {
+    let first = prefix(&Endpoint::new(address, 0).addr);
+    Endpoint { addr: first, port: 0 }.ip()
+}
+
+/// A network by its first address, as it is shown: `192.0.2.0/24`.
+pub fn network_name(first: IpAddr) -> String {
+    let bits = if first.is_ipv4() { 24 } else { 48 };
+    format!("{first}/{bits}")
 }
 
 /// 64 bits of a hash of what the keys have in common, the same at every host; shown as `g_` and 16

@@ -5,10 +5,10 @@ use std::hash::BuildHasher;
 
 use foldhash::quality::FixedState;
 
-use super::{Detector, Found, Layer, Report, Rule, Scene, ip, is_refusal, op_words, span};
-use crate::alert::{Entity, GroupId, Severity};
+use super::{Detector, Found, Layer, Report, Rule, Scene, is_refusal, op_words, span};
+use crate::alert::{Entity, GroupId, Severity, network_of};
 use crate::baseline::{Edge, Kind, Place, Standing, Together, prefix};
-use crate::call::{ApiCall, KeyId, Operation, Outcome};
+use crate::call::{KeyId, Operation, Outcome};
 
 pub(super) struct Synchrony;
 
@@ -123,7 +123,7 @@ fn found(edge: &Edge, together: &Together, severity: Severity, scene: &Scene<'_>
             (Entity::Group(group(b"operation", edge.target)), format!("asked for {what}"))
         }
         Kind::Network => {
-            (Entity::Network(network(scene.call)), "were used from one network".into())
+            (Entity::Network(network_of(scene.call.client())), "were used from one network".into())
         }
     };
     let moved = if severity == Severity::High && edge.kind == Kind::Network {
@@ -169,11 +169,6 @@ fn names(together: &Together) -> String {
 
 fn group(kind: &[u8], target: u64) -> GroupId {
     GroupId(FixedState::with_seed(target).hash_one(kind))
-}
-
-fn network(call: &ApiCall) -> std::net::IpAddr {
-    let address = crate::input::Endpoint::new(call.client(), 0).addr;
-    ip(&prefix(&address))
 }
 
 fn hash(bytes: &[u8]) -> u64 {

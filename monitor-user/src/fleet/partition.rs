@@ -1,9 +1,9 @@
 //! One partition: its Engine, and what is to be said of it.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
-use monitor_core::alert::Entity;
+use monitor_core::alert::{Entity, network_name, network_of};
 use monitor_core::call::{ApiCall, KeyId, Operation, Outcome};
 use monitor_core::engine::{Engine, Settings};
 use monitor_core::time::EventTime;
@@ -181,18 +181,9 @@ fn read(message: &impl Message) -> Result<ApiCall, String> {
     compact::decode(bytes).map_err(|error| error.to_string())
 }
 
-/// The first address of the network that an address is blamed with: records of one stay together.
+/// The network that an address is blamed with: records of one stay together.
 fn network(client: IpAddr) -> String {
-    match client.to_canonical() {
-        IpAddr::V4(ip) => {
-            let [a, b, c, _] = ip.octets();
-            format!("{a}.{b}.{c}.0/24")
-        }
-        IpAddr::V6(ip) => {
-            let [a, b, c, ..] = ip.segments();
-            format!("{}/48", Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0))
-        }
-    }
+    network_name(network_of(client))
 }
 
 /// Which calls concern addresses: refused credentials, and of those that were accepted the first of each

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::net::IpAddr;
 
 use anyhow::Result;
 use compact_str::CompactString;
+use monitor_core::alert::{network_name, network_of};
 use monitor_core::call::{ApiCall, KeyId, Operation, Outcome};
 use monitor_core::policy::{Granted, Policy};
 use monitor_core::time::EventTime;
@@ -65,7 +65,7 @@ impl Usage {
             *self.ops.entry(call.op).or_default() += 1;
         }
         if self.networks.len() < NETWORKS_MAX {
-            self.networks.insert(network(call.client()));
+            self.networks.insert(network_name(network_of(call.client())));
         }
     }
 
@@ -158,18 +158,4 @@ pub(super) fn list(ops: &[Operation]) -> String {
 /// To the minute.
 fn short(time: EventTime) -> String {
     time.to_string().chars().take(16).collect::<String>().replace('T', " ")
-}
-
-/// The /24 of IPv4, the /48 of IPv6.
-fn network(address: IpAddr) -> String {
-    match address.to_canonical() {
-        IpAddr::V4(it) => {
-            let [a, b, c, _] = it.octets();
-            format!("{a}.{b}.{c}.0/24")
-        }
-        IpAddr::V6(it) => {
-            let [a, b, c, ..] = it.segments();
-            format!("{}/48", std::net::Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0))
-        }
-    }
 }

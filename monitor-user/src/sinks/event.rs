@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use monitor_core::alert::{Alert, Entity, Severity};
+use monitor_core::alert::{Alert, Entity, Severity, network_name};
 use monitor_core::time::EventTime;
 
 use super::format::{self, Format};
@@ -88,8 +88,7 @@ fn alert_key(alert: &Alert, key: &mut String) -> std::fmt::Result {
     match alert.entity {
         Entity::Key(id) => write!(key, "{id}"),
         Entity::Client(ip) => write!(key, "{ip}"),
-        Entity::Network(ip) if ip.is_ipv4() => write!(key, "{ip}/24"),
-        Entity::Network(ip) => write!(key, "{ip}/48"),
+        Entity::Network(first) => write!(key, "{}", network_name(first)),
         Entity::Group(id) => write!(key, "{id}"),
         Entity::Host => write!(key, "{}", alert.host),
     }

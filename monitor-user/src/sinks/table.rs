@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 use anyhow::Result;
-use monitor_core::alert::{Alert, Entity};
+use monitor_core::alert::{Alert, Entity, network_name};
 use monitor_core::call::ApiCall;
 use monitor_core::time::EventTime;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
@@ -257,8 +257,7 @@ impl<W: Write> Sink for Table<W> {
         let entity = match alert.entity {
             Entity::Key(id) => id.to_string(),
             Entity::Client(ip) => format!("client {ip}"),
-            Entity::Network(ip) if ip.is_ipv4() => format!("network {ip}/24"),
-            Entity::Network(ip) => format!("network {ip}/48"),
+            Entity::Network(first) => format!("network {}", network_name(first)),
             Entity::Group(id) => format!("group {id}"),
             Entity::Host => "this host".to_owned(),
         };

@@ -1,6 +1,6 @@
 //! An alert out of a record, whatever form it has.
 
-use monitor_core::alert::{Alert, Entity, Severity};
+use monitor_core::alert::{Alert, Entity, Severity, network_name};
 use serde_json::Value;
 
 /// What is shown of an alert.
@@ -45,8 +45,7 @@ fn of_native(alert: Alert) -> Shown {
         entity: match alert.entity {
             Entity::Key(id) => id.to_string(),
             Entity::Client(ip) => ip.to_string(),
-            Entity::Network(ip) if ip.is_ipv4() => format!("{ip}/24"),
-            Entity::Network(ip) => format!("{ip}/48"),
+            Entity::Network(first) => network_name(first),
             Entity::Group(id) => id.to_string(),
             Entity::Host => alert.host.clone(),
         },

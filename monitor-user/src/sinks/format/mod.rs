@@ -7,7 +7,7 @@ mod ocsf;
 #[cfg(test)]
 mod tests;
 
-use monitor_core::alert::{Alert, Entity, Severity};
+use monitor_core::alert::{Alert, Entity, Severity, network_name};
 use monitor_core::call::ApiCall;
 use serde::{Deserialize, Serialize};
 
@@ -98,9 +98,8 @@ impl Whom {
         match alert.entity {
             Entity::Key(id) => Whom { key: Some(id.to_string()), ..Whom::default() },
             Entity::Client(ip) => Whom { address: Some(ip.to_string()), ..Whom::default() },
-            Entity::Network(ip) => {
-                let bits = if ip.is_ipv4() { 24 } else { 48 };
-                Whom { network: Some(format!("{ip}/{bits}")), ..Whom::default() }
+            Entity::Network(first) => {
+                Whom { network: Some(network_name(first)), ..Whom::default() }
             }
             Entity::Group(id) => Whom { group: Some(id.to_string()), ..Whom::default() },
             Entity::Host => Whom::default(),
