@@ -226,10 +226,13 @@ impl Events {
             OPENED => self.open(time, &event, each),
             OWNED => {
                 let speaks_tls = event.verdict == Verdict::Tls as u8;
-                self.meet(Process { pid: event.pid, speaks_tls });
+                self.meet(Process { pid: event.pid, speaks_tls, is_sure: true });
                 self.own(time, &event, each);
             }
-            LISTENS => self.meet(Process { pid: event.pid, speaks_tls: false }),
+            // On whichever port.
+            LISTENS => {
+                self.meet(Process { pid: event.pid, speaks_tls: false, is_sure: false });
+            }
             CLOSED => self.close(time, &event, each),
             kind => tracing::warn!(kind, "a lifecycle record of an unknown kind"),
         }

@@ -159,24 +159,27 @@ pub(crate) fn nothing_is_left() -> Result<()> {
     let dir = scratch()?;
     certificate(dir.path())?;
     let at = SocketAddr::new([127, 0, 0, 1].into(), process::free_server_port()?);
-    // Of its own: a test beside this one may probe those of the system.
+    // Of their own: a test beside this one may probe those of the system.
+    let other = scratch()?;
     for name in ["libssl.so.3", "libcrypto.so.3"] {
         let library = ["x86_64-linux-gnu", "aarch64-linux-gnu"]
             .map(|machine| Path::new("/usr/lib").join(machine).join(name))
             .into_iter()
             .find(|path| path.exists())
             .with_context(|| format!("no {name}"))?;
-        fs::copy(library, dir.path().join(name))?;
+        fs::copy(&library, dir.path().join(name))?;
+        fs::copy(&library, other.path().join(name))?;
     }
-    let server = || -> Result<Proc> {
+    let server_at = |at: SocketAddr, libraries: &Path| -> Result<Proc> {
         let mut command = Command::new(xtask::setup::find("python3").unwrap_or_default());
-        command.env("LD_LIBRARY_PATH", dir.path());
+        command.env("LD_LIBRARY_PATH", libraries);
         command.args(["-c", PYTHON, &at.port().to_string()]);
         command.arg(dir.path().join("tls.pem")).arg(dir.path().join("tls.key"));
         let mut server = Proc::spawn("python3", &command, &dir.path().join("server.log"))?;
         server.wait_for_listener(at, Duration::from_secs(20))?;
         Ok(server)
     };
+    let server = || server_at(at, dir.path());
     let running = server()?;
     let before = library_code(running.pid())?;
     for round in 0..20 {
@@ -220,6 +223,14 @@ pub(crate) fn nothing_is_left() -> Result<()> {
     }
     let after_all = settled()?;
     ensure!(after_all == after_first, "{after_all} files, {after_first} after the first");
+    // One that listens on no watched port is left alone.
+    let elsewhere = SocketAddr::new(at.ip(), process::free_server_port()?);
+    let stranger = server_at(elsewhere, other.path())?;
+    client(elsewhere, 2, 2, 2)?;
+    let with_stranger = settled()?;
+    ensure!(with_stranger == after_all, "{with_stranger} files, {after_all} before the stranger");
+    ensure!(library_code(stranger.pid())? == before, "a probe in a server of another port");
+    stranger.stop()?;
     stop_agent(agent).map(drop)
 }
 

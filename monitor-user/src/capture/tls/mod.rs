@@ -29,6 +29,8 @@ pub(super) struct Process {
     pub(super) pid: u32,
     /// It has received on a connection that speaks TLS: its library should be there.
     pub(super) speaks_tls: bool,
+    /// It is known to hold a socket of a watched port.
+    pub(super) is_sure: bool,
 }
 
 /// The programs that probes run.
@@ -88,11 +90,12 @@ impl Watcher {
             object,
             ready,
             attached: HashMap::new(),
+            ports: ports.to_vec(),
             looked: Looked::default(),
             state: state.clone(),
         };
         for pid in holding_ports(ports).into_keys() {
-            attacher.look_into(Process { pid, speaks_tls: false });
+            attacher.look_into(Process { pid, speaks_tls: false, is_sure: true });
         }
         let (orders, waiting) = channel();
         let thread = std::thread::Builder::new()
@@ -160,6 +163,7 @@ struct Attacher {
     ready: Result<(), String>,
     /// By file.
     attached: HashMap<FileId, Result<Vec<UProbeLink>, String>>,
+    ports: Vec<u16>,
     looked: Looked,
     state: Arc<Mutex<State>>,
 }
@@ -183,7 +187,10 @@ impl Attacher {
     }
 
     fn look_into(&mut self, process: Process) {
-        let Process { pid, speaks_tls } = process;
+        let Process { pid, speaks_tls, is_sure } = process;
+        if !is_sure && !processes::holds_port(pid, &self.ports) {
+            return;
+        }
         let seen = match &self.ready {
             Ok(()) => self.try_look_into(pid),
             Err(reason) => Err(reason.clone()),

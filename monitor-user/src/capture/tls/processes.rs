@@ -175,14 +175,7 @@ pub fn holding_ports(ports: &[u16]) -> BTreeMap<u32, BTreeSet<u16>> {
     let mut holders: BTreeMap<u32, BTreeSet<u16>> = BTreeMap::new();
     // Processes come and go, and those of others may not be looked into.
     for process in processes.filter_map(Result::ok) {
-        let Ok(open) = process.fd() else { continue };
-        let sockets: Vec<u64> = open
-            .filter_map(Result::ok)
-            .filter_map(|file| {
-                let FDTarget::Socket(inode) = file.target else { return None };
-                Some(inode)
-            })
-            .collect();
+        let sockets = sockets_in(&process);
         if sockets.is_empty() {
             continue;
         }
@@ -198,6 +191,24 @@ pub fn holding_ports(ports: &[u16]) -> BTreeMap<u32, BTreeSet<u16>> {
         }
     }
     holders
+}
+
+/// Whether a process holds a socket of one of the ports.
+pub(super) fn holds_port(pid: u32, ports: &[u16]) -> bool {
+    let process = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok());
+    let Some(process) = process else { return false };
+    let table = sockets_of(&process, ports);
+    !table.is_empty() && sockets_in(&process).iter().any(|inode| table.contains_key(inode))
+}
+
+/// Inodes of the sockets that a process holds; none of one that may not be looked into.
+fn sockets_in(process: &Process) -> Vec<u64> {
+    let open = process.fd().into_iter().flatten().filter_map(Result::ok);
+    open.filter_map(|file| {
+        let FDTarget::Socket(inode) = file.target else { return None };
+        Some(inode)
+    })
+    .collect()
 }
 
 /// Inode and port of the sockets of these ports in a process's network namespace.
