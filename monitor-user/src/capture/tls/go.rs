@@ -10,9 +10,9 @@ use memchr::memmem;
 /// Where they are in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Go {
-    /// The entry of what sends a record.
+    /// What sends a record, behind its look at the stack.
     pub write: u64,
-    /// The entry of what reads one.
+    /// What reads one, the same.
     pub read: u64,
     /// Every return of what decrypts one.
     pub decrypted: Vec<u64>,
@@ -49,13 +49,13 @@ pub(super) fn functions(
     };
     // The header says where the code begins, before Go 1.26 and unless that is relocated.
     let starts = [table.text_start, text.0];
-    let begin = |start: u64| {
-        [write, read, decrypt].iter().all(|function| {
-            code(text, start, *function).is_some_and(begins_by_looking_at_the_stack)
-        })
+    let looks = |start: u64| {
+        let look = |function| look_at_the_stack(code(text, start, function)?);
+        Some((start, [look(write)?, look(read)?, look(decrypt)?]))
     };
-    let start = starts.into_iter().find(|start| begin(*start));
-    let start = start.context("Go's functions are not where its table says")?;
+    let looks = starts.into_iter().find_map(looks);
+    let (start, [write_look, read_look, _]) =
+        looks.context("Go's functions are not where its table says")?;
     let at = |within: u64| {
         let address = start.checked_add(within);
         address.and_then(&offset_of).context("a function outside of the file")
@@ -63,8 +63,8 @@ pub(super) fn functions(
     let body = code(text, start, decrypt).context("a function outside of the code")?;
     let decrypted = returns(body)?.into_iter().map(|return_at| at(decrypt.0 + return_at));
     Ok(Some(Go {
-        write: at(write.0)?,
-        read: at(read.0)?,
+        write: at(write.0 + write_look)?,
+        read: at(read.0 + read_look)?,
         decrypted: decrypted.collect::<Result<_, _>>()?,
     }))
 }
@@ -77,17 +77,32 @@ fn code(text: (u64, &[u8]), start: u64, (begin, end): Range) -> Option<&[u8]> {
     text.1.get(within(begin)?..within(end)?)
 }
 
-/// Compares the stack pointer with the goroutine's bound, in R14: `CMP RSP, [R14+16]`, or after
-/// `LEA R12, [RSP-…]`, `CMP R12, [R14+16]`. With that, arguments are in registers (since Go 1.17).
-fn begins_by_looking_at_the_stack(code: &[u8]) -> bool {
+/// Bytes of a function's begin: it compares the stack pointer with the goroutine's bound and jumps away
+/// when there is no room, `CMP RSP, [R14+16]`, `JBE …`, or after `LEA R12, [RSP-…]`, `CMP R12, [R14+16]`,
+/// `JBE …`. With that, arguments are in registers (since Go 1.17). `None`: it begins otherwise.
+///
+/// A function that jumps away, for a larger stack or to let others run, begins again afterwards. What
+/// stands behind the jump is come to once a call.
+fn look_at_the_stack(code: &[u8]) -> Option<u64> {
     const SMALL: [u8; 4] = [0x49, 0x3b, 0x66, 0x10];
     const LARGE: [u8; 4] = [0x4d, 0x3b, 0x66, 0x10];
-    let large = |lea: &[u8], bytes: usize| {
-        code.starts_with(lea) && code.get(bytes..).is_some_and(|rest| rest.starts_with(&LARGE))
+    let compared = if code.starts_with(&SMALL) {
+        SMALL.len()
+    } else {
+        let lea = match code {
+            [0x4c, 0x8d, 0x64, 0x24, ..] => 5,
+            [0x4c, 0x8d, 0xa4, 0x24, ..] => 8,
+            _ => return None,
+        };
+        code.get(lea..)?.strip_prefix(&LARGE)?;
+        lea + LARGE.len()
     };
-    code.starts_with(&SMALL)
-        || large(&[0x4c, 0x8d, 0x64, 0x24], 5)
-        || large(&[0x4c, 0x8d, 0xa4, 0x24], 8)
+    let jump = match code.get(compared..)? {
+        [0x76, _, ..] => 2,
+        [0x0f, 0x86, _, _, _, _, ..] => 6,
+        _ => return None,
+    };
+    u64::try_from(compared + jump).ok()
 }
 
 /// Where a function returns, from its begin.
@@ -183,7 +198,7 @@ mod tests {
 
     /// Functions of 64 bytes that look at the stack and return in two places.
     fn text(functions: usize) -> Vec<u8> {
-        let mut one = vec![0x49, 0x3b, 0x66, 0x10, 0xc3];
+        let mut one = vec![0x49, 0x3b, 0x66, 0x10, 0x76, 0x20, 0xc3];
         // A return within an immediate is none.
         one.extend([0xb8, 0xc3, 0xc3, 0xc3, 0xc3]);
         one.resize(63, 0x90);
@@ -200,14 +215,29 @@ mod tests {
     #[test]
     fn functions_are_where_the_table_says() {
         let expected = Go {
-            write: 0x400 + 64,
-            read: 0x400 + 128,
-            decrypted: vec![0x400 + 192 + 4, 0x400 + 192 + 63],
+            write: 0x400 + 64 + 6,
+            read: 0x400 + 128 + 6,
+            decrypted: vec![0x400 + 192 + 6, 0x400 + 192 + 63],
         };
         // Since Go 1.26 the begin of the code is not told.
         for start in [0x1000, 0] {
             let found = found(&table(start, &NAMES), &text(4)).unwrap();
             assert_eq!(found.as_ref(), Some(&expected));
+        }
+    }
+
+    #[test]
+    fn every_look_at_the_stack_is_known() {
+        let look = |code: &[u8]| look_at_the_stack(code);
+        assert_eq!(look(&[0x49, 0x3b, 0x66, 0x10, 0x76, 1, 0x90]), Some(6));
+        assert_eq!(look(&[0x49, 0x3b, 0x66, 0x10, 0x0f, 0x86, 1, 0, 0, 0]), Some(10));
+        let small = [0x4c, 0x8d, 0x64, 0x24, 0xd0, 0x4d, 0x3b, 0x66, 0x10, 0x0f, 0x86, 1, 0, 0, 0];
+        assert_eq!(look(&small), Some(15));
+        let large =
+            [0x4c, 0x8d, 0xa4, 0x24, 0, 0xff, 0xff, 0xff, 0x4d, 0x3b, 0x66, 0x10, 0x76, 0x55];
+        assert_eq!(look(&large), Some(14));
+        for other in [&large[..12], &small[..9], &[0x49, 0x3b, 0x66, 0x10, 0xeb, 1], &[0x55]] {
+            assert_eq!(look(other), None, "{other:x?}");
         }
     }
 
