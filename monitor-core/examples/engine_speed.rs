@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use monitor_core::call::{
-    Anomalies, ApiCall, Flow, FlowId, Key, KeyId, Operation, Outcome, Protocol,
+    Anomalies, ApiCall, Flow, FlowId, Key, KeyId, Operation, Outcome, Protocol, Request, Response,
 };
 use monitor_core::engine::{Engine, Settings};
 use monitor_core::input::Endpoint;
@@ -16,6 +16,13 @@ use monitor_core::time::EventTime;
 
 /// 2026-11-02T00:00:00Z.
 const START: u64 = 1_793_577_600_000_000_000;
+/// What keys ask, each its own.
+const ENDPOINTS: [(Operation, &str, &str); 4] = [
+    (Operation::Trade, "POST", "/api/v3/order"),
+    (Operation::Read, "GET", "/api/v3/account"),
+    (Operation::Read, "GET", "/api/v3/openOrders"),
+    (Operation::Public, "GET", "/api/v3/depth"),
+];
 /// Calls of a key in a minute.
 const CALLS_PER_MINUTE: u64 = 10;
 /// Minutes of history.
@@ -66,7 +73,13 @@ fn set(call: &mut ApiCall, key: u64, time: u64) {
     if let Some(named) = &mut call.key {
         named.id = KeyId(u128::from(mixed(key)) << 64 | u128::from(mixed(!key)));
     }
-    call.op = if key.is_multiple_of(3) { Operation::Trade } else { Operation::Read };
+    let (op, method, path) = ENDPOINTS[(key % ENDPOINTS.len() as u64) as usize];
+    call.op = op;
+    call.symbol = (op == Operation::Trade).then(|| "BTCUSDT".into());
+    call.latency_us = Some(2_000 + mixed(time) % 1_000);
+    if let Some(request) = &mut call.request {
+        (request.method, request.path) = (method.into(), path.into());
+    }
     if let Some(flow) = Arc::get_mut(&mut call.flow) {
         let ip = Ipv4Addr::from(0x0a00_0000 + (key as u32 & 0x00ff_ffff));
         flow.client = Endpoint::new(IpAddr::V4(ip), 40_000);
@@ -89,8 +102,15 @@ fn template() -> ApiCall {
             container: None,
         }),
         protocol: Protocol::Http11,
-        request: None,
-        response: None,
+        request: Some(Request {
+            method: "GET".into(),
+            host: Some("api.example.com".into()),
+            target: "/".into(),
+            path: "/".into(),
+            user_agent: Some("desk/1.0".into()),
+            body_bytes: 0,
+        }),
+        response: Some(Response { status: Some(200), body_bytes: 512, quota: None }),
         latency_us: None,
         key: Some(Key {
             id: KeyId(0),

@@ -60,8 +60,8 @@ pub(crate) fn looks_secret(name: &[u8]) -> bool {
 /// The number of a payment card (ISO/IEC 7812-1): the length and first digits of those in use, and a
 /// check digit that fits. Times and most ids begin otherwise.
 pub(crate) fn is_card(text: &[u8]) -> bool {
-    // Most values are shorter than the shortest number, or begin otherwise.
-    if text.len() < 13 || !text[0].is_ascii_digit() {
+    // Most values are shorter than the shortest number, or begin otherwise, as times do.
+    if text.len() < 13 || !matches!(text[0], b'2'..=b'6') {
         return false;
     }
     let mut digits = SmallVec::<[u8; 19]>::new();

@@ -7,7 +7,6 @@
 mod cases;
 mod cli;
 mod fuzz;
-mod keys;
 mod live;
 mod replay;
 mod seeds;
@@ -23,7 +22,6 @@ fn main() -> ExitCode {
     let mut trials = cases::trials();
     trials.extend(cli::trials());
     trials.extend(fuzz::trials());
-    trials.extend(keys::trials());
     trials.extend(live::trials());
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -70,9 +70,15 @@ impl Agents {
 
 /// A hash of user agent and JA4 together.
 pub(crate) fn print(call: &ApiCall) -> u32 {
-    use std::hash::BuildHasher;
-    let both = (user_agent(call), call.flow.ja4.as_deref());
-    foldhash::fast::FixedState::with_seed(0).hash_one(both) as u32
+    use std::hash::{BuildHasher, Hasher};
+    let mut hasher = foldhash::fast::FixedState::with_seed(0).build_hasher();
+    for part in [user_agent(call), call.flow.ja4.as_deref()] {
+        // With its length, so that none is another's beginning.
+        let part = part.unwrap_or_default();
+        hasher.write(part.as_bytes());
+        hasher.write_usize(part.len());
+    }
+    hasher.finish() as u32
 }
 
 fn user_agent(call: &ApiCall) -> Option<&str> {

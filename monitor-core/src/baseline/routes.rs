@@ -1,4 +1,4 @@
-//! Endpoints: paths with what varies in them left out, and how long each takes to answer.
+//! How long each endpoint takes to answer.
 
 use std::hash::BuildHasher;
 
@@ -6,47 +6,15 @@ use foldhash::quality::FixedState;
 use serde::{Deserialize, Serialize};
 
 use super::Slots;
+use super::names::{Named, hash, walk};
 use super::seen::Seen;
+use crate::call::Request;
 use crate::engine::LatencySettings;
 
-/// Segments of a path that are told apart.
-const SEGMENTS_MAX: usize = 12;
 /// Different names in one place of a path before they vary: APIs have up to 150 side by side.
 const NAMES_MAX: u16 = 256;
 /// Latency is told apart to a quarter of an octave, from 1 µs to a minute.
 const BUCKETS: usize = 4 * 26;
-
-/// A hash of the endpoint that a path belongs to: numbers, ids, hashes and symbols in it are one.
-pub(crate) fn route_of(path: &str) -> u64 {
-    walk(path, |_, _| false)
-}
-
-/// The same, with more segments that vary: `is_crowded` of what stands before, and the hash of a name.
-fn walk(path: &str, mut is_crowded: impl FnMut(u64, u64) -> bool) -> u64 {
-    let mut route = 0_u64;
-    for segment in path.split('/').filter(|it| !it.is_empty()).take(SEGMENTS_MAX) {
-        let name = hash(segment.as_bytes());
-        let name = if varies(segment) || is_crowded(route, name) { 1 } else { name };
-        route = FixedState::with_seed(route).hash_one(name);
-    }
-    route
-}
-
-/// Digits, ids in hexadecimal, names in capitals, long names with digits.
-fn varies(segment: &str) -> bool {
-    let bytes = segment.as_bytes();
-    let digits = bytes.iter().filter(|byte| byte.is_ascii_digit()).count();
-    let lower = bytes.iter().any(u8::is_ascii_lowercase);
-    let upper = bytes.iter().any(u8::is_ascii_uppercase);
-    digits == bytes.len()
-        || (upper && !lower)
-        || (digits > 0 && bytes.len() >= 8)
-        || (bytes.len() > 64)
-}
-
-fn hash(bytes: &[u8]) -> u64 {
-    FixedState::with_seed(3).hash_one(bytes)
-}
 
 /// Endpoints that answered well.
 pub(crate) struct Routes {
@@ -103,18 +71,19 @@ impl Routes {
     /// An answer that went well; tells when a window of the endpoint is slow that just ended.
     pub(crate) fn note(
         &mut self,
-        method: &str,
-        path: &str,
+        named: Named,
+        request: &Request,
         latency_us: u64,
         time_s: u64,
         s: &LatencySettings,
     ) -> Option<Slow> {
-        let seed = hash(method.as_bytes());
-        let mut route = route_of(path) ^ seed;
-        if self.known.find(&route).is_none() {
-            route = self.learn(path) ^ seed;
-        }
-        let endpoint = self.known.find_or_insert(route, Endpoint::default);
+        let endpoint = match self.known.place(&named.endpoint) {
+            Some(place) => self.known.at(place),
+            None => {
+                let endpoint = self.learn(&request.path) ^ hash(request.method.as_bytes());
+                self.known.find_or_insert(endpoint, Endpoint::default)
+            }
+        };
         let slow = endpoint.advance(time_s / s.window_s.max(1), s);
         endpoint.count(latency_us);
         slow
@@ -189,28 +158,23 @@ impl Endpoint {
 
 #[cfg(test)]
 mod tests {
+    use super::super::names::{Names, tests::request};
     use super::*;
-
-    #[test]
-    fn what_varies_in_a_path_is_left_out() {
-        let same = |one, two| assert_eq!(route_of(one), route_of(two), "{one} {two}");
-        let other = |one, two| assert_ne!(route_of(one), route_of(two), "{one} {two}");
-        same("/orders/123", "/orders/9");
-        same("/products/BTC-USD/book", "/products/ETHUSDT/book");
-        same("/a/0b0f8c9e-9f6a-4f0e-8f7c-6d3f1a2b3c4d", "/a/ffffffff-9f6a-4f0e-8f7c-6d3f1a2b3c4d");
-        other("/orders/123", "/orders");
-        other("/orders/123", "/accounts/123");
-        other("/api/v3/order", "/api/v1/order");
-        other("/0/private/AddOrder", "/0/private/Balance");
-        same("", "/");
-    }
 
     #[test]
     fn a_million_paths_are_few_endpoints() {
         let settings = LatencySettings::default();
         let mut routes = Routes::new(&settings);
+        let mut names = Names::new();
+        let mut note = |path: &str| {
+            let request = request("h", "GET", path);
+            let named = names.of(&request);
+            routes.note(named, &request, 1_000, 60, &settings);
+            named.endpoint
+        };
+        let mut kept = 0;
         for _ in 0..100 {
-            routes.note("GET", "/api/v3/order", 1_000, 60, &settings);
+            kept = note("/api/v3/order");
         }
         for n in 0..1_000_000u64 {
             let name: String = format!("{n:07}").bytes().map(|it| char::from(it + 49)).collect();
@@ -219,11 +183,10 @@ mod tests {
                 1 => format!("/{name}/{name}"),
                 _ => format!("/y/{name}/z/{name}"),
             };
-            routes.note("GET", &path, 1_000, 60, &settings);
+            note(&path);
         }
         assert!(routes.known.len() <= settings.endpoints_max);
         assert!(routes.bytes() < 4 << 20, "{}", routes.bytes());
-        let kept = routes.known.find(&(route_of("/api/v3/order") ^ hash(b"GET")));
-        assert_eq!(kept.map(|it| it.calls), Some(100), "the one in use stays");
+        assert_eq!(routes.known.find(&kept).map(|it| it.calls), Some(100), "the one in use stays");
     }
 }

@@ -1,9 +1,9 @@
 //! How big answers usually are, as the logarithm of their bytes: of a key, and of an endpoint.
 
-use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
 use super::Slots;
+use super::names::Named;
 
 /// Endpoints held; APIs have a few hundred routes. 40 B each.
 const ENDPOINTS_MAX: usize = 4_096;
@@ -83,7 +83,7 @@ impl Sizes {
         least: f32,
         endpoint: f32,
     ) -> Option<Bulk> {
-        let size = (bytes as f32).ln_1p();
+        let size = ln_of(bytes);
         let own = &mut self.of[usize::from(is_read)];
         let most = own.most().max(endpoint).max(least);
         own.learn(size);
@@ -104,6 +104,11 @@ impl Sizes {
     }
 }
 
+/// The logarithm of a size; of nothing 0.
+fn ln_of(bytes: u64) -> f32 {
+    (bytes as f32 + 1.0).ln()
+}
+
 /// Sizes of the answers of each endpoint, over all keys.
 pub(crate) struct EndpointSizes(Slots<u64, Size>);
 
@@ -119,28 +124,16 @@ impl EndpointSizes {
     }
 
     /// The largest usual size at an endpoint, as a logarithm; learns this one.
-    pub(crate) fn most(&mut self, host: &str, path: &str, bytes: u64) -> f32 {
-        let size = self.0.find_or_insert(endpoint(host, path), Size::default);
+    pub(crate) fn most(&mut self, named: Named, bytes: u64) -> f32 {
+        let size = self.0.find_or_insert(named.at_host(), Size::default);
         let most = if size.answers >= PRIOR_ANSWERS as u16 { size.most() } else { 0.0 };
-        size.learn((bytes as f32).ln_1p());
+        size.learn(ln_of(bytes));
         most
     }
 
     pub(crate) fn bytes(&self) -> usize {
         self.0.bytes()
     }
-}
-
-/// A hash of host and path, without the parts that hold a digit beyond a version: ids of things.
-fn endpoint(host: &str, path: &str) -> u64 {
-    use std::hash::{BuildHasher, Hash, Hasher};
-    let mut hasher = FixedState::with_seed(0).build_hasher();
-    host.hash(&mut hasher);
-    for part in path.split('/') {
-        let is_id = part.len() > 3 && part.bytes().any(|byte| byte.is_ascii_digit());
-        if is_id { "#" } else { part }.hash(&mut hasher);
-    }
-    hasher.finish()
 }
 
 #[cfg(test)]
@@ -163,12 +156,5 @@ mod tests {
             sizes.note(false, bytes, f32::NAN, f32::NAN);
             assert!(sizes.sum.is_finite() && sizes.of[0].mean.is_finite());
         }
-    }
-
-    #[test]
-    fn ids_are_no_endpoints() {
-        assert_eq!(endpoint("a", "/api/v3/order/12345"), endpoint("a", "/api/v3/order/99887"));
-        assert_ne!(endpoint("a", "/api/v3/order"), endpoint("a", "/api/v3/orders"));
-        assert_ne!(endpoint("a", "/api/v3/order"), endpoint("a", "/api/v1/order"));
     }
 }

@@ -84,6 +84,18 @@ impl<K: Copy + Eq + Hash, V> Slots<K, V> {
         Some(&mut slot.value)
     }
 
+    /// Where a value stands until something is put in or taken out; a use of it.
+    pub(crate) fn place(&mut self, key: &K) -> Option<u32> {
+        let place = *self.places.get(key)?;
+        self.slots[place as usize].used = true;
+        Some(place)
+    }
+
+    /// The value in a place.
+    pub(crate) fn at(&mut self, place: u32) -> &mut V {
+        &mut self.slots[place as usize].value
+    }
+
     pub(crate) fn find_or_insert(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
         match self.places.get(&key) {
             Some(place) => {

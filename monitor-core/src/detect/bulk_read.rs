@@ -32,11 +32,9 @@ impl Detector for BulkRead {
         let bytes = response.body_bytes;
         // What is small is learnt of the key alone: an endpoint is looked up for what is big.
         let is_big = bytes as f32 >= BYTES_MIN;
-        let request = call.request.as_ref().filter(|_| is_big);
-        let endpoint = request.map_or(0.0, |request| {
-            let host = request.host.as_deref().unwrap_or_default();
-            scene.fleet.endpoint_sizes.most(host, &request.path, bytes)
-        });
+        let has_endpoint = is_big && call.request.is_some();
+        let sizes = &mut scene.fleet.endpoint_sizes;
+        let endpoint = if has_endpoint { sizes.most(scene.named, bytes) } else { 0.0 };
         let is_read = matches!(call.op, Operation::Read | Operation::Public);
         let Some(bulk) = key.sizes.note(is_read, bytes, BYTES_MIN.ln(), endpoint) else { return };
         if scene.time.since(key.first_seen).as_secs() < scene.settings.young_key_s {

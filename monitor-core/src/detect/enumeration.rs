@@ -9,7 +9,7 @@ use foldhash::quality::FixedState;
 
 use super::{Detector, Found, Layer, Report, Rule, Scene};
 use crate::alert::{Entity, Severity};
-use crate::baseline::{Walk, route_of};
+use crate::baseline::Walk;
 use crate::call::{ApiCall, Operation, Outcome};
 
 pub(super) struct Enumeration;
@@ -47,7 +47,7 @@ impl Detector for Enumeration {
         if !scene.is_authentic || !(denied || looks(call.op)) {
             return;
         }
-        let route = call.request.as_ref().map_or(0, |request| route_of(&request.path)) as u32;
+        let route = scene.named.route as u32;
         let quarter = u32::try_from(scene.time.secs() / 900).unwrap_or(u32::MAX);
         let hash = FixedState::with_seed(u64::from(route)).hash_one(object.as_bytes());
         scene.across.walkers += usize::from(key.objects.is_none());

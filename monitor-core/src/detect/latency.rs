@@ -27,7 +27,7 @@ impl Detector for Latency {
         }
         let (time_s, settings) = (scene.time.secs(), &scene.settings.latency);
         let routes = &mut scene.across.routes;
-        let slow = routes.note(&request.method, &request.path, latency_us, time_s, settings);
+        let slow = routes.note(scene.named, request, latency_us, time_s, settings);
         let Some(slow) = slow else { return };
         report.add(|| Found {
             entity: Entity::Host,

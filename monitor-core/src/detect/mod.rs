@@ -38,7 +38,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::alert::{Entity, Severity};
-use crate::baseline::{Across, Fleet, Inventory, KeyState, Owners, Place, Sources};
+use crate::baseline::{Across, Fleet, Inventory, KeyState, Named, Owners, Place, Sources};
 use crate::call::{ApiCall, KeyId, Operation, Outcome};
 use crate::engine::{Impairment, Settings};
 use crate::policy::Policy;
@@ -131,6 +131,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) address: [u8; 16],
     /// What evidence from this call is worth: 1, or half when not all of it was seen.
     pub(crate) weight: f32,
+    /// What the request names.
+    pub(crate) named: Named,
     /// True unless the credential itself was refused.
     pub(crate) is_authentic: bool,
     /// The key, if it was ever accepted.

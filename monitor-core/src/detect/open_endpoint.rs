@@ -49,7 +49,7 @@ impl Detector for OpenEndpoint {
         let host = request.host.as_deref().unwrap_or_default();
         let has_key = call.key.is_some();
         let (method, path) = (request.method.as_str(), request.path.as_str());
-        let known = scene.inventory.note(host, method, path, has_key, scene.time);
+        let known = scene.inventory.note(scene.named, has_key, scene.time);
         let before = *known.endpoint;
         known.endpoint.count(has_key);
         let found = by_policy(scene.policy.host(host), method, path)

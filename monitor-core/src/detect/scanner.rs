@@ -7,7 +7,7 @@ use aho_corasick::AhoCorasick;
 
 use super::{Detector, Found, Layer, Report, Rule, Scene, ip, span};
 use crate::alert::{Entity, Severity};
-use crate::baseline::{Probed, Sign, route_of};
+use crate::baseline::{Probed, Sign};
 use crate::call::{Outcome, Payload, Request};
 
 pub(super) struct Scanner;
@@ -177,7 +177,7 @@ fn sign(scene: &Scene<'_>, payload: Option<Payload>, is_good: bool) -> Sign {
     let request = call.request.as_ref().filter(|_| is_missing && scene.key.is_none());
     let agent = call.request.as_ref().and_then(|request| request.user_agent.as_deref());
     Sign {
-        missing: request.map(|request| route_of(&request.path)),
+        missing: request.map(|_| scene.named.route),
         is_known: request.is_some_and(|Request { path, .. }| has(&PATHS, path)),
         is_scanner: agent.is_some_and(|agent| has(&AGENTS, agent)),
         payload,

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, Entity};
 use crate::baseline::{
-    Across, Cold, Fleet, Inventory, KeyState, OPS, Owners, Place, Slots, Sources, op_index,
+    Across, Cold, Fleet, Inventory, KeyState, Named, Names, OPS, Owners, Place, Slots, Sources,
+    op_index,
 };
 use crate::call::{ApiCall, KeyId, Outcome};
 use crate::detect::{
@@ -107,6 +108,7 @@ pub struct Engine {
     incidents: Incidents,
     policy: Arc<Policy>,
     owners: Owners,
+    names: Names,
     inventory: Inventory,
     /// What a snapshot does not have yet; `None` while nobody keeps any.
     unsaved: Option<Unsaved>,
@@ -135,6 +137,7 @@ impl Engine {
             unsaved: None,
             policy: Arc::default(),
             owners: Owners::new(settings.accounts_max),
+            names: Names::new(),
             inventory: Inventory::new(settings.endpoints_max),
             settings,
         }
@@ -202,6 +205,7 @@ impl Engine {
             + self.sources.bytes()
             + self.across.bytes()
             + self.owners.bytes()
+            + self.names.bytes()
             + self.inventory.bytes()
             + self.incidents.bytes()
     }
@@ -226,13 +230,11 @@ impl Engine {
         let watched_since_s = self.fleet.note_watched(now_s);
         let is_authentic = !refuses_credential(call.outcome);
         let id = call.key.as_ref().map(|key| key.id);
-        if let Some(id) = id {
-            self.admit(id, call);
-        }
+        let known = id.and_then(|id| Some((id, self.admit(id, call)?)));
         let late_minutes = self.late_minutes();
         let keys = self.keys.len();
         let address = Endpoint::new(call.client(), 0).addr;
-        let mut key = id.and_then(|id| Some((id, &mut **self.keys.find(&id)?)));
+        let mut key = known.map(|(id, place)| (id, &mut **self.keys.at(place)));
         let mut place = Place::Known;
         if let Some((_, state)) = &mut key {
             if state.advance(time, late_minutes, &mut self.fleet) || state.calls == 0 {
@@ -251,6 +253,7 @@ impl Engine {
             op: op_index(call.op),
             address,
             weight: if call.complete && call.outcome.is_some() { 1.0 } else { 0.5 },
+            named: call.request.as_ref().map_or_else(Named::default, |it| self.names.of(it)),
             is_authentic,
             key,
             place,
@@ -289,14 +292,14 @@ impl Engine {
         self.incidents.add(report.found, time, Some(&origin), &self.settings, &mut self.counters);
     }
 
-    /// Gives a key state once it was accepted, or was refused a withdrawal for another reason than
-    /// itself: a flood of made-up keys costs nothing here.
-    fn admit(&mut self, id: KeyId, call: &ApiCall) {
+    /// Where a key's state is. It is given one once it was accepted, or was refused a withdrawal for
+    /// another reason than itself: a flood of made-up keys costs nothing here.
+    fn admit(&mut self, id: KeyId, call: &ApiCall) -> Option<u32> {
+        if let known @ Some(_) = self.keys.place(&id) {
+            return known;
+        }
         let is_good = call.outcome == Some(Outcome::Ok)
             || (is_sensitive(call.op) && is_refusal(call) && !refuses_credential(call.outcome));
-        if self.keys.find(&id).is_some() {
-            return;
-        }
         // Nobody wakes a key who does not have it.
         if !refuses_credential(call.outcome)
             && let Some(cold) = self.cold.find(&id)
@@ -308,6 +311,7 @@ impl Engine {
             let state = KeyState::new(call.time, &self.fleet.cohort);
             self.insert(id, state);
         }
+        self.keys.place(&id)
     }
 
     fn habits_of(&mut self, state: &KeyState, note: fn(&mut Fleet, usize)) {

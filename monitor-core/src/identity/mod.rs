@@ -211,7 +211,8 @@ impl Identifier {
         let route = self.routes.find(host, path, || profiles.of_place(host, path));
         let mut keyring = Keyring::new(&self.hasher, profiles, route.place);
         keyring.read_headers(head.headers);
-        let scanned = Scan::run(head, &mut keyring);
+        let known = if route.is_plain { path.len() } else { 0 };
+        let scanned = Scan::run(head, known, &mut keyring);
         let anomalies = if keyring.conflict { Anomalies::KEY_CONFLICT } else { Anomalies::empty() };
         let style = keyring.style();
         let signed = (keyring.signed != Signed::default()).then_some(keyring.signed);

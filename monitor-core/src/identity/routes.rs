@@ -9,7 +9,7 @@ use std::hash::Hasher as _;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::Style;
+use super::{Style, target};
 use crate::call::Operation;
 
 /// Endpoints of a busy host, as each server and path name them; 24 KiB.
@@ -27,6 +27,8 @@ pub(super) struct Route {
     tag: u128,
     /// The style that they belong to, whatever key is used.
     pub(super) place: Style,
+    /// The path holds nothing but names.
+    pub(super) is_plain: bool,
 }
 
 /// What a call does.
@@ -42,6 +44,7 @@ struct Slot {
     /// 0 in an empty place: no more likely to be met than any other 128 bits.
     tag: u128,
     place: Style,
+    is_plain: bool,
     /// What the last call there did.
     last: Option<(Asked, Does)>,
 }
@@ -84,7 +87,7 @@ impl Method {
 impl Routes {
     /// Nothing known. `key` must come from the secret.
     pub(super) fn new(key: &[u8; 16]) -> Routes {
-        let empty = Slot { tag: 0, place: Style::GENERIC, last: None };
+        let empty = Slot { tag: 0, place: Style::GENERIC, is_plain: false, last: None };
         Routes {
             hash: SipHasher13::new_with_key(key),
             slots: RefCell::new(vec![empty; SLOTS].into()),
@@ -112,9 +115,9 @@ impl Routes {
         let mut slots = self.slots.borrow_mut();
         let slot = &mut slots[(tag % SLOTS as u128) as usize];
         if slot.tag != tag {
-            *slot = Slot { tag, place: place(), last: None };
+            *slot = Slot { tag, place: place(), is_plain: target::is_plain(path), last: None };
         }
-        Route { tag, place: slot.place }
+        Route { tag, place: slot.place, is_plain: slot.is_plain }
     }
 
     /// What a call does there: as before, or else as it is found now.

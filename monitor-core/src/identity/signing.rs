@@ -57,10 +57,13 @@ impl Fingerprints {
 
 /// Digits and nothing else.
 fn number(raw: &[u8]) -> Option<u64> {
-    if !(1..=DIGITS_MAX).contains(&raw.len()) || !raw.iter().all(u8::is_ascii_digit) {
+    if !(1..=DIGITS_MAX).contains(&raw.len()) {
         return None;
     }
-    std::str::from_utf8(raw).ok()?.parse().ok()
+    raw.iter().try_fold(0u64, |number, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 { None } else { number.checked_mul(10)?.checked_add(digit.into()) }
+    })
 }
 
 /// Milliseconds since 1970 from seconds, with a fraction or not, from milli-, micro- or nanoseconds,

@@ -64,7 +64,12 @@ struct Token {
 }
 
 impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
-    pub(super) fn run(head: &RequestHead<'t>, keyring: &'k mut Keyring<'h>) -> Scanned<'t> {
+    /// The first `known` bytes are a path that [`is_plain`].
+    pub(super) fn run(
+        head: &RequestHead<'t>,
+        known: usize,
+        keyring: &'k mut Keyring<'h>,
+    ) -> Scanned<'t> {
         let mut scan = Scan {
             raw: head.target,
             style: keyring.style(),
@@ -82,8 +87,10 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
         };
         let connect = head.method == "CONNECT";
         let raw_path_start = scan.take_authority(connect);
+        // A target of another form has its path elsewhere.
+        let known = if connect || raw_path_start > 0 { 0 } else { known };
         let path_start = scan.out.len();
-        let (path_end, raw_path_end) = scan.take_rest(raw_path_start);
+        let (path_end, raw_path_end) = scan.take_rest(raw_path_start, known);
         let path = match scan.out.get(path_start..path_end) {
             _ if connect => "",
             None | Some("") => "/",
@@ -124,12 +131,21 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
     }
 
     /// Path, query and fragment; gives where the path ends in `out` and in the raw target.
-    fn take_rest(&mut self, start: usize) -> (usize, usize) {
+    fn take_rest(&mut self, start: usize, known: usize) -> (usize, usize) {
         let raw = self.raw.as_bytes();
         let mut path_ends = None;
-        let mut token = Token { start, ..Token::default() };
         let mut at = start;
-        while let Some(plain) = raw[at..].iter().position(|byte| MARKED[usize::from(*byte)]) {
+        if known > 0 {
+            self.copy_until(known);
+            if known == raw.len() {
+                return (self.out.len(), known);
+            }
+            // Before the query, or the fragment.
+            path_ends = Some((self.out.len(), known));
+            (self.in_query, at) = (true, known + 1);
+        }
+        let mut token = Token { start: at, ..Token::default() };
+        while let Some(plain) = plain_bytes(&raw[at..]) {
             at += plain;
             let (byte, width) = percent::decode_at(raw, at);
             token.encoded |= width > 1;
@@ -344,11 +360,34 @@ pub(super) fn path_of(target: &str) -> &[u8] {
     &rest[..rest.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(rest.len())]
 }
 
+/// Whether a path is made of names alone, so that there is nothing in it to find: no id, no secret, no
+/// parameter.
+pub(super) fn is_plain(path: &[u8]) -> bool {
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
+    path.first() == Some(&b'/')
+        && path.iter().all(is_name)
+        && !path.windows(3).any(|three| three == b"eyJ")
+        && !path.split(|byte| *byte == b'/').skip(2).any(is_object_id)
+}
+
 /// What a target takes with its credentials replaced, most often; short ones need no allocation.
 fn room_for(target: &str) -> usize {
     const KEY_BYTES: usize = "[k_00112233445566778899aabbccddeeff]".len();
     let more = if target.len() > size_of::<CompactString>() { KEY_BYTES } else { 0 };
     (target.len() + more).min(TARGET_BYTES_MAX)
+}
+
+/// How many plain bytes come before one that ends their run; `None` when nothing does.
+fn plain_bytes(raw: &[u8]) -> Option<usize> {
+    // Most runs are values of many bytes: one branch for eight of them.
+    let (eights, _) = raw.as_chunks::<8>();
+    let plain = eights.iter().take_while(|eight| !eight.iter().fold(false, marked)).count() * 8;
+    let rest = raw[plain..].iter().position(|byte| MARKED[usize::from(*byte)])?;
+    Some(plain + rest)
+}
+
+fn marked(any: bool, byte: &u8) -> bool {
+    any | MARKED[usize::from(*byte)]
 }
 
 /// Bytes that end a run of plain ones.
@@ -423,4 +462,48 @@ fn is_object_id(raw: &[u8]) -> bool {
                 8 | 13 | 18 | 23 => *byte == b'-',
                 _ => byte.is_ascii_hexdigit(),
             })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::credential::Hasher;
+    use super::super::profile::Profiles;
+    use super::*;
+
+    fn scan(method: &str, target: &str, known: usize) -> String {
+        let (hasher, profiles) = (Hasher::new(&[7; 32]), Profiles::builtin());
+        let mut keyring = Keyring::new(&hasher, &profiles, Style::GENERIC);
+        let scanned = Scan::run(&RequestHead { method, target, headers: &[] }, known, &mut keyring);
+        let signed = keyring.signed;
+        let Scanned { target, path, raw_path, symbol, object_ids, account, amount } = scanned;
+        format!(
+            "{target} {path} {raw_path:?} {symbol:?} {object_ids:?} {account:?} {amount:?} {signed:?}"
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_known_path_changes_nothing(
+            target in r"/?([a-z]{0,3}[/?&;#=%:@.{]|eyJ|v1/|17|[0-9a-f]{8}-|api_key=|symbol=B|http://){0,9}",
+            method in "GET|CONNECT",
+        ) {
+            let path = path_of(&target);
+            if is_plain(path) {
+                let seen = scan(&method, &target, path.len());
+                prop_assert_eq!(seen, scan(&method, &target, 0));
+            }
+        }
+    }
+
+    #[test]
+    fn only_names_are_plain() {
+        for path in ["/", "/api/v3/order", "/0/private/AddOrder", "/a.b/c_d-e//"] {
+            assert!(is_plain(path.as_bytes()), "{path}");
+        }
+        for path in ["", "a", "/orders/17", "/a=b", "/a%41", "/a:b@c", "/eyJa.b.c", "/{", "/a;b"] {
+            assert!(!is_plain(path.as_bytes()), "{path}");
+        }
+    }
 }

@@ -32,7 +32,7 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 57] = [
+    let tests: [(&str, Test, &[&str]); 56] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -40,7 +40,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("parallel_connections", plain::parallel_connections, &["nginx"]),
         ("two_ports", plain::two_ports, &["nginx"]),
         ("http2_calls", http2::http2_calls, &["nginx", "h2load"]),
-        ("http2_two_keys", http2::two_keys_on_one_connection, &["nginx", "curl"]),
         ("http1_on_an_http2_port", http2::http1_on_an_http2_port, &["nginx"]),
         ("large_download_by_sendfile", bodies::large_download_by_sendfile, &["nginx"]),
         ("large_upload", bodies::large_upload, &["nginx"]),

@@ -50,9 +50,10 @@ const COMPARED: [u8; 256] = {
 #[derive(Debug, Default)]
 pub(in crate::identity) struct Names {
     map: HashMap<Box<[u8]>, Entry, FixedState>,
-    /// A name that ends in one of these holds a secret, by their last byte.
+    /// A name that ends in one of these holds a secret.
     ends: Vec<Box<[u8]>>,
-    last_bytes: Vec<u8>,
+    /// Their last bytes, a bit each.
+    last_bytes: u128,
 }
 
 #[derive(Debug, Default)]
@@ -87,9 +88,7 @@ impl Names {
     /// The end of every name of a secret.
     pub(super) fn add_end(&mut self, end: &str) {
         let end = compared(end);
-        if let Some(last) = end.last().filter(|last| !self.last_bytes.contains(last)) {
-            self.last_bytes.push(*last);
-        }
+        self.last_bytes |= end.last().map_or(0, |last| bit(*last));
         self.ends.push(end);
     }
 
@@ -154,7 +153,7 @@ impl Names {
             Some(known) => known,
             None => match name.last() {
                 Some(last)
-                    if self.last_bytes.contains(last)
+                    if self.last_bytes & bit(*last) != 0
                         && self.ends.iter().any(|end| name.ends_with(end)) =>
                 {
                     Parameter::Secret
@@ -164,6 +163,11 @@ impl Names {
         };
         (parameter, stated)
     }
+}
+
+/// Names that are compared are ASCII.
+fn bit(byte: u8) -> u128 {
+    1 << (byte & 0x7f)
 }
 
 /// Whether two names are one.
