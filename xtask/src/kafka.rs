@@ -38,12 +38,21 @@ impl Kafka {
         Kafka::start_on(process::free_port()?)
     }
 
+    /// The same, for measuring: its Java compiles as well as it can.
+    pub fn start_for_speed() -> Result<Kafka> {
+        let mut kafka = Kafka::prepared(process::free_port()?, false, "", Jvm::Fast)?;
+        kafka.restart()?;
+        Ok(kafka)
+    }
+
+    /// Process id of the broker.
+    pub fn pid(&self) -> Result<u32> {
+        self.child.as_ref().map(Proc::pid).context("the broker does not run")
+    }
+
     /// The same on a given port.
     pub fn start_on(port: u16) -> Result<Kafka> {
-        let dir = tempfile::Builder::new().prefix("keywatch-kafka.").tempdir()?;
-        let home = Home::prepare(dir.path(), port, None, "")?;
-        let bootstrap = home.bootstrap();
-        let mut kafka = Kafka { bootstrap, secured: None, home, child: None, _dir: dir };
+        let mut kafka = Kafka::prepared(port, false, "", Jvm::Quick)?;
         kafka.restart()?;
         Ok(kafka)
     }
@@ -51,14 +60,17 @@ impl Kafka {
     /// Starts a broker that is also reached over TLS: with SCRAM, and with client certificates.
     /// `properties` are more lines for its config.
     pub fn start_secured(properties: &str) -> Result<Kafka> {
-        let dir = tempfile::Builder::new().prefix("keywatch-kafka.").tempdir()?;
-        let secured = Secured::prepare(dir.path())?;
-        let home = Home::prepare(dir.path(), process::free_port()?, Some(&secured), properties)?;
-        let bootstrap = home.bootstrap();
-        let secured = Some(secured);
-        let mut kafka = Kafka { bootstrap, secured, home, child: None, _dir: dir };
+        let mut kafka = Kafka::prepared(process::free_port()?, true, properties, Jvm::Quick)?;
         kafka.restart()?;
         Ok(kafka)
+    }
+
+    fn prepared(port: u16, is_secured: bool, properties: &str, jvm: Jvm) -> Result<Kafka> {
+        let dir = tempfile::Builder::new().prefix("keywatch-kafka.").tempdir()?;
+        let secured = is_secured.then(|| Secured::prepare(dir.path())).transpose()?;
+        let home = Home::prepare(dir.path(), port, secured.as_ref(), properties, jvm)?;
+        let bootstrap = home.bootstrap();
+        Ok(Kafka { bootstrap, secured, home, child: None, _dir: dir })
     }
 
     /// Runs kcat with some arguments and returns what it prints.
@@ -105,8 +117,26 @@ impl Kafka {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
+    /// Has the broker delete every record of a topic, as it does with old ones.
+    pub fn forget(&self, topic: &str) -> Result<()> {
+        let metadata = self.kcat(&["-b", &self.bootstrap, "-L", "-J", "-t", topic])?;
+        let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+        let partitions = metadata["topics"][0]["partitions"].as_array().context("no topic")?;
+        // -1: up to the end.
+        let places: Vec<_> = partitions
+            .iter()
+            .map(|it| serde_json::json!({"topic": topic, "partition": it["partition"], "offset": -1}))
+            .collect();
+        let file = self.home.dir.join("forget.json");
+        fs::write(&file, serde_json::json!({"version": 1, "partitions": places}).to_string())?;
+        let mut java = java(&self.home.dir, Jvm::Quick)?;
+        java.arg("org.apache.kafka.tools.DeleteRecordsCommand");
+        java.args(["--bootstrap-server", &self.bootstrap, "--offset-json-file"]).arg(&file);
+        process::run(&mut java).context("deleting records").map(drop)
+    }
+
     fn console_consumer(&self, topic: &str) -> Result<String> {
-        let mut java = java(&self.home.dir)?;
+        let mut java = java(&self.home.dir, Jvm::Quick)?;
         java.args(["org.apache.kafka.tools.consumer.ConsoleConsumer", "--from-beginning"]);
         java.args(["--bootstrap-server", &self.bootstrap, "--topic", topic]);
         // It ends with an error once nothing has come for so long: that is its only end of topic.
@@ -143,7 +173,7 @@ pub fn start(port: Option<u16>) -> Result<()> {
     }
     let port = port.map_or_else(process::free_port, Ok)?;
     let dir = tempfile::Builder::new().prefix("keywatch-kafka.").tempdir()?.keep();
-    let home = Home::prepare(&dir, port, None, "")?;
+    let home = Home::prepare(&dir, port, None, "", Jvm::Quick)?;
     let log = fs::File::create(dir.join("broker.log"))?;
     let mut command = home.broker()?;
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -228,17 +258,24 @@ fn state_file() -> Result<PathBuf> {
 struct Home {
     dir: PathBuf,
     port: u16,
+    jvm: Jvm,
 }
 
 impl Home {
     /// Writes the config and formats the storage.
-    fn prepare(dir: &Path, port: u16, secured: Option<&Secured>, properties: &str) -> Result<Home> {
+    fn prepare(
+        dir: &Path,
+        port: u16,
+        secured: Option<&Secured>,
+        properties: &str,
+        jvm: Jvm,
+    ) -> Result<Home> {
         TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .with_context(|| format!("port {port} cannot be used; choose another with --port"))?;
         if let Some(missing) = missing() {
             bail!("Kafka cannot start: {missing}");
         }
-        let home = Home { dir: dir.to_owned(), port };
+        let home = Home { dir: dir.to_owned(), port, jvm };
         let controller = process::free_port()?;
         let data = dir.join("data");
         let (listeners, map, more) = match secured {
@@ -271,7 +308,7 @@ impl Home {
             ),
         )?;
         fs::write(dir.join("log4j2.properties"), LOGGING)?;
-        let mut format = java(dir)?;
+        let mut format = java(dir, Jvm::Quick)?;
         format.args(["kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID]);
         format.arg("-c").arg(dir.join("server.properties"));
         if secured.is_some() {
@@ -285,7 +322,7 @@ impl Home {
     }
 
     fn broker(&self) -> Result<Command> {
-        let mut command = java(&self.dir)?;
+        let mut command = java(&self.dir, self.jvm)?;
         command.arg("kafka.Kafka").arg(self.dir.join("server.properties"));
         Ok(command)
     }
@@ -403,10 +440,23 @@ rootLogger.level=info
 rootLogger.appenderRef.out.ref=out
 ";
 
+/// How Java compiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Jvm {
+    /// Soon, and not very well: for what is started often.
+    Quick,
+    /// As in production.
+    Fast,
+}
+
 /// Java with Kafka's jars on its class path. Half a gigabyte of heap is plenty for one node.
-pub(crate) fn java(dir: &Path) -> Result<Command> {
+pub(crate) fn java(dir: &Path, jvm: Jvm) -> Result<Command> {
     let mut command = Command::new("java");
-    command.args(["-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"]);
+    command.args(["-Xms64m", "-Xmx512m", "-XX:+UseSerialGC"]);
+    if jvm == Jvm::Quick {
+        command.arg("-XX:TieredStopAtLevel=1");
+    }
+    command.arg("-cp");
     command.arg(jars()?.join("*"));
     let config = dir.join("log4j2.properties");
     command.arg(format!("-Dlog4j2.configurationFile={}", config.display()));
@@ -415,7 +465,8 @@ pub(crate) fn java(dir: &Path) -> Result<Command> {
 
 /// The folder with Kafka's jars, fetched through Maven the first time.
 pub fn jars() -> Result<PathBuf> {
-    let libs = setup::cache()?.join(format!("kafka-{VERSION}"));
+    // Another name than before there were the tools.
+    let libs = setup::cache()?.join(format!("kafka-{VERSION}-with-tools"));
     if libs.is_dir() {
         return Ok(libs);
     }
@@ -429,6 +480,8 @@ pub fn jars() -> Result<PathBuf> {
              <packaging>pom</packaging>\n\
              <dependencies><dependency><groupId>org.apache.kafka</groupId>\n\
              <artifactId>kafka_2.13</artifactId><version>{VERSION}</version>\n\
+             </dependency><dependency><groupId>org.apache.kafka</groupId>\n\
+             <artifactId>kafka-tools</artifactId><version>{VERSION}</version>\n\
              </dependency><dependency><groupId>org.apache.logging.log4j</groupId>\n\
              <artifactId>log4j-slf4j-impl</artifactId><version>{LOG4J_VERSION}</version>\n\
              </dependency></dependencies>\n\

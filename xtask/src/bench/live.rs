@@ -73,7 +73,7 @@ impl Bench {
         let agent = self.agent("steady", server)?;
         let before = Usage::of(agent.pid())?;
         println!("{} calls a second for {} s ...", options.rate, options.seconds);
-        load_at_rate(server, options, self.dir.path())?;
+        load(server, options.rate, options.seconds, self.dir.path())?;
         let (mut runs, after) = (all_runs()?, Usage::of(agent.pid())?);
         // What was loaded with the agent is the agent's.
         runs.retain(|id, _| !others.contains_key(id));
@@ -178,7 +178,7 @@ impl Bench {
 }
 
 /// A steady rate over all keys in turn.
-fn load_at_rate(server: SocketAddr, options: &Options, dir: &Path) -> Result<()> {
+pub(super) fn load(server: SocketAddr, rate: u32, seconds: u32, dir: &Path) -> Result<()> {
     let list = dir.join("targets");
     let targets: String = (0..KEYS)
         .map(|key| format!("http://{server}/api/v3/account?api_key=bench-key-{key:08}\n"))
@@ -186,8 +186,8 @@ fn load_at_rate(server: SocketAddr, options: &Options, dir: &Path) -> Result<()>
     fs::write(&list, targets)?;
     let mut h2load = Command::new("h2load");
     h2load.arg("--h1").arg("-t1").arg(format!("-c{CLIENTS}"));
-    h2load.arg(format!("--rps={}", f64::from(options.rate) / f64::from(CLIENTS)));
-    h2load.arg(format!("--duration={}", options.seconds)).arg("-i").arg(&list);
+    h2load.arg(format!("--rps={}", f64::from(rate) / f64::from(CLIENTS)));
+    h2load.arg(format!("--duration={seconds}")).arg("-i").arg(&list);
     process::run(&mut h2load).map(drop)
 }
 
@@ -203,14 +203,14 @@ fn throughput(server: SocketAddr, seconds: u32) -> Result<f64> {
 }
 
 /// The JSON object that Keywatch ends with.
-fn summary(log: &Path) -> Result<Value> {
+pub(super) fn summary(log: &Path) -> Result<Value> {
     let text = fs::read_to_string(log)?;
     let line = text.lines().rev().find_map(|line| line.find('{').map(|at| &line[at..]));
     let line = line.with_context(|| format!("no summary in {}", log.display()))?;
     serde_json::from_str(line).context("reading Keywatch's summary")
 }
 
-fn count(summary: &Value, pointer: &str) -> Result<u64> {
+pub(super) fn count(summary: &Value, pointer: &str) -> Result<u64> {
     let value = summary.pointer(pointer).and_then(Value::as_u64);
     value.with_context(|| format!("the summary has no {pointer}"))
 }

@@ -4,6 +4,7 @@ mod engine;
 mod identity;
 mod kafka;
 mod kernel;
+mod latency;
 mod live;
 mod replay;
 mod usage;

@@ -18,6 +18,11 @@ pub(super) struct Usage {
 }
 
 impl Usage {
+    /// Processor time, seconds.
+    pub(super) fn secs(&self) -> f64 {
+        self.user_secs + self.system_secs
+    }
+
     /// Of a process that runs.
     pub(super) fn of(pid: u32) -> Result<Usage> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("reading its usage")?;
