@@ -1,6 +1,8 @@
-//! A real Apache Kafka of several nodes on loopback; each can be killed, paused and restarted.
+//! A real Apache Kafka of several nodes, each of which can be killed, paused and restarted, and with root
+//! also cut off from the network.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -8,7 +10,8 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::kafka::{CLUSTER_ID, LOGGING, START_WAIT, java};
+use crate::kafka::{CLUSTER_ID, Jvm, LOGGING, START_WAIT, java};
+use crate::network::Lan;
 use crate::process::{self, Proc};
 use crate::setup;
 
@@ -17,6 +20,8 @@ pub struct Cluster {
     /// Addresses of all nodes, as clients want them.
     pub bootstrap: String,
     nodes: Vec<Node>,
+    /// The network that they are on; without it they are on loopback.
+    lan: Option<Lan>,
     _dir: TempDir,
 }
 
@@ -29,26 +34,48 @@ struct Node {
 impl Cluster {
     /// Starts so many nodes, each broker and controller, and waits until they take requests.
     pub fn start(nodes: usize) -> Result<Cluster> {
+        Cluster::start_on(None, nodes)
+    }
+
+    /// The same, each on a host of its own. Needs root.
+    pub fn start_on_a_network(nodes: usize) -> Result<Cluster> {
+        Cluster::start_on(Some(Lan::new(u8::try_from(nodes)?)?), nodes)
+    }
+
+    fn start_on(lan: Option<Lan>, nodes: usize) -> Result<Cluster> {
         let dir = tempfile::Builder::new().prefix("keywatch-cluster.").tempdir()?;
-        let ports: Vec<(u16, u16)> = (0..nodes)
-            .map(|_| Ok((process::free_server_port()?, process::free_server_port()?)))
+        // Of the broker and of the controller.
+        let places: Vec<(SocketAddrV4, SocketAddrV4)> = (0..nodes)
+            .map(|node| {
+                let [broker, controller] = match &lan {
+                    Some(lan) => {
+                        [9092, 9093].map(|port| SocketAddrV4::new(lan.address(node), port))
+                    }
+                    None => {
+                        let port = || -> Result<_> {
+                            Ok(SocketAddrV4::new(Ipv4Addr::LOCALHOST, process::free_server_port()?))
+                        };
+                        [port()?, port()?]
+                    }
+                };
+                Ok((broker, controller))
+            })
             .collect::<Result<_>>()?;
         let join = |list: Vec<String>| list.join(",");
-        let voters =
-            ports.iter().zip(1..).map(|((_, port), id)| format!("{id}@127.0.0.1:{port}")).collect();
+        let voters = places.iter().zip(1..).map(|((_, it), id)| format!("{id}@{it}")).collect();
         let voters = join(voters);
-        let bootstrap = join(ports.iter().map(|(port, _)| format!("127.0.0.1:{port}")).collect());
+        let bootstrap = join(places.iter().map(|(broker, _)| broker.to_string()).collect());
         let replicas = nodes.min(3);
         let in_sync = if replicas == 3 { 2 } else { 1 };
-        let mut cluster = Cluster { bootstrap, nodes: Vec::new(), _dir: dir };
-        for ((port, controller), id) in ports.iter().zip(1..) {
+        let mut cluster = Cluster { bootstrap, nodes: Vec::new(), lan, _dir: dir };
+        for ((broker, controller), id) in places.iter().zip(1..) {
             let dir = cluster._dir.path().join(format!("node{id}"));
             fs::create_dir(&dir)?;
             let properties = format!(
                 "process.roles=broker,controller\nnode.id={id}\n\
                  controller.quorum.voters={voters}\n\
-                 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-                 advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+                 listeners=PLAINTEXT://{broker},CONTROLLER://{controller}\n\
+                 advertised.listeners=PLAINTEXT://{broker}\n\
                  listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
                  controller.listener.names=CONTROLLER\nlog.dirs={}\n\
                  default.replication.factor={replicas}\nmin.insync.replicas={in_sync}\n\
@@ -61,7 +88,7 @@ impl Cluster {
             );
             fs::write(dir.join("server.properties"), properties)?;
             fs::write(dir.join("log4j2.properties"), LOGGING)?;
-            let mut format = java(&dir)?;
+            let mut format = java(&dir, Jvm::Quick)?;
             format.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID]);
             format.arg("-c").arg(dir.join("server.properties"));
             process::run(&mut format).context("formatting Kafka's storage")?;
@@ -100,14 +127,38 @@ impl Cluster {
         self.nodes[node].child.as_ref().map_or(Ok(()), |child| child.signal(Signal::CONT))
     }
 
+    /// Whether nodes can be cut off.
+    pub fn is_on_a_network(&self) -> bool {
+        self.lan.is_some()
+    }
+
+    /// Cuts a node off: what it sends and is sent gets lost.
+    pub fn cut(&self, node: usize) -> Result<()> {
+        self.lan.as_ref().map_or(Ok(()), |lan| lan.cut(node))
+    }
+
+    /// Ends that.
+    pub fn join(&self, node: usize) -> Result<()> {
+        self.lan.as_ref().map_or(Ok(()), |lan| lan.mend(node))
+    }
+
     /// Starts a node on its data, unless it runs.
     pub fn launch(&mut self, node: usize) -> Result<()> {
-        let node = &mut self.nodes[node];
-        if node.child.is_some() {
+        if self.nodes[node].child.is_some() {
             return Ok(());
         }
-        let mut command: Command = java(&node.dir)?;
-        command.arg("kafka.Kafka").arg(node.dir.join("server.properties"));
+        let mut broker: Command = java(&self.nodes[node].dir, Jvm::Quick)?;
+        broker.arg("kafka.Kafka").arg(self.nodes[node].dir.join("server.properties"));
+        let command = match &self.lan {
+            None => broker,
+            Some(lan) => {
+                // `ip` becomes the program, so that its process is the broker's.
+                let mut command = lan.on(node);
+                command.arg(broker.get_program()).args(broker.get_args());
+                command
+            }
+        };
+        let node = &mut self.nodes[node];
         node.child = Some(Proc::spawn(&node.name, &command, &node.dir.join("broker.log"))?);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The agent's side: its sink and spool, when it and the brokers die at any moment.
+//! The agent's side: its sink and spool, when it and the brokers die at any moment and its disk fills.
 //!
 //! `keywatch replay --publish` of a capture full of attacks is killed and started again on the same spool.
 //! Each run also writes its alerts to a file, after they are in the spool: whatever stands there has to
@@ -18,10 +18,15 @@ use super::brokers::Brokers;
 use super::settings;
 use crate::cases::capture::{Format, Link, pcap};
 use crate::cases::conversation::Conversation;
+use crate::disk::SmallDisk;
 use crate::process::{self, Proc};
+use crate::setup;
 
 const ALERTS: &str = "agent.alerts";
+const HEALTH: &str = "agent.health";
 const PORT: u16 = 8080;
+/// The disk of the spool: the part of it that is for alerts, and little more.
+const DISK_BYTES: u64 = 48 << 20;
 const SNAP_BYTES: usize = 262_144;
 /// How long what waits may take to arrive once everything is mended.
 const DRAIN_MAX: Duration = Duration::from_secs(180);
@@ -29,6 +34,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(180);
 /// What came of it.
 #[derive(Debug, Default)]
 pub struct Delivered {
+    done: String,
+    gaps: usize,
     runs: usize,
     killed: usize,
     raised: usize,
@@ -43,18 +50,22 @@ impl Delivered {
     /// For people.
     pub fn text(&self) -> String {
         format!(
-            "runs of the agent          {:>9}\n\
+            "agents: {}\n\
+             runs of the agent          {:>9}\n\
              killed with -9             {:>9}\n\
              alerts that it raised      {:>9}\n\
              records in Kafka           {:>9}\n\
+             events about dropped calls {:>9}\n\
              lost                       {:>9}\n\
              doubles with equal uid     {:>9}\n\
              equal uid, unequal alert   {:>9}\n\
              keys out of order          {:>9}\n",
+            self.done,
             self.runs,
             self.killed,
             self.raised,
             self.records,
+            self.gaps,
             self.lost,
             self.doubles,
             self.unequal,
@@ -81,6 +92,8 @@ pub(super) fn deliver(
 ) -> Result<Delivered> {
     let scratch = tempfile::Builder::new().prefix("keywatch-chaos.").tempdir()?;
     let dir = scratch.path();
+    let disk = setup::is_root().then(|| SmallDisk::mount(&dir.join("spool"), DISK_BYTES));
+    let disk = disk.transpose()?;
     let agent = Agent::prepare(dir, keywatch, &brokers.cluster.bootstrap)?;
     let (many, none) = (dir.join("many.pcap"), dir.join("none.pcap"));
     fs::write(&many, attacks(alerts)?)?;
@@ -90,10 +103,17 @@ pub(super) fn deliver(
     while Instant::now() < end {
         // A run begins with brokers that answer, or it would end at once.
         brokers.mend()?;
+        disk.as_ref().map_or(Ok(()), SmallDisk::free)?;
         let mut run = agent.start(&many, delivered.runs)?;
         delivered.runs += 1;
         sleep(rng, 3_000)?;
-        brokers.breaks(rng)?;
+        match &disk {
+            Some(disk) if rng.u8(0..3) == 0 => {
+                disk.fill()?;
+                brokers.note("disks filled");
+            }
+            _ => brokers.breaks(rng)?,
+        }
         sleep(rng, 2_000)?;
         if run.is_running()? {
             delivered.killed += 1;
@@ -101,6 +121,7 @@ pub(super) fn deliver(
         }
     }
     brokers.mend()?;
+    disk.as_ref().map_or(Ok(()), SmallDisk::free)?;
     drain(&agent, &none, &mut delivered)?;
     let mut raised: HashMap<String, Alert> = HashMap::new();
     for run in 0..delivered.runs {
@@ -111,6 +132,8 @@ pub(super) fn deliver(
         }
     }
     delivered.raised = raised.len();
+    delivered.done = brokers.done();
+    delivered.gaps = brokers.cluster.read_topic(HEALTH).map_or(0, |gaps| gaps.len());
     compare(&raised, &brokers.cluster.read_topic(ALERTS)?, &mut delivered)?;
     Ok(delivered)
 }
@@ -175,9 +198,10 @@ impl Agent {
             dir.join("keywatch.toml"),
             format!(
                 "[engine]\nhost = \"edge\"\nalerts_per_day_max = {}\nalerts_per_day_hard_max = {}\n\
-                 [sinks.spool]\ndir = \"{}\"\n[sinks.kafka]\nbrokers = [{brokers}]\n\
+                 [sinks.spool]\ndir = \"{}\"\nbytes_max = \"40MiB\"\nalerts_reserve_bytes = \"16MiB\"\n[sinks.kafka]\nbrokers = [{brokers}]\n\
                  format = \"native\"\nactivity_format = \"compact\"\nflush_max = \"60s\"\n\
-                 alerts_topic = \"{ALERTS}\"\nactivity_topic = \"agent.activity\"\n",
+                 alerts_topic = \"{ALERTS}\"\nactivity_topic = \"agent.activity\"\n\
+                 health_topic = \"{HEALTH}\"\n",
                 set.alerts_per_day_max,
                 set.alerts_per_day_hard_max,
                 dir.join("spool").display()
