@@ -3,9 +3,12 @@
 //! A version byte, then presence bits, then fields in a fixed order. Numbers are LEB128 varints unless
 //! said otherwise, texts a varint length and UTF-8. A later program may add fields behind those known
 //! here, each with a presence bit of its own, without a new version: a reader passes over what it does
-//! not know. A new version byte is for what old readers would misunderstand; they refuse it.
+//! not know. A new version byte is for what old readers would misunderstand; they refuse it. So has a
+//! `summary` of calls that were alike.
 
+mod glance;
 mod optional;
+mod summary;
 
 use std::sync::Arc;
 
@@ -18,14 +21,19 @@ use monitor_core::input::Endpoint;
 use monitor_core::time::EventTime;
 use thiserror::Error;
 
-/// First byte of every record.
+pub(crate) use glance::{Glance, glance};
+pub(crate) use summary::{COUNT_MAX, Packed, Summary, decode_packed, encode_summary};
+
+/// First byte of every record of a call.
 const VERSION: u8 = 1;
+/// First byte of a summary, and the newest version that is known.
+const NEWEST: u8 = 2;
 
 /// Why bytes are no call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Malformed {
     /// Written by a later program.
-    #[error("it is of version {0}, and this keywatch knows {VERSION}")]
+    #[error("it is of version {0}, and this keywatch knows {NEWEST}")]
     Version(u8),
     /// They end too early.
     #[error("it is cut off")]

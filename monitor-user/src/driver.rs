@@ -138,10 +138,12 @@ impl Driver {
         if let (Some(selection), Some(time)) = (&mut self.selection, time) {
             selection.begin(time);
         }
+        if let Some(now) = time {
+            self.last = now;
+        }
         self.decoder.handle_input(input);
         self.pump();
         if let Some(now) = time {
-            self.last = now;
             self.advance(now);
         }
         self.sinks.flow()
@@ -257,7 +259,7 @@ impl Driver {
             }
             if self.selection.as_ref().is_none_or(|it| it.alert(&alert)) {
                 self.summary.alert(&alert);
-                self.sinks.alert(&alert);
+                self.sinks.alert(&alert, self.last);
             }
         }
     }

@@ -11,7 +11,10 @@ use axum::routing::get;
 use monitor_core::decode;
 use monitor_core::engine::Engine;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text,
+};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
@@ -32,10 +35,19 @@ pub(crate) struct Board(Arc<Mutex<Vec<Family>>>);
 struct Family {
     name: &'static str,
     help: &'static str,
-    is_counter: bool,
-    /// Label and its value, where there is one, and the figure.
-    figures: Vec<(Option<(&'static str, String)>, u64)>,
+    of: Of,
 }
+
+#[derive(Debug)]
+enum Of {
+    Counters(Labelled<u64>),
+    Gauges(Labelled<u64>),
+    /// Delays, in seconds.
+    Histograms(Labelled<sinks::DelayCounts>),
+}
+
+/// Label and its value, where there is one, and the figure.
+type Labelled<T> = Vec<(Option<(&'static str, String)>, T)>;
 
 /// Answers `GET /metrics` in a thread of its own.
 pub(crate) fn serve(listen: SocketAddr) -> Result<Board> {
@@ -87,22 +99,16 @@ impl Board {
 impl Figures {
     /// A figure that only grows.
     pub(crate) fn counter(&mut self, name: &'static str, help: &'static str, value: u64) {
-        self.add(name, help, true, vec![(None, value)]);
+        self.add(name, help, Of::Counters(vec![(None, value)]));
     }
 
     /// A figure of now.
     pub(crate) fn gauge(&mut self, name: &'static str, help: &'static str, value: u64) {
-        self.add(name, help, false, vec![(None, value)]);
+        self.add(name, help, Of::Gauges(vec![(None, value)]));
     }
 
-    fn add(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        is_counter: bool,
-        figures: Vec<(Option<(&'static str, String)>, u64)>,
-    ) {
-        self.0.push(Family { name, help, is_counter, figures });
+    fn add(&mut self, name: &'static str, help: &'static str, of: Of) {
+        self.0.push(Family { name, help, of });
     }
 
     /// What the Decoder counted.
@@ -112,8 +118,7 @@ impl Figures {
         self.add(
             "decoder_events",
             "What the Decoder did, and bounds that it met",
-            true,
-            each.collect(),
+            Of::Counters(each.collect()),
         );
     }
 
@@ -122,7 +127,11 @@ impl Figures {
         let counters = engine.counters();
         self.counter("alerts", "Alerts given out, updates too", counters.alerts);
         let each = fields(&counters);
-        self.add("engine_events", "What the Engine did, and bounds that it met", true, each);
+        self.add(
+            "engine_events",
+            "What the Engine did, and bounds that it met",
+            Of::Counters(each),
+        );
         self.gauge("engine_keys", "API keys that are known", engine.keys() as u64);
     }
 
@@ -144,22 +153,31 @@ impl Figures {
 
     /// What sinks did that deliver over a network.
     pub(crate) fn sinks(&mut self, tallies: &[sinks::Tally]) {
-        type Of = fn(&sinks::Tally) -> u64;
-        let all: [(&str, &str, bool, Of); 7] = [
-            ("sink_arrived", "Records that arrived", true, |it| it.arrived),
-            ("sink_refused", "Records that will never be taken", true, |it| it.refused),
-            ("sink_failures", "Times that delivery began anew", true, |it| it.failures),
-            ("sink_dropped_calls", "Calls that had no room in the spool", true, |it| {
-                it.dropped_calls
-            }),
-            ("sink_lost_alerts", "Alerts that had no room in the spool", true, |it| it.lost_alerts),
-            ("sink_spool_bytes", "Bytes that wait in the spool", false, |it| it.waiting_bytes),
-            ("sink_slowest_microseconds", "The slowest delivery so far", false, |it| it.slowest_us),
+        type Pick = fn(&sinks::Tally) -> u64;
+        let counters: [(&str, &str, Pick); 5] = [
+            ("sink_arrived", "Records that arrived", |it| it.arrived),
+            ("sink_refused", "Records that will never be taken", |it| it.refused),
+            ("sink_failures", "Times that delivery began anew", |it| it.failures),
+            ("sink_dropped_calls", "Calls that had no room in the spool", |it| it.dropped_calls),
+            ("sink_lost_alerts", "Alerts that had no room in the spool", |it| it.lost_alerts),
         ];
-        for (name, help, is_counter, of) in all {
-            let each = tallies.iter().map(|it| (Some(("sink", it.sink.to_owned())), of(it)));
-            self.add(name, help, is_counter, each.collect());
+        let gauges: [(&str, &str, Pick); 2] = [
+            ("sink_spool_bytes", "Bytes that wait in the spool", |it| it.waiting_bytes),
+            ("sink_slowest_microseconds", "The slowest delivery so far", |it| it.slowest_us),
+        ];
+        let label = |it: &sinks::Tally| Some(("sink", it.sink.to_owned()));
+        let each = |of: Pick| tallies.iter().map(|it| (label(it), of(it))).collect();
+        for (name, help, of) in counters {
+            self.add(name, help, Of::Counters(each(of)));
         }
+        for (name, help, of) in gauges {
+            self.add(name, help, Of::Gauges(each(of)));
+        }
+        self.add(
+            "sink_alert_seconds",
+            "From the last byte behind an alert until the other side had confirmed it",
+            Of::Histograms(tallies.iter().map(|it| (label(it), it.delays.clone())).collect()),
+        );
     }
 }
 
@@ -174,28 +192,49 @@ fn fields(counters: &impl Serialize) -> Vec<(Option<(&'static str, String)>, u64
 
 impl Collector for Board {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        for Family { name, help, is_counter, figures } in &*lock(&self.0) {
-            let kind = match is_counter {
-                true => ConstCounter::new(0_u64).metric_type(),
-                false => ConstGauge::new(0_u64).metric_type(),
-            };
-            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-            let write = |place: MetricEncoder<'_>, value: u64| match is_counter {
-                true => ConstCounter::new(value).encode(place),
-                false => ConstGauge::new(value).encode(place),
-            };
-            if let [(None, value)] = figures.as_slice() {
-                write(family, *value)?;
-                continue;
-            }
-            for (label, value) in figures {
-                let labels: Vec<(&str, &str)> =
-                    label.iter().map(|(name, value)| (*name, value.as_str())).collect();
-                write(family.encode_family(&labels)?, *value)?;
+        for Family { name, help, of } in &*lock(&self.0) {
+            match of {
+                Of::Counters(figures) => {
+                    let family =
+                        encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+                    write(family, figures, |it, place| ConstCounter::new(*it).encode(place))?;
+                }
+                Of::Gauges(figures) => {
+                    let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+                    write(family, figures, |it, place| ConstGauge::new(*it).encode(place))?;
+                }
+                Of::Histograms(figures) => {
+                    let kind = MetricType::Histogram;
+                    let family = encoder.encode_descriptor(name, help, None, kind)?;
+                    write(family, figures, delays)?;
+                }
             }
         }
         Ok(())
     }
+}
+
+fn write<T>(
+    mut family: MetricEncoder<'_>,
+    figures: &Labelled<T>,
+    each: impl Fn(&T, MetricEncoder<'_>) -> fmt::Result,
+) -> fmt::Result {
+    if let [(None, figure)] = figures.as_slice() {
+        return each(figure, family);
+    }
+    for (label, figure) in figures {
+        let labels: Vec<(&str, &str)> =
+            label.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        each(figure, family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn delays(counts: &sinks::DelayCounts, mut place: MetricEncoder<'_>) -> fmt::Result {
+    let ends = sinks::DELAY_BOUNDS_MS.iter().map(|ms| *ms as f64 / 1e3).chain([f64::INFINITY]);
+    let buckets: Vec<(f64, u64)> = ends.zip(counts.buckets).collect();
+    let (sum, count) = (counts.sum_us as f64 / 1e6, counts.buckets.iter().sum());
+    place.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
 }
 
 #[cfg(test)]
@@ -215,9 +254,12 @@ mod tests {
         };
         let mut figures = Figures::default();
         figures.counter("calls", "Calls decoded", 7);
+        let mut counts = [0; 13];
+        (counts[0], counts[7], counts[12]) = (1, 2, 3);
         figures.sinks(&[sinks::Tally {
             sink: "kafka",
             waiting_bytes: 12,
+            delays: sinks::DelayCounts { buckets: counts, sum_us: 2_500_000 },
             ..sinks::Tally::default()
         }]);
         board.show(figures);
@@ -230,6 +272,11 @@ mod tests {
             "\nkeywatch_calls_total 7\n",
             "\n# TYPE keywatch_sink_spool_bytes gauge\n",
             "\nkeywatch_sink_spool_bytes{sink=\"kafka\"} 12\n",
+            "\n# TYPE keywatch_sink_alert_seconds histogram\n",
+            "\nkeywatch_sink_alert_seconds_sum{sink=\"kafka\"} 2.5\n",
+            "\nkeywatch_sink_alert_seconds_count{sink=\"kafka\"} 6\n",
+            "\nkeywatch_sink_alert_seconds_bucket{le=\"1.0\",sink=\"kafka\"} 3\n",
+            "\nkeywatch_sink_alert_seconds_bucket{le=\"+Inf\",sink=\"kafka\"} 6\n",
             "\n# EOF\n",
         ] {
             assert!(reply.contains(line), "{line} in {reply}");

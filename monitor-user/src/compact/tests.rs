@@ -142,7 +142,11 @@ fn calls_come_back_as_they_were() {
         ApiCall { response: Some(empty), ..bare() },
         ApiCall { token: Some(Arc::default()), detail: Some(Box::default()), ..bare() },
     ] {
-        assert_eq!(decode(&encoded(&call)), Ok(call));
+        let bytes = encoded(&call);
+        let seen =
+            Glance { time: call.time, flow: call.flow.id, key: call.key.as_ref().map(|k| k.id) };
+        assert_eq!(glance(&bytes), Ok(seen));
+        assert_eq!(decode(&bytes), Ok(call));
     }
 }
 
@@ -169,6 +173,45 @@ fn records_of_version_1_stay_readable() {
     let mut later = bytes.clone();
     later.extend_from_slice(b"news");
     assert_eq!(decode(&later), Ok(full()));
+}
+
+fn summary() -> Summary {
+    Summary { call: full(), count: 300, span_ns: 29_000_000_000 }
+}
+
+#[test]
+fn summaries_of_version_2_stay_readable() {
+    let mut bytes = Vec::new();
+    encode_summary(&summary(), &mut bytes);
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let golden = include_str!("golden-v2.hex").trim();
+    assert_eq!(hex, golden, "a record of version 2 is written otherwise");
+    assert_eq!(decode_packed(&bytes), Ok(Packed::Summary(summary())));
+    let seen =
+        Glance { time: full().time, flow: full().flow.id, key: full().key.map(|key| key.id) };
+    assert_eq!(glance(&bytes), Ok(seen));
+    // What knows calls alone does not take it for one.
+    assert_eq!(decode(&bytes), Err(Malformed::Version(2)));
+    assert_eq!(decode_packed(&encoded(&bare())), Ok(Packed::Call(bare())));
+    for length in 0..bytes.len() {
+        assert!(decode_packed(&bytes[..length]).is_err(), "{length}");
+    }
+}
+
+#[test]
+fn a_summary_stands_for_its_calls() {
+    let calls: Vec<ApiCall> = summary().calls().collect();
+    assert_eq!(calls.len(), 300);
+    assert_eq!(calls[0], full());
+    assert_eq!(calls[299].time.0 - calls[0].time.0, 29_000_000_000);
+    assert!(calls.is_sorted_by(|a, b| a.time < b.time));
+    let at_once = Summary { span_ns: 0, count: 2, ..summary() };
+    assert!(at_once.calls().all(|call| call == full()));
+    assert_eq!(Summary { count: 1, span_ns: u64::MAX, ..summary() }.calls().count(), 1);
+    // One that claims too many is none.
+    let mut bytes = Vec::new();
+    encode_summary(&Summary { count: COUNT_MAX + 1, ..summary() }, &mut bytes);
+    assert_eq!(decode_packed(&bytes), Err(Malformed::Code("number of calls")));
 }
 
 #[test]
@@ -230,8 +273,9 @@ fn payload_codes_never_change_their_meaning() {
 #[test]
 fn a_later_version_is_refused() {
     let mut bytes = encoded(&bare());
-    bytes[0] = 2;
-    assert_eq!(decode(&bytes), Err(Malformed::Version(2)));
+    bytes[0] = 3;
+    assert_eq!(decode(&bytes), Err(Malformed::Version(3)));
+    assert_eq!(decode_packed(&bytes), Err(Malformed::Version(3)));
     assert_eq!(decode(&[]), Err(Malformed::Short));
 }
 
@@ -254,7 +298,11 @@ proptest! {
         if let Some(first) = bytes.first_mut() {
             *first = VERSION;
         }
-        let _ = decode(&bytes);
+        let _ = (decode(&bytes), glance(&bytes));
+        if let Some(first) = bytes.first_mut() {
+            *first = NEWEST;
+        }
+        let _ = (decode_packed(&bytes), glance(&bytes));
         let mut near = encoded(&full());
         let at = at % near.len();
         near[at] = byte;

@@ -73,6 +73,9 @@ pub struct Kafka {
     pub activity_retention: Duration,
     /// Whether calls are sent too.
     pub activity: bool,
+    /// How long plain reads that are alike are taken together as one record; 0: each is sent.
+    #[serde(with = "units::duration")]
+    pub activity_summary: Duration,
     /// Calls that wait to be sent; more are dropped and counted.
     pub activity_queue_max: u32,
     /// The same in bytes.
@@ -104,6 +107,7 @@ impl Default for Kafka {
             alerts_retention: Duration::from_secs(90 * 86_400),
             activity_retention: Duration::from_secs(7 * 86_400),
             activity: true,
+            activity_summary: Duration::ZERO,
             activity_queue_max: 100_000,
             activity_queue_bytes_max: 32 << 20,
             alerts_in_flight_max: 1_000,

@@ -1,12 +1,16 @@
 //! Brings records from a spool to where they belong, one lane each, and never gives up.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use monitor_core::time::EventTime;
+
+use super::delay::Delays;
 use super::event::{Event, Writer};
 use super::network::Route;
-use super::record::{self, ActivityGap, Record};
+use super::record::{self, ActivityGap, Kind, Record};
 use super::seldom::Seldom;
 use super::spool::{Batch, Spool, Which, lock};
 use crate::fault::tell;
@@ -72,6 +76,8 @@ pub(crate) struct Counts {
     pub(crate) refused: AtomicU64,
     /// Times that a transport had to be given up.
     pub(crate) failures: AtomicU64,
+    /// How long alerts took from the last byte behind them.
+    pub(crate) delays: Delays,
     /// Slowest delivery of an event once it was sent, microseconds.
     pub(crate) slowest_us: AtomicU64,
 }
@@ -127,6 +133,8 @@ struct Round {
     reports: Vec<Report>,
     /// When the oldest record that is on its way was sent, by its number: one in so many is timed.
     timed: Option<(u64, Instant)>,
+    /// Alerts on their way, each with the time of the bytes behind it.
+    seen: VecDeque<(u64, EventTime)>,
     trouble: Seldom,
     away: bool,
     noted: Instant,
@@ -146,6 +154,7 @@ impl Courier {
             event: Event::default(),
             reports: Vec::new(),
             timed: None,
+            seen: VecDeque::new(),
             trouble: Seldom::new(TROUBLE_INTERVAL),
             away: false,
             noted: Instant::now(),
@@ -212,26 +221,33 @@ impl Round {
                 }
                 continue;
             };
-            let record = match Record::read(head, payload) {
-                Ok(record) => record,
-                Err(reason) => {
-                    let body = payload.to_vec();
-                    self.at += 1;
-                    self.put_aside(number, &format!("it is not a record: {reason}"), &body)?;
-                    continue;
+            // Most of what goes out are calls, most often just as they lie there.
+            if !self.courier.writer.forward(head, payload, &mut self.event) {
+                match Record::read(head, payload) {
+                    Ok(record) => self.courier.writer.write(record.view(), &mut self.event),
+                    Err(reason) => {
+                        let body = payload.to_vec();
+                        self.at += 1;
+                        self.put_aside(number, &format!("it is not a record: {reason}"), &body)?;
+                        continue;
+                    }
                 }
-            };
-            if !self.courier.route.takes(record.view().kind(), record.view().severity()) {
+            }
+            let Event { kind, severity, .. } = &self.event;
+            if !kind.is_some_and(|kind| self.courier.route.takes(kind, *severity)) {
                 self.at += 1;
                 self.courier.shared.spool.confirm(which, number)?;
                 continue;
             }
-            self.courier.writer.write(record.view(), &mut self.event);
+            let is_alert = self.event.kind == Some(Kind::Alert);
             match transport.send(number, &self.event) {
                 Sent::Taken => {
                     self.at += 1;
                     self.on_the_way += 1;
                     self.timed.get_or_insert_with(|| (number, Instant::now()));
+                    if is_alert {
+                        self.seen.push_back((number, EventTime(head.time)));
+                    }
                 }
                 Sent::Full => return Ok(()),
                 Sent::Failed(reason) => self.fail(&reason),
@@ -283,6 +299,12 @@ impl Round {
             counts.slowest_us.fetch_max(took, Ordering::Relaxed);
             self.timed = None;
         }
+        // Confirmed in order, but for what goes to other topics.
+        if let Some(place) = self.seen.iter().position(|(sent, _)| *sent == number)
+            && let Some((_, time)) = self.seen.remove(place)
+        {
+            counts.delays.note(time);
+        }
         self.spool().confirm(self.courier.which, number)
     }
 
@@ -306,6 +328,7 @@ impl Round {
         self.batch.clear();
         self.at = 0;
         self.timed = None;
+        self.seen.clear();
         self.reports = Vec::new();
         self.retry = Instant::now() + self.retry_after;
         self.retry_after = (self.retry_after * 2).min(RETRY_MAX);

@@ -7,10 +7,12 @@ use monitor_core::alert::{Alert, Entity, Severity, network_name};
 use monitor_core::time::EventTime;
 
 use super::format::{self, Format};
-use super::record::{Kind, View};
+use super::record::{self, Kind, View};
+use super::spool::Head;
+use crate::compact::Glance;
 
 /// A record on its way out. Reused from record to record.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Event {
     /// What it is about.
     pub(crate) kind: Option<Kind>,
@@ -48,13 +50,26 @@ impl Writer {
         Writer { activity_format, ..self }
     }
 
+    /// Fills `event` with a call that lies on disk in the form in which it goes out. False when it does
+    /// not, and has to be read.
+    pub(crate) fn forward(&self, head: Head, payload: &[u8], event: &mut Event) -> bool {
+        if self.activity_format != Format::Compact {
+            return false;
+        }
+        let Some((call, ordinal, bytes)) = record::packed(head, payload) else { return false };
+        event.clear();
+        (event.kind, event.severity) = (Some(Kind::Activity), None);
+        let _ = event.name_call(call, ordinal);
+        (event.kind_name, event.content_type) = format::COMPACT_CALL;
+        event.body.extend_from_slice(bytes);
+        true
+    }
+
     /// Fills `event` with what is to be sent of `record`.
     pub(crate) fn write(&self, record: View<'_>, event: &mut Event) {
         event.kind = Some(record.kind());
         event.severity = record.severity();
-        event.key.clear();
-        event.id.clear();
-        event.body.clear();
+        event.clear();
         // Writing to a text never fails.
         let _ = match record {
             View::Alert(alert) => {
@@ -63,10 +78,8 @@ impl Writer {
                     .and_then(|()| write!(event.id, "{}.{}", alert.id, alert.revision))
             }
             View::Call { call, ordinal } => {
-                event.time = call.time;
-                let key = call.key.as_ref();
-                key.map_or(Ok(()), |key| write!(event.key, "{}", key.id))
-                    .and_then(|()| write!(event.id, "{}.{}.{ordinal}", call.flow.id, call.time.0))
+                let key = call.key.as_ref().map(|key| key.id);
+                event.name_call(Glance { time: call.time, flow: call.flow.id, key }, ordinal)
             }
             View::Gap(gap) => {
                 event.time = gap.last.unwrap_or_default();
@@ -80,6 +93,21 @@ impl Writer {
             View::Alert(_) | View::Gap(_) => self.format,
         };
         format::write(format, record, &self.host, event);
+    }
+}
+
+impl Event {
+    fn clear(&mut self) {
+        self.key.clear();
+        self.id.clear();
+        self.body.clear();
+    }
+
+    fn name_call(&mut self, call: Glance, ordinal: u64) -> std::fmt::Result {
+        let Glance { time, flow, key } = call;
+        self.time = time;
+        key.map_or(Ok(()), |key| write!(self.key, "{key}"))?;
+        write!(self.id, "{flow}.{}.{ordinal}", time.0)
     }
 }
 
@@ -108,7 +136,7 @@ pub(crate) mod tests {
     use monitor_core::call::KeyId;
 
     use super::*;
-    use crate::compact::tests::full;
+    use crate::compact::tests::{bare, full};
 
     /// An alert with this number.
     pub(crate) fn alert(number: u64) -> Alert {
@@ -140,6 +168,26 @@ pub(crate) mod tests {
             complete: true,
             host: "edge 1".into(),
         }
+    }
+
+    #[test]
+    fn what_is_forwarded_is_what_would_be_written() {
+        let mut bytes = Vec::new();
+        for call in [full(), bare()] {
+            let head = record::call(&call, 3, &mut bytes);
+            let writer = Writer::new(Format::Native, "edge");
+            let mut forwarded = Event { severity: Some(Severity::Low), ..Event::default() };
+            assert!(!writer.forward(head, &bytes, &mut forwarded), "it has to be read");
+            let writer = writer.with_calls_as(Format::Compact);
+            assert!(writer.forward(head, &bytes, &mut forwarded));
+            let mut written = Event::default();
+            writer.write(View::Call { call: &call, ordinal: 3 }, &mut written);
+            assert_eq!(forwarded, written);
+            assert!(!writer.forward(head, &bytes[..9], &mut forwarded), "a torn call");
+        }
+        let head = record::alert(&alert(1), EventTime(0), &mut bytes).unwrap();
+        let writer = Writer::new(Format::Compact, "edge");
+        assert!(!writer.forward(head, &bytes, &mut Event::default()), "an alert");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Where records go. A sink that fails does not stop the others.
 
 mod courier;
+mod delay;
 pub(crate) mod event;
 pub(crate) mod file;
 mod format;
@@ -8,6 +9,7 @@ pub mod jsonl;
 pub mod kafka;
 mod network;
 pub(crate) mod record;
+mod reducer;
 pub(crate) mod seldom;
 mod spool;
 pub(crate) mod syslog;
@@ -15,6 +17,8 @@ pub mod table;
 mod tls;
 pub(crate) mod webhook;
 
+pub(crate) use delay::BOUNDS_MS as DELAY_BOUNDS_MS;
+pub use delay::DelayCounts;
 pub use format::Format;
 pub use network::Route;
 pub use record::Kind;
@@ -27,6 +31,7 @@ use anyhow::Result;
 use monitor_core::alert::Alert;
 use monitor_core::call::ApiCall;
 use monitor_core::connection::Connection;
+use monitor_core::time::EventTime;
 use serde::Serialize;
 
 use crate::fault::tell;
@@ -63,6 +68,9 @@ pub trait Sink {
     fn connection(&mut self, _connection: &Connection) -> Result<()> {
         Ok(())
     }
+
+    /// The alerts that follow came of bytes of this time.
+    fn seen(&mut self, _time: EventTime) {}
 
     /// Takes an alert and sees to it that it arrives soon.
     fn alert(&mut self, alert: &Alert) -> Result<()>;
@@ -103,6 +111,9 @@ pub struct Tally {
     pub lost_alerts: u64,
     /// Bytes that wait in the spool.
     pub waiting_bytes: u64,
+    /// How long alerts took, from the last byte behind them until they were confirmed.
+    #[serde(skip)]
+    pub delays: DelayCounts,
 }
 
 /// What a failing sink means.
@@ -162,8 +173,12 @@ impl Sinks {
         self.each(|sink| sink.connection(connection));
     }
 
-    pub(crate) fn alert(&mut self, alert: &Alert) {
-        self.each(|sink| sink.alert(alert));
+    /// `seen` is the time of the bytes that it came of.
+    pub(crate) fn alert(&mut self, alert: &Alert, seen: EventTime) {
+        self.each(|sink| {
+            sink.seen(seen);
+            sink.alert(alert)
+        });
     }
 
     pub(crate) fn flush(&mut self) {

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use monitor_core::alert::{Alert, Severity};
 use monitor_core::call::ApiCall;
+use monitor_core::time::EventTime;
 use serde::{Deserialize, Serialize};
 
 use super::courier::{Connect, Counts, Courier, Shared, tell_gap};
 use super::event::Writer;
 use super::format::Format;
 use super::record::{self, Kind};
+use super::reducer::{Out, Reducer};
 use super::spool::{Bounds, Spool, WhenFull, Which, lock};
 use super::{Sink, Tally};
 use crate::fault::tell;
@@ -50,6 +52,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) format: Format,
     /// Form of calls.
     pub(crate) activity_format: Format,
+    /// How long plain reads that are alike are taken together; only in the compact form.
+    pub(crate) summary: Option<Duration>,
     pub(crate) route: Route,
     /// How long the end waits for the last deliveries.
     pub(crate) flush_max: Duration,
@@ -64,7 +68,16 @@ pub(crate) struct Network {
     flush_max: Duration,
     shared: Arc<Shared>,
     couriers: Vec<JoinHandle<()>>,
+    reducer: Option<Reduced>,
+    seen: EventTime,
     bytes: Vec<u8>,
+}
+
+/// Calls that are taken together, and since when by this host's clock: nothing else may come for long.
+struct Reduced {
+    reducer: Reducer,
+    window: Duration,
+    since: Instant,
 }
 
 impl Network {
@@ -98,8 +111,32 @@ impl Network {
         if parts.route.kinds.contains(&Kind::Activity) || !shared.spool.is_empty(Which::Activity) {
             couriers.push(start(Which::Activity)?);
         }
-        let Parts { sink, place, host, route, flush_max, .. } = parts;
-        Ok(Network { sink, place, host, route, flush_max, shared, couriers, bytes: Vec::new() })
+        let Parts { sink, place, host, route, flush_max, summary, .. } = parts;
+        let reducer = summary.map(|window| Reduced {
+            reducer: Reducer::new(window),
+            window,
+            since: Instant::now(),
+        });
+        Ok(Network {
+            sink,
+            place,
+            host,
+            route,
+            flush_max,
+            shared,
+            couriers,
+            reducer,
+            seen: EventTime(0),
+            bytes: Vec::new(),
+        })
+    }
+
+    /// Sends what is taken together so far.
+    fn end_window(&mut self) {
+        if let Some(Reduced { reducer, since, .. }) = &mut self.reducer {
+            *since = Instant::now();
+            reducer.finish(|out, ordinal| put(&self.shared.spool, out, ordinal, &mut self.bytes));
+        }
     }
 
     fn say_what_is_left(&self, alerts: u64, calls: u64) {
@@ -119,16 +156,25 @@ impl Sink for Network {
     }
 
     fn call(&mut self, call: &ApiCall, ordinal: u64) -> Result<()> {
-        if self.route.takes(Kind::Activity, None) {
-            let head = record::call(call, ordinal, &mut self.bytes);
-            self.shared.spool.put_activity(head, &self.bytes);
+        if !self.route.takes(Kind::Activity, None) {
+            return Ok(());
+        }
+        let Network { shared, bytes, reducer, .. } = self;
+        let mut put = |out: Out<'_>, ordinal| put(&shared.spool, out, ordinal, bytes);
+        match reducer {
+            Some(reduced) => reduced.reducer.take(call, ordinal, put),
+            None => put(Out::Call(call), ordinal),
         }
         Ok(())
     }
 
+    fn seen(&mut self, time: EventTime) {
+        self.seen = time;
+    }
+
     fn alert(&mut self, alert: &Alert) -> Result<()> {
         if self.route.takes(Kind::Alert, Some(alert.severity)) {
-            let head = record::alert(alert, &mut self.bytes);
+            let head = record::alert(alert, self.seen, &mut self.bytes);
             let head = head.context("cannot write an alert as JSON")?;
             self.shared.spool.put_alert(head, &self.bytes);
         }
@@ -136,6 +182,9 @@ impl Sink for Network {
     }
 
     fn flush(&mut self) -> Result<()> {
+        if self.reducer.as_ref().is_some_and(|it| it.since.elapsed() >= it.window) {
+            self.end_window();
+        }
         Ok(())
     }
 
@@ -143,6 +192,7 @@ impl Sink for Network {
         if self.couriers.is_empty() {
             return Ok(());
         }
+        self.end_window();
         *lock(&self.shared.deadline) = Some(Instant::now() + self.flush_max);
         let spool = &self.shared.spool;
         spool.wake(Which::Alerts);
@@ -180,6 +230,15 @@ impl Sink for Network {
             dropped_calls: spool.dropped(),
             lost_alerts: spool.lost(),
             waiting_bytes: spool.bytes(),
+            delays: counts.delays.counts(),
         })
     }
+}
+
+fn put(spool: &Spool, out: Out<'_>, ordinal: u64, bytes: &mut Vec<u8>) {
+    let head = match out {
+        Out::Call(call) => record::call(call, ordinal, bytes),
+        Out::Summary(summary) => record::summary(summary, ordinal, bytes),
+    };
+    spool.put_activity(head, bytes);
 }

@@ -6,7 +6,7 @@ use monitor_core::time::EventTime;
 use serde::{Deserialize, Serialize};
 
 use super::spool::{Gap, Head};
-use crate::compact;
+use crate::compact::{self, Glance, Packed, Summary};
 
 /// A record that a sink delivers.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,11 +72,11 @@ const ALERT: u8 = 1;
 const CALL: u8 = 2;
 const GAP: u8 = 3;
 
-/// Writes an alert into `out`.
-pub(crate) fn alert(alert: &Alert, out: &mut Vec<u8>) -> serde_json::Result<Head> {
+/// Writes an alert into `out`; `seen` is the time of the bytes that it came of.
+pub(crate) fn alert(alert: &Alert, seen: EventTime, out: &mut Vec<u8>) -> serde_json::Result<Head> {
     out.clear();
     serde_json::to_writer(out, alert)?;
-    Ok(Head { time: alert.time.0, kind: ALERT })
+    Ok(Head { time: seen.0, kind: ALERT })
 }
 
 /// Writes a call into `out`.
@@ -87,11 +87,31 @@ pub(crate) fn call(call: &ApiCall, ordinal: u64, out: &mut Vec<u8>) -> Head {
     Head { time: call.time.0, kind: CALL }
 }
 
+/// Writes calls that were alike into `out`.
+pub(crate) fn summary(summary: &Summary, ordinal: u64, out: &mut Vec<u8>) -> Head {
+    out.clear();
+    compact::number(out, ordinal);
+    compact::encode_summary(summary, out);
+    Head { time: summary.call.time.0, kind: CALL }
+}
+
 /// Writes a gap into `out`.
 pub(crate) fn gap(gap: &ActivityGap, out: &mut Vec<u8>) -> serde_json::Result<Head> {
     out.clear();
     serde_json::to_writer(out, gap)?;
     Ok(Head { time: gap.last.unwrap_or_default().0, kind: GAP })
+}
+
+/// A call as it lies on disk: what it is sent with, its ordinal and its compact form. `None` when it is
+/// no call, or none that can be read.
+pub(crate) fn packed(head: Head, payload: &[u8]) -> Option<(Glance, u64, &[u8])> {
+    if head.kind != CALL {
+        return None;
+    }
+    let mut reader = compact::Reader(payload);
+    let ordinal = reader.number().ok()?;
+    let glance = compact::glance(reader.0).ok()?;
+    Some((glance, ordinal, reader.0))
 }
 
 impl Record {
@@ -104,8 +124,13 @@ impl Record {
             CALL => {
                 let mut reader = compact::Reader(payload);
                 let ordinal = reader.number().map_err(|error| error.to_string())?;
-                let call = compact::decode(reader.0).map_err(|error| error.to_string())?;
-                Ok(Record::Call { call: Box::new(call), ordinal })
+                match compact::decode_packed(reader.0).map_err(|error| error.to_string())? {
+                    Packed::Call(call) => Ok(Record::Call { call: Box::new(call), ordinal }),
+                    Packed::Summary(it) => Err(format!(
+                        "it stands for {} calls, which only the compact form can say",
+                        it.count
+                    )),
+                }
             }
             kind => Err(format!("records of kind {kind} are not known")),
         }
@@ -161,7 +186,8 @@ mod tests {
     #[test]
     fn records_come_back_as_they_were() {
         let mut bytes = Vec::new();
-        let head = alert(&an_alert(7), &mut bytes).unwrap();
+        let head = alert(&an_alert(7), EventTime(9), &mut bytes).unwrap();
+        assert_eq!(head.time, 9);
         assert_eq!(Record::read(head, &bytes), Ok(Record::Alert(Box::new(an_alert(7)))));
         let head = call(&full(), 300, &mut bytes);
         let expected = Record::Call { call: Box::new(full()), ordinal: 300 };

@@ -47,6 +47,7 @@ pub(crate) fn open(
         host: host.into(),
         format: set.format,
         activity_format: set.format,
+        summary: None,
         route: set.route(),
         flush_max: set.flush_max,
     };

@@ -34,7 +34,10 @@ pub enum Format {
 }
 
 const JSON: &str = "application/json";
-const COMPACT: &str = "application/vnd.keywatch.call";
+
+/// Event type and media type of calls in the compact form.
+pub(crate) const COMPACT_CALL: (&str, &str) =
+    ("keywatch.call.compact.v1", "application/vnd.keywatch.call");
 
 /// Fills in what depends on the form: body, media type and event type. `event` has its id already.
 pub(crate) fn write(format: Format, record: View<'_>, host: &str, event: &mut Event) {
@@ -61,9 +64,9 @@ pub(crate) fn write(format: Format, record: View<'_>, host: &str, event: &mut Ev
             ("keywatch.call.v1", serde_json::to_writer(body, call))
         }
         (Format::Compact, View::Call { call, .. }) => {
-            event.content_type = COMPACT;
+            event.content_type = COMPACT_CALL.1;
             compact::encode(call, body);
-            ("keywatch.call.compact.v1", Ok(()))
+            (COMPACT_CALL.0, Ok(()))
         }
         (Format::Cef, _) => {
             event.content_type = "text/plain; charset=utf-8";

@@ -51,6 +51,7 @@ pub(crate) fn open(
         host: host.into(),
         format: set.format,
         activity_format: set.activity_format.unwrap_or(set.format),
+        summary: Some(set.activity_summary).filter(|window| !window.is_zero()),
         route: set.route(),
         flush_max: set.flush_max,
     };
