@@ -94,10 +94,12 @@ impl Fleet {
         self.networks.iter().map(|(network, keys)| (*network, *keys))
     }
 
-    /// Goes on from a snapshot.
+    /// Goes on from a snapshot; what no snapshot has stays.
     pub(crate) fn restore(&mut self, saved: Fleet, networks: Vec<([u8; 16], u32)>) {
-        let before = std::mem::replace(self, saved);
-        self.networks = before.networks;
+        let Fleet { networks: known, agents, market, endpoint_sizes, .. } =
+            std::mem::replace(self, saved);
+        (self.networks, self.agents, self.market) = (known, agents, market);
+        self.endpoint_sizes = endpoint_sizes;
         for (network, keys) in networks {
             *self.networks.find_or_insert(network, || 0) = keys;
         }

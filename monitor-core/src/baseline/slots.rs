@@ -44,6 +44,14 @@ impl<K: Copy + Eq + Hash, V> Slots<K, V> {
         }
     }
 
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        self.places.clear();
+        self.slots.clear();
+        self.newcomers.clear();
+        self.hand = 0;
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
     }

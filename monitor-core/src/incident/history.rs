@@ -11,6 +11,8 @@ use crate::time::EventTime;
 
 /// How long an alert is remembered: an analyst on holiday comes back within three weeks.
 const REMEMBERED: Duration = Duration::from_secs(21 * 86_400);
+/// How long an oddity waits for another: the window of an incident.
+const RIPENING: Duration = Duration::from_secs(900);
 /// Alerts in a snapshot, the newest: three weeks of a spent budget of 100 a day.
 const SAVED_MAX: usize = 2_000;
 
@@ -99,10 +101,12 @@ impl Incidents {
         self.verdicts.mute(entity, detector, until);
     }
 
-    /// What a snapshot keeps: alerts that were raised, the budget and what people said.
+    /// What a snapshot keeps: alerts that were raised, oddities that may still become one, the budget and
+    /// what people said.
     pub(crate) fn save(&self, now: EventTime) -> Saved {
         let is_kept = |incident: &Incident| {
-            incident.raised.is_some() && now.since(incident.last) <= REMEMBERED
+            let kept = if incident.raised.is_some() { REMEMBERED } else { RIPENING };
+            now.since(incident.last) <= kept
         };
         let mut kept: Vec<_> = self.open.iter().filter(|(_, it)| is_kept(it)).collect();
         kept.sort_by_key(|(entity, incident)| (incident.last, **entity));
@@ -114,8 +118,9 @@ impl Incidents {
         }
     }
 
-    /// Goes on from a snapshot.
+    /// Goes on from a snapshot, with nothing that was open before.
     pub(crate) fn restore(&mut self, saved: Saved) {
+        self.open.clear();
         for (entity, mut incident) in saved.open {
             for held in &mut incident.findings {
                 crate::baseline::saved::mend(&mut held.evidence, -1e3..=1e3, 0.0);

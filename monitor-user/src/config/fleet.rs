@@ -18,7 +18,12 @@ pub struct Fleet {
     pub member: String,
     /// Topic in which members pass on what concerns addresses rather than keys.
     pub sources_topic: String,
-    /// How far back a member reads that takes a partition over.
+    /// Compacted topic in which members keep what they have learnt.
+    pub state_topic: String,
+    /// How often what has changed is written there.
+    #[serde(with = "units::duration")]
+    pub state_interval: Duration,
+    /// How far back a member reads that takes a partition over of which no state is there.
     #[serde(with = "units::duration")]
     pub warmup: Duration,
 }
@@ -30,6 +35,9 @@ impl Default for Fleet {
             group: "keywatch-fleet".into(),
             member: String::new(),
             sources_topic: "keywatch.sources".into(),
+            state_topic: "keywatch.state".into(),
+            // What was read since then is read again by whoever takes over.
+            state_interval: Duration::from_secs(60),
             // As long as the topic of calls that Keywatch makes keeps them.
             warmup: Duration::from_secs(7 * 86_400),
         }
@@ -47,6 +55,10 @@ impl Fleet {
         }
         if self.member.len() > 200 {
             faults.push(("fleet.member", "must be at most 200 bytes".into()));
+        }
+        let interval = Duration::from_secs(1)..=Duration::from_secs(3600);
+        if !interval.contains(&self.state_interval) {
+            faults.push(("fleet.state_interval", "must be 1s to 1h".into()));
         }
         if self.warmup > Duration::from_secs(366 * 86_400) {
             faults.push(("fleet.warmup", "must be at most 366d".into()));

@@ -22,6 +22,7 @@ pub use read::{Faults, load, parse};
 pub use sinks::{File, Stdout, Syslog, Webhook};
 
 use crate::cli::LogFormat;
+use crate::sinks::Format;
 
 /// Where the config is looked for when `--config` does not say.
 pub const DEFAULT_PATH: &str = "/etc/keywatch/keywatch.toml";
@@ -486,11 +487,25 @@ impl Config {
         check("sinks.kafka.activity_topic", is_topic(&kafka.activity_topic), topic_mend);
         check("sinks.kafka.health_topic", is_topic(&kafka.health_topic), topic_mend);
         check("fleet.sources_topic", is_topic(&self.fleet.sources_topic), topic_mend);
+        check("fleet.state_topic", is_topic(&self.fleet.state_topic), topic_mend);
         check("sinks.kafka.dlq_topic", is_topic(&kafka.dlq_topic), topic_mend);
         check(
             "sinks.kafka.partitions",
             (1..=10_000).contains(&kafka.partitions),
             "must be 1 to 10000",
+        );
+        // Half of what a call may be late: its summary comes at the end of the window.
+        let most = Duration::from_secs(engine.late_max_s / 2);
+        check(
+            "sinks.kafka.activity_summary",
+            kafka.activity_summary <= most,
+            "must be at most half of engine.late_max_s",
+        );
+        let is_compact = kafka.activity_format.unwrap_or(kafka.format) == Format::Compact;
+        check(
+            "sinks.kafka.activity_summary",
+            kafka.activity_summary.is_zero() || is_compact,
+            "takes activity_format = \"compact\": other forms cannot say it",
         );
         check("sinks.kafka.replication", kafka.replication <= 100, "must be 0 to 100");
         let spool = &self.sinks.spool;

@@ -1,15 +1,18 @@
 //! Which partitions are ours, and from where each is read.
 
+use std::fmt;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
+use super::partition::Stage;
+use super::state::{self, At, Loaded};
+use crate::fault::tell;
 use crate::sinks::kafka::options;
 use crate::sinks::lock;
 
@@ -19,36 +22,49 @@ pub(super) type Place = (String, i32);
 /// What a rebalance changed.
 #[derive(Debug)]
 pub(super) enum Move {
-    /// It is ours from now on; records before `committed` were dealt with already.
-    Given { place: Place, committed: i64 },
+    /// It is ours from now on; records before `committed` were dealt with already, and this is what was
+    /// learnt of them.
+    Given { place: Place, stage: Stage, committed: i64, learnt: Option<Loaded> },
     /// It is no longer ours.
     Taken { place: Place },
 }
 
 /// Collects what rebalances change, for the thread that polls.
 pub(super) struct Members {
-    warmup: Duration,
+    ways: Ways,
     moves: Mutex<Result<Vec<Move>, String>>,
 }
 
+/// How partitions are taken over.
+#[derive(Clone)]
+pub(super) struct Ways {
+    /// What is read, and how far before a state it is read again.
+    pub(super) stages: Vec<(String, Stage, Duration)>,
+    /// How far back is read where there is no state.
+    pub(super) warmup: Duration,
+    pub(super) state_topic: String,
+    /// To read that with.
+    pub(super) options: ClientConfig,
+}
+
 /// How long the brokers may take to say what was committed. Longer than a transaction of a member that
-/// died stays open (20 s): until then they do not say.
-const ANSWER_MAX: Duration = Duration::from_secs(60);
+/// died stays open (20 s): until then they do not say. And less than a group waits for a member (60 s).
+const ANSWER_MAX: Duration = Duration::from_secs(40);
+
+/// How long they may take to find a time in a partition.
+const TIMES_MAX: Duration = Duration::from_secs(10);
 
 /// After an answer that says nothing.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 impl Members {
-    pub(super) fn new(warmup: Duration) -> Members {
-        Members { warmup, moves: Mutex::new(Ok(Vec::new())) }
+    pub(super) fn new(ways: Ways) -> Members {
+        Members { ways, moves: Mutex::new(Ok(Vec::new())) }
     }
 
-    /// What changed since the last call.
-    pub(super) fn take(&self) -> Result<Vec<Move>> {
-        match &mut *lock(&self.moves) {
-            Ok(moves) => Ok(std::mem::take(moves)),
-            Err(reason) => bail!("cannot take over partitions: {reason}"),
-        }
+    /// What changed since the last call; an error says why a partition could not be taken over.
+    pub(super) fn take(&self) -> Result<Vec<Move>, String> {
+        lock(&self.moves).as_mut().map(std::mem::take).map_err(|reason| reason.clone())
     }
 
     fn note(&self, moved: Move) {
@@ -57,48 +73,93 @@ impl Members {
         }
     }
 
-    /// From where each partition is read, and from where on it is new.
+    /// From where each partition is read, from where on it is new, and what is known of it.
     fn starts(
         &self,
         consumer: &BaseConsumer<Self>,
         given: &TopicPartitionList,
+        wait: Duration,
     ) -> KafkaResult<(TopicPartitionList, Vec<Move>)> {
-        let committed = consumer.committed_offsets(given.clone(), ANSWER_MAX)?;
+        let committed = consumer.committed_offsets(given.clone(), wait)?;
         let mut times = TopicPartitionList::new();
+        let mut moves = Vec::new();
         for place in committed.elements() {
             place.error()?;
-            if let (Offset::Offset(_), Some(time)) = (place.offset(), time_of(place.metadata())) {
-                let back = i64::try_from(self.warmup.as_millis()).unwrap_or(i64::MAX);
-                let from = Offset::Offset(time.saturating_sub(back).max(0));
-                times.add_partition_offset(place.topic(), place.partition(), from)?;
+            let (topic, partition) = (place.topic(), place.partition());
+            let ways = self.ways.stages.iter().find(|(known, ..)| known == topic);
+            let Some((_, stage, overlap)) = ways else { continue };
+            let note = Note::read(place.metadata());
+            let mut moved = Move::Given {
+                place: (topic.into(), partition),
+                stage: *stage,
+                committed: 0,
+                learnt: None,
+            };
+            // Otherwise nobody was here before.
+            if let (Move::Given { committed, learnt, .. }, Offset::Offset(offset)) =
+                (&mut moved, place.offset())
+            {
+                *committed = offset;
+                *learnt = note.and_then(|note| self.learnt(topic, partition, *stage, note.state?));
+                let since = match learnt {
+                    Some(learnt) => Some((learnt.at.time_ms, *overlap)),
+                    None => note.map(|note| (note.time_ms, self.ways.warmup)),
+                };
+                if let Some((time, back)) = since {
+                    let back = i64::try_from(back.as_millis()).unwrap_or(i64::MAX);
+                    let from = Offset::Offset(time.saturating_sub(back).max(0));
+                    times.add_partition_offset(topic, partition, from)?;
+                }
             }
+            moves.push(moved);
         }
         let times = match times.count() {
             0 => times,
-            _ => consumer.offsets_for_times(times, ANSWER_MAX)?,
+            _ => consumer.offsets_for_times(times, wait.min(TIMES_MAX))?,
         };
         let mut starts = TopicPartitionList::new();
-        let mut moves = Vec::new();
-        for place in committed.elements() {
-            let (topic, partition) = (place.topic(), place.partition());
-            let (start, committed) = if let Offset::Offset(committed) = place.offset() {
-                let found = times.find_partition(topic, partition).map(|it| it.offset());
-                let start = if let Some(Offset::Offset(start)) = found { start } else { committed };
-                (Offset::Offset(start.min(committed)), committed)
-            } else {
-                // Nobody was here before.
-                (Offset::Beginning, 0)
+        for moved in &moves {
+            let Move::Given { place: (topic, partition), committed, learnt, .. } = moved else {
+                continue;
             };
-            starts.add_partition_offset(topic, partition, start)?;
-            moves.push(Move::Given { place: (topic.into(), partition), committed });
+            let found = times.find_partition(topic, *partition).map(|it| it.offset());
+            let latest = learnt.as_ref().map_or(*committed, |it| it.at.next.min(*committed));
+            let start = match found {
+                Some(Offset::Offset(start)) => Offset::Offset(start.min(latest)),
+                _ if *committed == 0 => Offset::Beginning,
+                _ => Offset::Offset(latest),
+            };
+            starts.add_partition_offset(topic, *partition, start)?;
         }
         Ok((starts, moves))
+    }
+
+    /// What an earlier holder has learnt.
+    fn learnt(&self, topic: &str, partition: i32, stage: Stage, at: At) -> Option<Loaded> {
+        let Ways { options, state_topic, warmup, .. } = &self.ways;
+        let begun = Instant::now();
+        match state::load(options, state_topic, partition, stage, at) {
+            Ok(learnt) => {
+                let (keys, ms) = (learnt.keys.len(), begun.elapsed().as_millis() as u64);
+                tracing::info!(topic, partition, keys, ms, "state read");
+                Some(learnt)
+            }
+            Err(reason) => {
+                tell(&format!(
+                    "the state of {topic}, partition {partition}, cannot be read from {state_topic}: \
+                     {reason}: calls of the last {} are read instead",
+                    humantime::format_duration(*warmup)
+                ));
+                None
+            }
+        }
     }
 
     fn assign(&self, consumer: &BaseConsumer<Self>, given: &TopicPartitionList) -> KafkaResult<()> {
         let deadline = Instant::now() + ANSWER_MAX;
         let (starts, moves) = loop {
-            match self.starts(consumer, given) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.starts(consumer, given, left) {
                 Err(error) if Instant::now() < deadline => {
                     // The leader has changed, or there is none at the moment.
                     tracing::debug!(?error, "where partitions begin is asked again");
@@ -146,13 +207,37 @@ impl ConsumerContext for Members {
     }
 }
 
-/// What is committed beside an offset: the time of the record before it, as Kafka has it, milliseconds.
-pub(super) fn note_of(time_ms: i64) -> String {
-    format!("1 {time_ms}")
+/// What is committed beside an offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Note {
+    /// Time of the record before it as Kafka has it, milliseconds.
+    pub(super) time_ms: i64,
+    /// Up to where the state goes that belongs to it.
+    pub(super) state: Option<At>,
 }
 
-fn time_of(note: &str) -> Option<i64> {
-    note.strip_prefix("1 ")?.parse().ok()
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.state {
+            None => write!(f, "1 {}", self.time_ms),
+            Some(At { next, time_ms }) => write!(f, "2 {} {next} {time_ms}", self.time_ms),
+        }
+    }
+}
+
+impl Note {
+    fn read(text: &str) -> Option<Note> {
+        let mut words = text.split(' ');
+        let version = words.next()?;
+        let numbers: Vec<i64> = words.map(str::parse).collect::<Result<_, _>>().ok()?;
+        match (version, numbers.as_slice()) {
+            ("1", &[time_ms]) => Some(Note { time_ms, state: None }),
+            ("2", &[time_ms, next, state_ms]) => {
+                Some(Note { time_ms, state: Some(At { next, time_ms: state_ms }) })
+            }
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -161,9 +246,16 @@ mod tests {
 
     #[test]
     fn notes_read_back() {
-        assert_eq!(time_of(&note_of(1_795_464_000_123)), Some(1_795_464_000_123));
-        for other in ["", "1", "1 x", "2 5"] {
-            assert_eq!(time_of(other), None, "{other}");
+        let at = At { next: 7, time_ms: 1_795_464_000_000 };
+        for state in [None, Some(at)] {
+            let note = Note { time_ms: 1_795_464_000_123, state };
+            assert_eq!(Note::read(&note.to_string()), Some(note));
+        }
+        // As members of an earlier version left it.
+        let before = Note { time_ms: 12, state: None };
+        assert_eq!(Note::read("1 12"), Some(before));
+        for other in ["", "1", "1 x", "2 5", "2 5 6", "3 1 2 3", "1 2 3"] {
+            assert_eq!(Note::read(other), None, "{other}");
         }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Each partition has an Engine of its own, fed with its records in their order, so that what it says
 //! depends on that partition alone, whichever member holds it. Alerts and how far was read are one
-//! transaction: after any death the next member goes on exactly behind what was said. It reads back
-//! from there first (`warmup`), to know what is usual, and says nothing meanwhile.
+//! transaction: after any death the next member goes on exactly behind what was said. What was learnt is
+//! in a third topic (`state`); the next member takes it from there, reads again what came since then and
+//! what running windows hold, and says nothing meanwhile.
 //!
 //! Calls are partitioned by key. What concerns addresses (D3) needs the calls of all keys: members pass
 //! those on to a second topic, partitioned by network, which is read in the same way
@@ -12,19 +13,20 @@
 mod group;
 mod partition;
 mod publisher;
+mod state;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Message};
 
-use self::group::{Members, Move, Place};
+use self::group::{Members, Move, Place, Ways};
 use self::partition::{Partition, Stage};
 use self::publisher::{Published, Publisher};
 use crate::cli::FleetArgs;
@@ -46,6 +48,8 @@ const NOTE_INTERVAL: Duration = Duration::from_secs(2);
 const SAY_MAX: usize = 10_000;
 /// How long the end may take: what was not said by then is said by another member.
 const END_MAX: Duration = Duration::from_secs(15);
+/// Brokers that do not say where partitions begin, time and again, will not.
+const ASTRAY_MAX: u32 = 10;
 /// A line about the same trouble at most this often.
 const TROUBLE_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -69,6 +73,10 @@ pub(crate) fn fleet(args: &FleetArgs, config: &Config, quiet: bool) -> Result<()
     while !stop.load(Ordering::Relaxed) {
         member.step()?;
     }
+    // Whoever is next has little to read.
+    for partition in member.partitions.values_mut().filter(|it| it.has_learnt()) {
+        partition.begin_round();
+    }
     member.publish()?;
     if !quiet {
         member.summarise();
@@ -78,17 +86,20 @@ pub(crate) fn fleet(args: &FleetArgs, config: &Config, quiet: bool) -> Result<()
 
 /// One member at work.
 struct Member {
-    consumer: BaseConsumer<Members>,
+    /// `None` while it is out of the group.
+    consumer: Option<BaseConsumer<Members>>,
     options: ClientConfig,
-    warmup: Duration,
+    ways: Ways,
+    state_interval: Duration,
     publisher: Publisher,
     /// What is made of a partition.
     partitions: HashMap<Place, Partition>,
-    stages: [(String, Stage); 2],
     settings: monitor_core::engine::Settings,
     writer: crate::sinks::event::Writer,
     place: String,
     said: Instant,
+    /// How often partitions could not be taken over since something was said.
+    astray: u32,
     trouble: Seldom,
     garbage: Seldom,
     counts: Counts,
@@ -117,21 +128,32 @@ impl Member {
             made.map_err(|reason| anyhow::anyhow!("{place}: {reason}"))?;
         }
         let publisher = Publisher::start(set, fleet, &place)?;
-        let topics = [set.activity_topic.as_str(), fleet.sources_topic.as_str()];
-        let consumer = subscribe(&options, fleet.warmup, &topics)?;
         let mut settings = config.engine_settings();
         settings.host.clone_from(&fleet.name);
-        Ok(Member {
-            consumer,
-            options,
+        let stage = |topic: &str, stage: Stage| (topic.into(), stage, stage.overlap(&settings));
+        let ways = Ways {
+            stages: vec![
+                stage(&set.activity_topic, Stage::Keys),
+                stage(&fleet.sources_topic, Stage::Sources),
+            ],
             warmup: fleet.warmup,
+            state_topic: fleet.state_topic.clone(),
+            options: options.clone(),
+        };
+        topics::check_for_fleet(&options, set, fleet).map_err(Misuse)?;
+        let consumer = subscribe(&options, &ways)?;
+        Ok(Member {
+            consumer: Some(consumer),
+            options,
+            ways,
+            state_interval: fleet.state_interval,
             publisher,
             partitions: HashMap::new(),
-            stages: [(topics[0].into(), Stage::Keys), (topics[1].into(), Stage::Sources)],
             settings,
             writer: crate::sinks::event::Writer::new(set.format, &fleet.name),
             place,
             said: Instant::now(),
+            astray: 0,
             trouble: Seldom::new(TROUBLE_INTERVAL),
             garbage: Seldom::new(TROUBLE_INTERVAL),
             counts: Counts::default(),
@@ -141,16 +163,22 @@ impl Member {
 
     /// Takes a record, if there is one, and says what is due.
     fn step(&mut self) -> Result<()> {
-        let message = self.consumer.poll(POLL_MAX);
+        let Some(consumer) = &self.consumer else { return Ok(()) };
+        let message = consumer.poll(POLL_MAX);
         // They came before the message did.
-        for moved in self.consumer.context().take()? {
+        let moves = match consumer.context().take() {
+            Ok(moves) => moves,
+            Err(reason) => {
+                drop(message);
+                return self.start_over(&reason);
+            }
+        };
+        for moved in moves {
             self.counts.rebalances += 1;
             match moved {
-                Move::Given { place, committed } => {
-                    let stage = self.stages.iter().find(|(topic, _)| *topic == place.0);
-                    let Some((_, stage)) = stage else { continue };
+                Move::Given { place, stage, committed, learnt } => {
                     tracing::info!(topic = place.0, partition = place.1, committed, "given");
-                    let partition = Partition::new(*stage, committed, &self.settings);
+                    let partition = Partition::new(stage, committed, learnt, &self.settings);
                     self.partitions.insert(place, partition);
                 }
                 // With what it had not said yet: the next holder says it.
@@ -192,13 +220,26 @@ impl Member {
         Ok(())
     }
 
-    /// Leaves the group and comes back, to go on from what is committed.
-    fn rejoin(&mut self) -> Result<()> {
+    /// Leaves the group: nobody waits for it meanwhile.
+    fn leave(&mut self) {
         for (_, partition) in self.partitions.drain() {
             partition.add_to(&mut self.counts);
         }
-        let topics: Vec<&str> = self.stages.iter().map(|(topic, _)| topic.as_str()).collect();
-        self.consumer = subscribe(&self.options, self.warmup, &topics)?;
+        self.consumer = None;
+    }
+
+    /// Where partitions begin could not be found out: others may, or this member when it comes back.
+    fn start_over(&mut self, reason: &str) -> Result<()> {
+        self.astray += 1;
+        ensure!(self.astray < ASTRAY_MAX, "cannot take over partitions: {reason}");
+        tell(&format!("cannot take over partitions: {reason}: it is tried again"));
+        self.leave();
+        self.come_back()
+    }
+
+    /// Comes back, to go on from what is committed.
+    fn come_back(&mut self) -> Result<()> {
+        self.consumer = Some(subscribe(&self.options, &self.ways)?);
         Ok(())
     }
 
@@ -206,10 +247,17 @@ impl Member {
     fn publish(&mut self) -> Result<()> {
         self.said = Instant::now();
         self.show();
+        // One at a time, so that no alert waits long.
+        let due = self.partitions.values_mut().find(|it| it.is_round_due(self.state_interval));
+        if let Some(partition) = due {
+            partition.begin_round();
+        }
         let new = self.partitions.iter().filter(|(_, partition)| partition.has_news());
-        let Some(group) = self.consumer.group_metadata() else { return Ok(()) };
+        let group = self.consumer.as_ref().and_then(Consumer::group_metadata);
+        let Some(group) = group else { return Ok(()) };
         match self.publisher.publish(new, &group)? {
             Published::All => {
+                self.astray = 0;
                 for partition in self.partitions.values_mut() {
                     self.counts.alerts += partition.said();
                 }
@@ -221,9 +269,11 @@ impl Member {
                 // The brokers are left alone a moment; the group is served by the next poll.
                 std::thread::sleep(POLL_MAX);
             }
-            Published::Unknown => {
+            Published::Unknown(reason) => {
                 self.counts.repeated += 1;
-                self.rejoin()?;
+                self.leave();
+                self.publisher.begin_anew(&reason)?;
+                self.come_back()?;
             }
         }
         Ok(())
@@ -269,14 +319,11 @@ impl Member {
     }
 }
 
-fn subscribe(
-    config: &ClientConfig,
-    warmup: Duration,
-    topics: &[&str],
-) -> Result<BaseConsumer<Members>> {
+fn subscribe(config: &ClientConfig, ways: &Ways) -> Result<BaseConsumer<Members>> {
     let consumer: BaseConsumer<Members> =
-        config.create_with_context(Members::new(warmup)).map_err(options::refused)?;
-    consumer.subscribe(topics).context("cannot subscribe")?;
+        config.create_with_context(Members::new(ways.clone())).map_err(options::refused)?;
+    let topics: Vec<&str> = ways.stages.iter().map(|(topic, ..)| topic.as_str()).collect();
+    consumer.subscribe(&topics).context("cannot subscribe")?;
     Ok(consumer)
 }
 

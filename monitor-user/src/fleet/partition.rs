@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use monitor_core::alert::{Entity, network_name, network_of};
 use monitor_core::call::{ApiCall, KeyId, Operation, Outcome};
@@ -11,7 +12,8 @@ use rdkafka::Message;
 use rdkafka::message::Headers;
 
 use super::Counts;
-use crate::compact;
+use super::state::{At, Loaded, Round};
+use crate::compact::{self, Packed};
 use crate::sinks::event::{Event, Writer};
 use crate::sinks::record::View;
 
@@ -22,6 +24,26 @@ pub(super) enum Stage {
     Keys,
     /// Calls by network: alerts about clients and networks.
     Sources,
+}
+
+impl Stage {
+    /// In keys of the topic of states.
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Stage::Keys => 1,
+            Stage::Sources => 2,
+        }
+    }
+
+    /// How far before a state is read again, for what no state has: windows that run.
+    pub(super) fn overlap(self, settings: &Settings) -> Duration {
+        let windows = match self {
+            Stage::Keys => settings.scan.window_s.max(settings.latency.window_s),
+            // Halves of a window, of which the one before counts whole.
+            Stage::Sources => 2 * settings.stuffing.window_s,
+        };
+        Duration::from_secs(windows.max(settings.incident_window_s))
+    }
 }
 
 /// What is to be said.
@@ -43,6 +65,13 @@ pub(super) struct Partition {
     pub(super) next: i64,
     /// Time of that record as Kafka has it, milliseconds.
     pub(super) last_ms: i64,
+    /// What an earlier holder has learnt; the Engine goes on from it once it gets there.
+    learnt: Option<Loaded>,
+    /// Up to where the last state goes that the brokers have.
+    state: Option<At>,
+    /// The next state, which they do not have yet.
+    pub(super) round: Option<Round>,
+    round_at: Instant,
     latest: EventTime,
     second: EventTime,
     is_new: bool,
@@ -55,10 +84,25 @@ pub(super) struct Partition {
 }
 
 impl Partition {
-    pub(super) fn new(stage: Stage, new_from: i64, settings: &Settings) -> Partition {
+    /// Records before `new_from` were dealt with already; `learnt` is what their holder knew.
+    pub(super) fn new(
+        stage: Stage,
+        new_from: i64,
+        learnt: Option<Loaded>,
+        settings: &Settings,
+    ) -> Partition {
+        let mut engine = Engine::new(settings.clone());
+        if stage == Stage::Keys {
+            // Of the others what they count lies in windows, and those are read again.
+            engine.note_changes();
+        }
         Partition {
             stage,
-            engine: Engine::new(settings.clone()),
+            engine,
+            state: learnt.as_ref().map(|learnt| learnt.at),
+            learnt,
+            round: None,
+            round_at: Instant::now(),
             late_max_ns: settings.late_max_s.saturating_mul(1_000_000_000),
             new_from,
             next: 0,
@@ -77,12 +121,37 @@ impl Partition {
 
     /// Whether there is anything that the brokers do not know yet.
     pub(super) fn has_news(&self) -> bool {
-        self.is_new
+        self.is_new || self.round.is_some()
+    }
+
+    /// Up to where the state goes that the brokers have once all of this is said.
+    pub(super) fn state(&self) -> Option<At> {
+        self.round.as_ref().map(|round| round.at).or(self.state)
+    }
+
+    /// Whether what was learnt since the last state is to be written.
+    pub(super) fn is_round_due(&self, interval: Duration) -> bool {
+        let is_time = self.round_at.elapsed() >= interval || self.engine.changed() >= CHANGED_MAX;
+        is_time && self.has_learnt()
+    }
+
+    /// Whether the brokers' state is not that of now.
+    pub(super) fn has_learnt(&self) -> bool {
+        let is_whole = self.round.is_none() && self.learnt.is_none();
+        is_whole && self.next > self.state.map_or(self.new_from, |state| state.next)
+    }
+
+    /// Puts together what changed.
+    pub(super) fn begin_round(&mut self) {
+        self.round_at = Instant::now();
+        let at = At { next: self.next, time_ms: self.last_ms };
+        self.round = Some(Round::take(&mut self.engine, self.stage, at));
     }
 
     /// Everything that waits was said. Returns how many of it were alerts.
     pub(super) fn said(&mut self) -> u64 {
         self.is_new = false;
+        self.state = self.round.take().map(|round| round.at).or(self.state);
         let alerts = self.waiting.iter().filter(|said| matches!(said, Said::Alert(_))).count();
         self.waiting.clear();
         alerts as u64
@@ -97,24 +166,38 @@ impl Partition {
 
     /// Takes the next record; an error says why it is no call.
     pub(super) fn take(&mut self, message: &impl Message, writer: &Writer) -> Result<(), String> {
+        if let Some(learnt) = self.learnt.take_if(|learnt| message.offset() >= learnt.at.next) {
+            match learnt.restore(&mut self.engine) {
+                0 => {}
+                bad => tracing::warn!(bad, "states of keys cannot be read: they are learnt anew"),
+            }
+        }
         let is_new = message.offset() >= self.new_from;
         if is_new {
             self.is_new = true;
             self.next = message.offset() + 1;
             self.last_ms = message.timestamp().to_millis().unwrap_or(0);
         }
-        let call = match read(message) {
-            Ok(call) => call,
+        match read(message) {
+            Ok(Packed::Call(call)) => self.judge(&call, is_new, writer),
+            Ok(Packed::Summary(summary)) => {
+                summary.calls().for_each(|call| self.judge(&call, is_new, writer));
+            }
             Err(reason) => {
                 self.garbage += u64::from(is_new);
                 return if is_new { Err(reason) } else { Ok(()) };
             }
-        };
+        }
+        Ok(())
+    }
+
+    /// Has the Engine judge a call.
+    fn judge(&mut self, call: &ApiCall, is_new: bool, writer: &Writer) {
         // What waited in a spool would have the Engine take it for a clock that was set back, and throw
         // running windows away. The agent has judged it already.
         if self.latest.0.saturating_sub(call.time.0) > self.late_max_ns {
             self.late += u64::from(is_new);
-            return Ok(());
+            return;
         }
         self.latest = self.latest.max(call.time);
         if is_new {
@@ -122,10 +205,10 @@ impl Partition {
         } else {
             self.warmed += 1
         }
-        self.engine.handle_call(&call);
-        if self.stage == Stage::Keys && self.passed_on.wants(&call) && is_new {
-            let mut bytes = Vec::with_capacity(message.payload().map_or(0, <[u8]>::len));
-            compact::encode(&call, &mut bytes);
+        self.engine.handle_call(call);
+        if self.stage == Stage::Keys && self.passed_on.wants(call) && is_new {
+            let mut bytes = Vec::new();
+            compact::encode(call, &mut bytes);
             self.waiting.push(Said::Source { key: network(call.client()), call: bytes });
         }
         self.pump(is_new, writer);
@@ -136,7 +219,6 @@ impl Partition {
             self.engine.handle_timeout(second);
             self.pump(is_new, writer);
         }
-        Ok(())
     }
 
     fn pump(&mut self, is_new: bool, writer: &Writer) {
@@ -159,8 +241,11 @@ impl Partition {
     }
 }
 
-/// A call in the compact form, or as a line of JSON.
-fn read(message: &impl Message) -> Result<ApiCall, String> {
+/// With so many keys changed a state is written sooner: some ten megabytes in one transaction.
+const CHANGED_MAX: usize = 20_000;
+
+/// A call or many in the compact form, or one as a line of JSON.
+fn read(message: &impl Message) -> Result<Packed, String> {
     let kind = message.headers().and_then(|headers| {
         let kind = headers.iter().find(|header| header.key == "ce_type")?;
         std::str::from_utf8(kind.value?).ok()
@@ -176,9 +261,10 @@ fn read(message: &impl Message) -> Result<ApiCall, String> {
     let bytes = message.payload().ok_or("it is empty")?;
     if bytes.first() == Some(&b'{') {
         // The reason would quote it.
-        return serde_json::from_slice(bytes).map_err(|_| "it is not a call".into());
+        let call = serde_json::from_slice(bytes).map_err(|_| "it is not a call")?;
+        return Ok(Packed::Call(call));
     }
-    compact::decode(bytes).map_err(|error| error.to_string())
+    compact::decode_packed(bytes).map_err(|error| error.to_string())
 }
 
 /// The network that an address is blamed with: records of one stay together.
@@ -260,8 +346,8 @@ mod tests {
     fn spray(new_from: i64) -> (usize, usize) {
         let settings = Settings::default();
         let writer = Writer::new(Format::Native, "fleet");
-        let mut keys = Partition::new(Stage::Keys, 0, &settings);
-        let mut sources = Partition::new(Stage::Sources, new_from, &settings);
+        let mut keys = Partition::new(Stage::Keys, 0, None, &settings);
+        let mut sources = Partition::new(Stage::Sources, new_from, None, &settings);
         for number in 0..30 {
             let refused = compact_message(number, &call(number as u64, Outcome::BadKey));
             keys.take(&refused, &writer).unwrap();
@@ -307,11 +393,11 @@ mod tests {
     #[test]
     fn late_calls_and_garbage_are_counted_and_move_on() {
         let writer = Writer::new(Format::Native, "fleet");
-        let mut partition = Partition::new(Stage::Keys, 0, &Settings::default());
+        let mut partition = Partition::new(Stage::Keys, 0, None, &Settings::default());
         partition.take(&compact_message(0, &call(1_000, Outcome::Ok)), &writer).unwrap();
         partition.take(&compact_message(1, &call(900, Outcome::Ok)), &writer).unwrap();
         let said = partition.take(&message(2, b"not a call".to_vec()), &writer).unwrap_err();
-        assert_eq!(said, "it is of version 110, and this keywatch knows 1");
+        assert_eq!(said, "it is of version 110, and this keywatch knows 2");
         let said = partition.take(&message(3, b"{\"secret\":1}".to_vec()), &writer).unwrap_err();
         assert_eq!(said, "it is not a call");
         assert_eq!((partition.calls, partition.late, partition.garbage), (1, 1, 2));

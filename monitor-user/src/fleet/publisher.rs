@@ -6,14 +6,14 @@ use anyhow::{Result, bail};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::KafkaError;
-use rdkafka::message::OwnedHeaders;
+use rdkafka::message::ToBytes;
 use rdkafka::producer::{
     BaseProducer, BaseRecord, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext,
 };
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
-use super::group::{Place, note_of};
+use super::group::{Note, Place};
 use super::partition::{Partition, Said};
 use crate::config;
 use crate::fault::{Misuse, tell};
@@ -21,7 +21,10 @@ use crate::sinks::event;
 use crate::sinks::kafka::{headers, options};
 
 /// How long the brokers may take for a step of a transaction, before it is tried again.
-const STEP_MAX: Duration = Duration::from_secs(10);
+const STEP_MAX: Duration = Duration::from_secs(5);
+/// For so long steps are tried again. While they are, this member answers no rebalance, and the whole group
+/// waits for it; the brokers end the transaction after 20 s.
+const AGAIN_MAX: Duration = Duration::from_secs(10);
 /// How long brokers may be away at the start.
 const START_MAX: Duration = Duration::from_secs(60);
 /// A member that is pushed out so often has a double.
@@ -35,6 +38,7 @@ pub(super) struct Publisher {
     config: ClientConfig,
     alerts_topic: String,
     sources_topic: String,
+    state_topic: String,
     source: String,
     member: String,
     fenced: u32,
@@ -47,8 +51,9 @@ pub(super) enum Published {
     All,
     /// It never was, and this is why.
     Nothing(String),
-    /// It may stand or not: only the offsets that are committed tell.
-    Unknown,
+    /// It may stand or not, for this reason: only the offsets that are committed tell, once transactions
+    /// were begun anew.
+    Unknown(String),
 }
 
 impl Publisher {
@@ -69,6 +74,7 @@ impl Publisher {
             config,
             alerts_topic: set.alerts_topic.clone(),
             sources_topic: fleet.sources_topic.clone(),
+            state_topic: fleet.state_topic.clone(),
             source: event::source(&fleet.name),
             member: fleet.member.clone(),
             fenced: 0,
@@ -93,11 +99,10 @@ impl Publisher {
         let reason = options::reason(&error);
         let is_final = matches!(&error, KafkaError::Transaction(error) if error.is_fatal());
         let aborted = !is_final && retried(|| self.producer.abort_transaction(STEP_MAX)).is_ok();
-        if !aborted {
-            self.begin_anew(&reason)?;
-            return Ok(Published::Unknown);
-        }
-        Ok(Published::Nothing(reason))
+        Ok(match aborted {
+            true => Published::Nothing(reason),
+            false => Published::Unknown(reason),
+        })
     }
 
     fn attempt<'a>(
@@ -111,35 +116,48 @@ impl Publisher {
             for said in &partition.waiting {
                 self.send(said)?;
             }
+            for (key, value) in partition.round.iter().flat_map(|round| &round.records) {
+                let record = BaseRecord::to(&self.state_topic).partition(*number).key(key);
+                self.hand_over(match value {
+                    Some(value) => record.payload(value),
+                    None => record,
+                })?;
+            }
             let mut place = offsets.add_partition(topic, *number);
             place.set_offset(Offset::Offset(partition.next))?;
-            place.set_metadata(note_of(partition.last_ms));
+            let note = Note { time_ms: partition.last_ms, state: partition.state() };
+            place.set_metadata(note.to_string());
         }
         retried(|| self.producer.send_offsets_to_transaction(&offsets, group, STEP_MAX))?;
         retried(|| self.producer.commit_transaction(STEP_MAX))
     }
 
     fn send(&self, said: &Said) -> Result<(), KafkaError> {
+        match said {
+            Said::Alert(event) => self.hand_over(
+                BaseRecord::to(&self.alerts_topic)
+                    .key(&event.key)
+                    .payload(&event.body)
+                    .headers(headers::headers(event, &self.source)),
+            ),
+            Said::Source { key, call } => {
+                self.hand_over(BaseRecord::to(&self.sources_topic).key(key).payload(call))
+            }
+        }
+    }
+
+    /// Waits while there is no room.
+    fn hand_over<K: ToBytes + ?Sized>(
+        &self,
+        mut record: BaseRecord<'_, K, Vec<u8>>,
+    ) -> Result<(), KafkaError> {
         loop {
-            let sent = match said {
-                Said::Alert(event) => self.producer.send(
-                    BaseRecord::to(&self.alerts_topic)
-                        .key(&event.key)
-                        .payload(&event.body)
-                        .headers(headers::headers(event, &self.source)),
-                ),
-                Said::Source { key, call } => self.producer.send(
-                    BaseRecord::to(&self.sources_topic)
-                        .key(key)
-                        .payload(call)
-                        .headers(OwnedHeaders::new()),
-                ),
-            };
-            match sent {
+            match self.producer.send(record) {
                 Ok(()) => return Ok(()),
-                Err((error, _))
+                Err((error, back))
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) =>
                 {
+                    record = back;
                     self.producer.poll(Duration::from_millis(50));
                 }
                 Err((error, _)) => return Err(error),
@@ -148,8 +166,8 @@ impl Publisher {
     }
 
     /// After an error from which a producer does not come back: another program has its name, or brokers
-    /// were away for longer than a transaction may take.
-    fn begin_anew(&mut self, reason: &str) -> Result<()> {
+    /// were away for longer than a transaction may take. What was left open is ended.
+    pub(super) fn begin_anew(&mut self, reason: &str) -> Result<()> {
         if self.fenced_since.elapsed() > FENCED_WINDOW {
             (self.fenced, self.fenced_since) = (0, Instant::now());
         }
@@ -182,15 +200,18 @@ fn connect(config: &ClientConfig, wait: Duration) -> Result<BaseProducer<Silent>
     }
 }
 
-/// Again while librdkafka says that it is worth it, as long as a member may stay away from its group.
+/// Again while librdkafka says that it is worth it, for a while.
 fn retried(mut step: impl FnMut() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
-    let deadline = Instant::now() + START_MAX;
+    let deadline = Instant::now() + AGAIN_MAX;
     loop {
         match step() {
             Err(KafkaError::Transaction(error))
                 if error.is_retriable()
                     && !error.txn_requires_abort()
-                    && Instant::now() < deadline => {}
+                    && Instant::now() < deadline =>
+            {
+                tracing::debug!(%error, "a step of a transaction is tried again");
+            }
             result => return result,
         }
     }

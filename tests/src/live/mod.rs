@@ -26,13 +26,14 @@ use xtask::setup;
 
 use crate::trial;
 
+const KAFKA: &[&str] = &["java", "mvn", "kcat"];
 const SECURED: &[&str] = &["java", "mvn", "kcat", "openssl"];
 
 type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 56] = [
+    let tests: [(&str, Test, &[&str]); 57] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -86,8 +87,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("kafka_ocsf_by_default", kafka_secured::ocsf_by_default, SECURED),
         ("kafka_what_is_wrong", kafka_secured::what_is_wrong_is_said, SECURED),
         ("syslog_and_webhook", sinks::syslog_and_webhook, &["python3", "openssl"]),
-        ("fleet_members_come_and_go", fleet::members_come_and_go, &["java", "mvn", "kcat"]),
-        ("kafka_agents_die", fleet::agents_die, &["java", "mvn", "kcat"]),
+        ("fleet_members_come_and_go", fleet::members_come_and_go, KAFKA),
+        ("fleet_keeps_what_it_learnt", fleet::what_was_learnt_outlives_a_member, KAFKA),
+        ("kafka_agents_die", fleet::agents_die, KAFKA),
         ("kafka_too_large", kafka_secured::larger_than_the_broker_takes, SECURED),
     ];
     let required = std::env::var_os("KEYWATCH_REQUIRE_LIVE").is_some_and(|value| value == "1");

@@ -67,6 +67,8 @@ pub(crate) fn member(set: &config::Kafka, group: &str) -> Result<ClientConfig, S
     let mut defaults = ClientConfig::new();
     // A member that dies is replaced after this; brokers allow no less than 6 s.
     defaults.set("session.timeout.ms", "10000").set("heartbeat.interval.ms", "2000");
+    // A rebalance waits for so long for a member that hangs.
+    defaults.set("max.poll.interval.ms", "60000");
     // A broker that takes questions and does not answer is given up after this.
     defaults.set("socket.timeout.ms", "10000");
     // What is fetched ahead, of all partitions.

@@ -26,8 +26,35 @@ pub(crate) fn make_for_fleet(
 ) -> Result<(), String> {
     let mut all = plans(set, Which::Activity);
     all.push(Plan { topic: &fleet.sources_topic, ..all[0].clone() });
+    all.push(Plan { topic: &fleet.state_topic, is_compacted: true, ..all[0].clone() });
     all.extend(plans(set, Which::Alerts));
     make_all(config, &all)
+}
+
+/// Whether states have a place beside every partition that is read; an error is a line with the mend.
+pub(crate) fn check_for_fleet(
+    config: &ClientConfig,
+    set: &config::Kafka,
+    fleet: &config::Fleet,
+) -> Result<(), String> {
+    let admin: AdminClient<watch::Quiet> =
+        config.create_with_context(watch::Quiet).map_err(|error| options::reason(&error))?;
+    let metadata =
+        admin.inner().fetch_metadata(None, WAIT_MAX).map_err(|error| options::reason(&error))?;
+    let partitions = |topic: &str| {
+        let found = metadata.topics().iter().find(|known| known.name() == topic);
+        found.map_or(0, |topic| topic.partitions().len())
+    };
+    let needed = partitions(&set.activity_topic).max(partitions(&fleet.sources_topic));
+    let there = partitions(&fleet.state_topic);
+    if there < needed {
+        return Err(format!(
+            "topic {} has {there} partitions, and calls have {needed}: make it by hand with as many, \
+             and cleanup.policy=compact",
+            fleet.state_topic
+        ));
+    }
+    Ok(())
 }
 
 fn make_all(config: &ClientConfig, plans: &[Plan<'_>]) -> Result<(), String> {
@@ -70,6 +97,8 @@ struct Plan<'a> {
     partitions: i32,
     replication: i32,
     retention_ms: String,
+    /// The last record of each key stays, whatever its age.
+    is_compacted: bool,
 }
 
 fn plans(set: &config::Kafka, which: Which) -> Vec<Plan<'_>> {
@@ -78,6 +107,7 @@ fn plans(set: &config::Kafka, which: Which) -> Vec<Plan<'_>> {
         partitions: i32::try_from(set.partitions).unwrap_or(i32::MAX),
         replication: i32::try_from(set.replication).unwrap_or(i32::MAX),
         retention_ms: retention.as_millis().to_string(),
+        is_compacted: false,
     };
     match which {
         Which::Alerts => {
@@ -92,7 +122,17 @@ impl Plan<'_> {
     fn new_topic(&self) -> NewTopic<'_> {
         // KIP-464: -1 is what the broker is set to.
         let replication = if self.replication == 0 { -1 } else { self.replication };
-        NewTopic::new(self.topic, self.partitions, TopicReplication::Fixed(replication))
-            .set("retention.ms", &self.retention_ms)
+        let topic =
+            NewTopic::new(self.topic, self.partitions, TopicReplication::Fixed(replication));
+        if self.is_compacted {
+            // Only what stands in a closed segment is compacted, and only when a fifth of it is old: by
+            // default a gigabyte, and half. Whoever takes over reads all of it.
+            topic
+                .set("cleanup.policy", "compact")
+                .set("segment.bytes", "33554432")
+                .set("min.cleanable.dirty.ratio", "0.2")
+        } else {
+            topic.set("retention.ms", &self.retention_ms)
+        }
     }
 }
