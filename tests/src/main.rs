@@ -7,6 +7,7 @@
 mod cases;
 mod cli;
 mod fuzz;
+mod keys;
 mod live;
 mod replay;
 mod seeds;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let mut trials = cases::trials();
     trials.extend(cli::trials());
     trials.extend(fuzz::trials());
+    trials.extend(keys::trials());
     trials.extend(live::trials());
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -5,6 +5,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use monitor_core::call::{ApiCall, Protocol};
 use xtask::http::Connection;
+use xtask::process;
 
 use super::compare::{all_whole, as_logged, same_calls};
 use super::rig::Rig;
@@ -53,5 +54,36 @@ pub(crate) fn http1_on_an_http2_port() -> Result<()> {
     let calls = rig.stop_agent()?;
     ensure!(calls.len() == 1, "{calls:?}");
     ensure!(calls[0].protocol == Protocol::Http11 && calls[0].response.is_none(), "{calls:?}");
+    Ok(())
+}
+
+/// Two keys over one connection inside TLS, twenty streams at once: each call has its own.
+pub(crate) fn two_keys_on_one_connection() -> Result<()> {
+    let mut rig = Rig::without_agent()?;
+    rig.start_agent_on(&[rig.tls.port()], &[])?;
+    let url = format!("https://{}/api/", rig.tls);
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--fail", "--parallel", "--insecure", "--http2"]);
+    for number in 0..20 {
+        let key = format!("X-API-Key: made-up-key-{}", number % 2);
+        curl.args(["--output", "/dev/null", "--header", &key]).arg(format!("{url}{number}"));
+        if number < 19 {
+            curl.args(["--next", "--silent", "--fail", "--insecure", "--http2"]);
+        }
+    }
+    process::run(&mut curl)?;
+    let calls = rig.stop_agent()?;
+    ensure!(calls.len() == 20, "{} calls", calls.len());
+    all_whole(&calls)?;
+    let mut keys = [None, None];
+    for call in &calls {
+        ensure!(call.flow.id == calls[0].flow.id, "another connection: {call:?}");
+        let number: usize = as_logged(call).target.trim_start_matches("/api/").parse()?;
+        let key = call.key.as_ref().map(|key| key.id);
+        ensure!(key.is_some(), "no key: {call:?}");
+        let expected = *keys[number % 2].get_or_insert(key);
+        ensure!(key == expected, "the key of another stream: {call:?}");
+    }
+    ensure!(keys[0] != keys[1], "one key alone");
     Ok(())
 }

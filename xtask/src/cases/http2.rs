@@ -19,7 +19,7 @@ const END_HEADERS: u8 = 4;
 
 /// Every case of this kind.
 pub(super) fn all() -> Vec<Case> {
-    vec![prior_knowledge(), h2c(), grpc(), midstream(), rapid_reset()]
+    vec![prior_knowledge(), h2c(), grpc(), midstream(), rapid_reset(), two_keys()]
 }
 
 /// Both ends of a connection, each with its header table.
@@ -171,4 +171,23 @@ fn rapid_reset() -> Case {
         talk.conversation.ask(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
     }
     talk.case("http2-rapid-reset")
+}
+
+/// Two keys in turn over one connection, with answers in another order: each call has its own, and one
+/// without a key has none.
+fn two_keys() -> Case {
+    let mut talk = Talk::open();
+    let first = [("x-mbx-apikey", BINANCE_KEY)];
+    let second = [("authorization", "Bearer tok-3f9a1c77d2")];
+    talk.ask(1, "POST", "/api/v3/order?symbol=BTCUSDT&signature=sig-one", &first, b"");
+    talk.ask(3, "GET", "/v1/me", &second, b"");
+    talk.ask(5, "GET", "/api/v3/ping", &[], b"");
+    talk.ask(7, "DELETE", "/api/v3/order?symbol=BTCUSDT&orderId=7", &first, b"");
+    talk.answer(7, "200", &[], b"{}");
+    talk.answer(3, "403", &[], b"{\"error\":\"ip not allowed\"}");
+    talk.ask(9, "GET", "/v1/me", &second, b"");
+    talk.answer(1, "200", &[], b"{\"orderId\":7}");
+    talk.answer(9, "200", &[], b"{\"id\":7}");
+    talk.answer(5, "200", &[], b"{}");
+    talk.case("http2-two-keys")
 }
