@@ -61,7 +61,7 @@ impl ApiCall {
     /// Who asked: the client of the connection, or whom a proxy that is trusted has named.
     pub fn client(&self) -> std::net::IpAddr {
         let named = self.detail.as_ref().and_then(|detail| detail.forwarded_for);
-        named.unwrap_or_else(|| self.flow.client.ip())
+        named.unwrap_or_else(|| self.flow.peer())
     }
 }
 
@@ -74,6 +74,10 @@ pub struct Flow {
     pub client: Endpoint,
     /// Who listened.
     pub server: Endpoint,
+    /// For whom a proxy that is trusted says it has connected, in a header before all else (PROXY
+    /// protocol).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxied_for: Option<Endpoint>,
     /// Whether the wire carried TLS.
     pub tls: bool,
     /// Server name of the TLS hello (RFC 6066, 3).
@@ -88,6 +92,13 @@ pub struct Flow {
     pub pid: Option<u32>,
     /// Its container.
     pub container: Option<CompactString>,
+}
+
+impl Flow {
+    /// Who is behind the connection, as far as a proxy that is trusted has said so before all else.
+    pub fn peer(&self) -> std::net::IpAddr {
+        self.proxied_for.unwrap_or(self.client).ip()
+    }
 }
 
 /// 64 bits of a SHA-256; shown as `f_` and 16 hexadecimal digits.
@@ -272,6 +283,21 @@ pub struct Key {
     pub source: CompactString,
     /// Which API style it belongs to.
     pub profile: CompactString,
+    /// Its ids under secrets that were in use before, the latest first; `None`: there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former: Option<Arc<[KeyId]>>,
+}
+
+impl Key {
+    /// Its ids under secrets that were in use before.
+    pub fn former(&self) -> &[KeyId] {
+        self.former.as_deref().unwrap_or_default()
+    }
+
+    /// The id that stays longest when the secret changes: under the oldest one that is still kept.
+    pub fn lasting(&self) -> KeyId {
+        self.former().last().copied().unwrap_or(self.id)
+    }
 }
 
 /// What a JSON web token says of itself (RFC 7519, 4.1; OpenID Connect Core 1.0, 2). Nothing of it is

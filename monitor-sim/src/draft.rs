@@ -37,7 +37,7 @@ pub(crate) fn key(id: KeyId, style: Style) -> Key {
         Style::ApiKey => ("header:x-mbx-apikey", "binance"),
         Style::Login => ("header:authorization", "jwt"),
     };
-    Key { id, source: source.into(), profile: profile.into() }
+    Key { id, source: source.into(), profile: profile.into(), former: None }
 }
 
 /// A connection from there with a program of this fingerprint; `n` tells it from others.
@@ -48,6 +48,7 @@ pub(crate) fn flow(ip: Ipv4Addr, ja4: &str, n: u64) -> Arc<Flow> {
         id: FlowId(id),
         client: Address::new(IpAddr::V4(ip), port),
         server: Address::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5)), 443),
+        proxied_for: None,
         tls: true,
         server_name: Some("api.example.com".into()),
         ja4: Some(ja4.into()),

@@ -10,7 +10,7 @@ use clap_complete::Shell;
 
 pub use known::{
     AlertCommand, BaselineCommand, BaselineFile, KeysCommand, PolicyCommand, ProfileCommand,
-    UsageArgs,
+    SecretCommand, UsageArgs,
 };
 
 use crate::config::LogLevel;
@@ -203,6 +203,10 @@ pub enum Command {
     /// Ids of API keys, and what keys do
     #[command(subcommand)]
     Keys(KeysCommand),
+
+    /// The secret under which keys are hashed: what there is, or a new one
+    #[command(subcommand)]
+    Secret(SecretCommand),
 
     /// Print a completion script for a shell
     #[command(after_help = "Example:

@@ -47,6 +47,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<()> {
             start_log(&cli, &config);
             policy::command::policy(what, &config)
         }
+        Command::Secret(what) => secret::command::secret(what, &load_config(&cli)?),
         Command::Keys(what) => keys::keys(what, &load_config(&cli)?),
         Command::Run(args) => {
             let config = load_config(&cli)?;
@@ -98,6 +99,7 @@ pub(crate) struct Outputs {
     pub(crate) baseline: Baseline,
     pub(crate) opening: jsonl::Opening,
     pub(crate) on_failure: OnFailure,
+    pub(crate) secrets: secret::Count,
 }
 
 /// With the profiles and proxies of the config.
@@ -125,7 +127,8 @@ pub(crate) fn driver(
     outputs: &Outputs,
 ) -> Result<Driver> {
     let secret_file = args.secret_file.clone().or_else(|| config.identity.secret_file.clone());
-    let secret = secret::load_or_make(&secret_file.unwrap_or_else(secret::default_path))?;
+    let secret_file = secret_file.unwrap_or_else(secret::default_path);
+    let secret = secret::load_or_make(&secret_file, outputs.secrets)?;
     let settings = config.engine_settings();
     let mut engine = Engine::new(settings.clone());
     let keeper = match &outputs.baseline {
@@ -146,7 +149,7 @@ pub(crate) fn driver(
     )?;
     let decoder = decoder(identifier(secret, config)?, ports, config)?;
     let mut driver = Driver::new(decoder, engine, Sinks::new(sinks, outputs.on_failure));
-    driver.read_again(config.identity.profiles.clone());
+    driver.read_again(config.identity.profiles.clone(), secret_file);
     if let Some(keeper) = keeper {
         driver.keep(keeper);
     }

@@ -75,6 +75,8 @@ bitflags::bitflags! {
         const QUOTA = 1 << 23;
         const TOKEN = 1 << 24;
         const DETAIL = 1 << 25;
+        const FORMER_IDS = 1 << 26;
+        const PROXIED_FOR = 1 << 27;
     }
 }
 
@@ -100,7 +102,8 @@ pub fn encode(call: &ApiCall, out: &mut Vec<u8>) {
         complete,
         anomalies,
     } = call;
-    let Flow { id, client, server, tls, server_name, ja4, process, pid, container } = &**flow;
+    let Flow { id, client, server, proxied_for, tls, server_name, ja4, process, pid, container } =
+        &**flow;
     out.push(VERSION);
     let mut has = Has::empty();
     has.set(Has::REQUEST, request.is_some());
@@ -130,6 +133,9 @@ pub fn encode(call: &ApiCall, out: &mut Vec<u8>) {
     has.set(Has::QUOTA, quota.is_some());
     has.set(Has::TOKEN, token.is_some());
     has.set(Has::DETAIL, detail.is_some());
+    let former = key.as_ref().map_or(&[][..], Key::former);
+    has.set(Has::FORMER_IDS, !former.is_empty());
+    has.set(Has::PROXIED_FOR, proxied_for.is_some());
     number(out, has.bits());
     out.extend_from_slice(&time.0.to_le_bytes());
     out.extend_from_slice(&id.0.to_le_bytes());
@@ -160,7 +166,7 @@ pub fn encode(call: &ApiCall, out: &mut Vec<u8>) {
         number(out, *body_bytes);
     }
     latency_us.iter().for_each(|latency| number(out, *latency));
-    if let Some(Key { id, source, profile }) = key {
+    if let Some(Key { id, source, profile, former: _ }) = key {
         out.extend_from_slice(&id.0.to_le_bytes());
         text(out, source);
         text(out, profile);
@@ -188,6 +194,14 @@ pub fn encode(call: &ApiCall, out: &mut Vec<u8>) {
     quota.into_iter().for_each(|quota| optional::put_quota(out, quota));
     token.iter().for_each(|token| optional::put_token(out, token));
     detail.iter().for_each(|detail| optional::put_detail(out, detail));
+    if !former.is_empty() {
+        number(out, former.len() as u64);
+        former.iter().for_each(|id| out.extend_from_slice(&id.0.to_le_bytes()));
+    }
+    if let Some(Endpoint { addr, port }) = proxied_for {
+        out.extend_from_slice(addr);
+        out.extend_from_slice(&port.to_be_bytes());
+    }
 }
 
 /// Reads a call. Bytes behind it are those of a later program, and passed over.
@@ -218,7 +232,9 @@ pub fn decode(bytes: &[u8]) -> Result<ApiCall, Malformed> {
     let container = if_has(Has::CONTAINER, &mut from)?;
     let pid = from.optional(has.contains(Has::PID), |from| from.narrow("process id"))?;
     let tls = has.contains(Has::TLS);
-    let flow = Flow { id, client, server, tls, server_name, ja4, process, pid, container };
+    let proxied_for = None;
+    let mut flow =
+        Flow { id, client, server, proxied_for, tls, server_name, ja4, process, pid, container };
     let request = from.optional(has.contains(Has::REQUEST), |from| {
         let method = from.text()?;
         let target = from.text()?;
@@ -235,9 +251,9 @@ pub fn decode(bytes: &[u8]) -> Result<ApiCall, Malformed> {
         Ok(Response { status, body_bytes: from.number()?, quota: None })
     })?;
     let latency_us = from.optional(has.contains(Has::LATENCY), Reader::number)?;
-    let key = from.optional(has.contains(Has::KEY), |from| {
+    let mut key = from.optional(has.contains(Has::KEY), |from| {
         let id = KeyId(u128::from_le_bytes(from.array()?));
-        Ok(Key { id, source: from.text()?, profile: from.text()? })
+        Ok(Key { id, source: from.text()?, profile: from.text()?, former: None })
     })?;
     let symbol = if_has(Has::SYMBOL, &mut from)?;
     let mut object_ids = Vec::new();
@@ -266,6 +282,16 @@ pub fn decode(bytes: &[u8]) -> Result<ApiCall, Malformed> {
     }
     let token = from.optional(has.contains(Has::TOKEN), optional::token)?.map(Arc::new);
     let detail = from.optional(has.contains(Has::DETAIL), optional::detail)?.map(Box::new);
+    let former = from.optional(has.contains(Has::FORMER_IDS), |from| {
+        // Each is read, so that a made-up count ends with the bytes.
+        let ids = (0..from.number()?).map(|_| from.array().map(u128::from_le_bytes).map(KeyId));
+        ids.collect::<Result<Arc<[KeyId]>, Malformed>>()
+    })?;
+    if let Some(key) = &mut key {
+        key.former = former.filter(|ids| !ids.is_empty());
+    }
+    flow.proxied_for =
+        from.optional(has.contains(Has::PROXIED_FOR), |from| from.endpoint(false))?;
     Ok(ApiCall {
         time,
         flow: Arc::new(flow),

@@ -18,6 +18,7 @@ use crate::policy;
 use crate::profiles;
 use crate::record::Recorder;
 use crate::replay::reading::Taker;
+use crate::secret;
 use crate::selection::Selection;
 use crate::sinks::{Sink, Sinks};
 use crate::summary::Summary;
@@ -32,8 +33,9 @@ pub struct Driver {
     recorder: Option<Recorder>,
     /// Writes down what the Engine learns.
     keeper: Option<Keeper>,
-    /// Folder of profiles that are read again when that is asked for.
+    /// Folder of profiles that are read again when that is asked for, and the file of the secret.
     profiles: Option<PathBuf>,
+    secret: Option<PathBuf>,
     /// The same of the policy; its registry may be asked for changes.
     policy: Option<policy::Source>,
     /// What is written and summed up; `None`: everything.
@@ -59,6 +61,7 @@ impl Driver {
             recorder: None,
             keeper: None,
             profiles: None,
+            secret: None,
             policy: None,
             selection: None,
             board: None,
@@ -78,9 +81,9 @@ impl Driver {
         self.keeper = Some(keeper);
     }
 
-    /// Where profiles are that are read again when that is asked for.
-    pub(crate) fn read_again(&mut self, profiles: Option<PathBuf>) {
-        self.profiles = profiles;
+    /// Where profiles and the secret are that are read again when that is asked for.
+    pub(crate) fn read_again(&mut self, profiles: Option<PathBuf>, secret: PathBuf) {
+        (self.profiles, self.secret) = (profiles, Some(secret));
     }
 
     /// Judges by a policy, which may change.
@@ -294,6 +297,15 @@ impl Listener for Driver {
         }
         if let Some(policy) = self.policy.as_mut().and_then(policy::Source::read_again) {
             self.engine.set_policy(policy);
+        }
+        if let Some(path) = &self.secret {
+            match secret::load(path, secret::Count::Now) {
+                Ok(secret) => {
+                    tell(&format!("secret read again: {}", path.display()));
+                    self.decoder.identifier().set_secret(&secret);
+                }
+                Err(error) => tell(&format!("{error:#}: the secret in use stays")),
+            }
         }
         let Some(dir) = &self.profiles else { return };
         match profiles::load(dir) {

@@ -14,6 +14,7 @@ use crate::live::{self, Stop};
 use crate::metrics;
 use crate::notify::notify;
 use crate::record;
+use crate::secret::Count;
 use crate::sinks::{OnFailure, WhenFull, jsonl};
 
 /// Watches until a signal, the end of `--duration`, or a failure.
@@ -86,7 +87,8 @@ fn outputs(args: &RunArgs, config: &Config) -> Outputs {
     } else {
         Baseline::None
     };
-    Outputs { calls, alerts, connections, baseline, opening, on_failure }
+    let secrets = Count::Now;
+    Outputs { calls, alerts, connections, baseline, opening, on_failure, secrets }
 }
 
 /// What to capture.

@@ -171,7 +171,10 @@ impl Selection {
             path.is_some_and(|path| paths.iter().any(|prefix| path.starts_with(prefix.as_str())))
         };
         (self.flows.is_empty() || self.flows.contains(&call.flow.id))
-            && (self.keys.is_empty() || call.key.as_ref().is_some_and(|key| self.is_key(key.id)))
+            && (self.keys.is_empty()
+                || call.key.as_ref().is_some_and(|key| {
+                    self.is_key(key.id) || key.former().iter().any(|id| self.is_key(*id))
+                }))
             && (self.protocols.is_empty() || self.protocols.contains(&call.protocol))
             && (self.operations.is_empty() || self.operations.contains(&call.op))
             && (self.outcomes.is_empty()

@@ -78,9 +78,10 @@ impl Owners {
     }
 
     /// Notes that a key named an account and was served; the other key that owns it, if one does.
-    pub(crate) fn note(&mut self, account: &str, key: KeyId) -> Option<KeyId> {
+    pub(crate) fn note(&mut self, account: &str, key: KeyId, former: &[KeyId]) -> Option<KeyId> {
         let owner = self.0.find_or_insert(account_hash(account), || Owner { key, calls: 0 });
-        if owner.key == key {
+        if owner.key == key || former.contains(&owner.key) {
+            owner.key = key;
             owner.calls = owner.calls.saturating_add(1);
             return None;
         }
@@ -122,10 +123,12 @@ mod tests {
     fn an_account_is_owned_by_who_keeps_on_naming_it() {
         let mut owners = Owners::new(10);
         for _ in 0..7 {
-            assert_eq!(owners.note("a", KeyId(1)), None);
+            assert_eq!(owners.note("a", KeyId(1), &[]), None);
         }
-        assert_eq!(owners.note("a", KeyId(2)), None);
-        owners.note("a", KeyId(1));
-        assert_eq!(owners.note("a", KeyId(2)), Some(KeyId(1)));
+        assert_eq!(owners.note("a", KeyId(2), &[]), None);
+        owners.note("a", KeyId(1), &[]);
+        assert_eq!(owners.note("a", KeyId(2), &[]), Some(KeyId(1)));
+        assert_eq!(owners.note("a", KeyId(3), &[KeyId(7), KeyId(1)]), None, "the same key");
+        assert_eq!(owners.note("a", KeyId(2), &[]), Some(KeyId(3)));
     }
 }

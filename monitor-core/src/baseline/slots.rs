@@ -138,6 +138,22 @@ impl<K: Copy + Eq + Hash, V> Slots<K, V> {
         Some((old.key, old.value))
     }
 
+    /// Takes a value out.
+    pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
+        let place = self.places.remove(key)? as usize;
+        let slot = self.slots.swap_remove(place);
+        let moved_from = self.slots.len() as u32;
+        self.newcomers.retain(|newcomer| *newcomer != place as u32);
+        if let Some(moved) = self.slots.get(place) {
+            self.places.insert(moved.key, place as u32);
+            for newcomer in self.newcomers.iter_mut().filter(|it| **it == moved_from) {
+                *newcomer = place as u32;
+            }
+        }
+        self.hand = if self.hand >= self.slots.len() { 0 } else { self.hand };
+        Some(slot.value)
+    }
+
     fn give_up(&mut self) -> usize {
         for _ in 0..SEARCHED_MAX {
             if self.newcomers.len() <= self.max / NEWCOMERS_PART {
@@ -180,6 +196,27 @@ mod tests {
         let kept = (0..90).filter(|key| table.find(key).is_some()).count();
         assert!(kept >= 87, "{kept}: one in 32 looked at may go while the flood is sorted out");
         assert_eq!(table.evicted, 99_900 - 10);
+    }
+
+    #[test]
+    fn what_is_taken_out_leaves_the_others_in_place() {
+        let mut table = Slots::new(4, |worth: &bool| *worth);
+        for key in 0..4 {
+            table.insert(key, key % 2 == 0);
+        }
+        assert_eq!(
+            (table.remove(&1), table.remove(&1), table.remove(&9)),
+            (Some(false), None, None)
+        );
+        assert!([0, 2, 3].iter().all(|key| table.peek(key) == Some(&(key % 2 == 0))));
+        for key in 10..200 {
+            table.find_or_insert(key, || false);
+            assert!(table.len() <= 4 && table.peek(&key).is_some());
+            if key % 3 == 0 {
+                assert_eq!(table.remove(&key), Some(false));
+            }
+        }
+        assert!(table.iter().all(|(key, value)| table.peek(key) == Some(value)));
     }
 
     #[test]

@@ -3,10 +3,10 @@
 //! In February 2022 Coinbase took orders that named another account than the signer's. Each key's own
 //! accounts are learnt; what other keys keep on naming is theirs; a policy may say both at once.
 
-use super::{Detector, Found, Layer, Report, Rule, Scene, changes, op_words};
+use super::{Detector, Found, Layer, Report, Rule, Scene, changes, granted, op_words};
 use crate::alert::{Entity, Severity};
 use crate::baseline::{Account, op_index};
-use crate::call::{Operation, Outcome};
+use crate::call::{Key, Operation, Outcome};
 
 pub(super) struct ForeignAccount;
 
@@ -36,9 +36,10 @@ impl Detector for ForeignAccount {
         if call.outcome != Some(Outcome::Ok) {
             return;
         }
-        let owner = scene.owners.note(account, *id);
+        let former = call.key.as_ref().map_or(&[][..], Key::former);
+        let owner = scene.owners.note(account, *id, former);
         let learnt = key.accounts.get_or_insert_default().judge(account);
-        let allowed = scene.policy.of(*id).allows_account(account);
+        let allowed = granted(scene.policy, *id, call).allows_account(account);
         let makes_accounts = key.first_used_s[op_index(Operation::Subaccount)] != 0;
         let changes = changes(call.op);
         let (evidence, severity, alone, expected) = match (allowed, learnt) {

@@ -41,7 +41,7 @@ use crate::alert::{Entity, Severity};
 use crate::baseline::{Across, Fleet, Inventory, KeyState, Named, Owners, Place, Sources};
 use crate::call::{ApiCall, KeyId, Operation, Outcome};
 use crate::engine::{Impairment, Settings};
-use crate::policy::Policy;
+use crate::policy::{Granted, Policy};
 use crate::time::EventTime;
 
 /// Every detector, in the order in which they see a call.
@@ -189,6 +189,16 @@ impl Report {
         if self.is_open {
             self.found.push(found());
         }
+    }
+}
+
+/// What the policy says of a key, under any id that it has in a call.
+fn granted<'p>(policy: &'p Policy, id: KeyId, call: &ApiCall) -> Granted<'p> {
+    match &call.key {
+        // A connection that logged on before the secret changed.
+        Some(key) if key.id != id => policy.of(id, &[key.id]),
+        Some(key) => policy.of(id, key.former()),
+        None => policy.of(id, &[]),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Detector, Found, Layer, Report, Rule, Scene, is_sensitive, op_words, span};
+use super::{Detector, Found, Layer, Report, Rule, Scene, granted, is_sensitive, op_words, span};
 use crate::alert::{Entity, Severity};
 use crate::baseline::News;
 use crate::call::{Operation, Outcome, Token};
@@ -47,7 +47,7 @@ impl Detector for NoStepUp {
         let Some(seen) = weak.or_else(|| {
             let proven = token.is_some_and(|token| proves(token, scene.time))
                 || was_lately(key.duty.second_factor_s, scene.time);
-            let is_bare = scene.policy.of(*id).needs_step_up() && !proven;
+            let is_bare = granted(scene.policy, *id, scene.call).needs_step_up() && !proven;
             is_bare.then(|| "without the second factor that its policy asks for".to_owned())
         }) else {
             return;
@@ -75,9 +75,13 @@ impl Detector for NoStepUp {
 }
 
 /// A login, or a code that is checked, that goes well at an endpoint for second factors counts for the
-/// key.
+/// key. To read about factors, to take one away or to ask for a challenge proves nothing.
 fn note_second_factor(scene: &mut Scene<'_>) {
     if scene.call.op != Operation::Auth {
+        return;
+    }
+    let method = scene.call.request.as_ref().map_or("", |request| request.method.as_str());
+    if matches!(method, "GET" | "HEAD" | "OPTIONS" | "DELETE") {
         return;
     }
     let Some((_, key)) = &mut scene.key else { return };
@@ -90,13 +94,14 @@ fn note_second_factor(scene: &mut Scene<'_>) {
 
 /// Whether a path or method is one for second factors.
 fn names_second_factor(text: &str) -> bool {
-    let begins = |word: &str| {
-        FACTORS.iter().any(|it| {
-            word.len() >= it.len()
-                && word.as_bytes()[..it.len()].eq_ignore_ascii_case(it.as_bytes())
-        })
-    };
-    text.split(|c: char| !c.is_ascii_alphanumeric()).any(begins)
+    let words = || text.split(|c: char| !c.is_ascii_alphanumeric());
+    let any = |known: &[&str]| words().any(|word| known.iter().any(|it| begins(word, it)));
+    any(FACTORS) && !any(FIRST_STEPS)
+}
+
+fn begins(word: &str, with: &str) -> bool {
+    let begin = word.as_bytes().get(..with.len());
+    begin.is_some_and(|begin| begin.eq_ignore_ascii_case(with.as_bytes()))
 }
 
 /// Words in paths of second factors.
@@ -111,6 +116,29 @@ const FACTORS: &[&str] = &[
     "stepup",
     "twofactor",
     "assertion",
+];
+
+/// Beginnings of words for what comes before a factor is checked, or for what changes it: the options of a
+/// ceremony (Web Authentication, 7), a code that is sent, one that is set up.
+const FIRST_STEPS: &[&str] = &[
+    "option",
+    "begin",
+    "start",
+    "challenge",
+    "enrol",
+    "regist",
+    "attest",
+    "setup",
+    "send",
+    "resend",
+    "request",
+    "generat",
+    "init",
+    "enabl",
+    "disabl",
+    "reset",
+    "delete",
+    "remove",
 ];
 
 /// Whether a moment, in seconds, is fresh.

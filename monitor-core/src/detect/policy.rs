@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Detector, Found, Layer, Report, Rule, Scene, is_sensitive, op_words, span};
+use super::{Detector, Found, Layer, Report, Rule, Scene, granted, is_sensitive, op_words, span};
 use crate::alert::{Entity, Severity};
 use crate::call::Outcome;
 use crate::policy::Granted;
@@ -70,7 +70,7 @@ impl Detector for Forbidden {
             return;
         }
         let Some((id, key)) = &mut scene.key else { return };
-        let granted = scene.policy.of(*id);
+        let granted = granted(scene.policy, *id, scene.call);
         let calls = key.duty.count(scene.time);
         let (id, mut duty) = (*id, key.duty);
         let mut say = |broken: Broken, breach: &dyn Fn() -> Breach| {

@@ -60,7 +60,8 @@ impl Engine {
         match &feedback.said {
             Said::Dismiss { alert, reason } => self.dismiss(*alert, feedback.time, reason),
             Said::Mute { key, detector, until } => {
-                self.incidents.mute(Entity::Key(*key), detector.as_deref(), *until);
+                let key = self.present(*key);
+                self.incidents.mute(Entity::Key(key), detector.as_deref(), *until);
                 Ok(())
             }
         }
@@ -68,7 +69,11 @@ impl Engine {
 
     fn dismiss(&mut self, id: AlertId, time: EventTime, why: &str) -> Result<(), UnknownAlert> {
         let lesson = self.incidents.dismiss(id, time, why).ok_or(UnknownAlert(id))?;
-        let Entity::Key(key) = lesson.entity else { return Ok(()) };
+        let Entity::Key(known) = lesson.entity else { return Ok(()) };
+        let key = self.present(known);
+        if key != known {
+            self.incidents.follow(Entity::Key(known), Entity::Key(key));
+        }
         let Some(state) = self.keys.find(&key) else { return Ok(()) };
         let now_s = u32::try_from(time.secs()).unwrap_or(u32::MAX).max(1);
         let ops = || (0..OPS).filter(|op| lesson.ops & 1 << op != 0);

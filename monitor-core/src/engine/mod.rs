@@ -1,6 +1,7 @@
 //! The Engine: API calls in, alerts out.
 
 mod feedback;
+mod moved;
 mod saved;
 mod settings;
 
@@ -14,7 +15,7 @@ use crate::baseline::{
     Across, Cold, Fleet, Inventory, KeyState, Named, Names, OPS, Owners, Place, Slots, Sources,
     op_index,
 };
-use crate::call::{ApiCall, KeyId, Outcome};
+use crate::call::{ApiCall, Key, KeyId, Outcome};
 use crate::detect::{
     Capture, DETECTORS, Report, Scene, is_refusal, is_sensitive, refuses_credential,
 };
@@ -99,6 +100,8 @@ pub struct Engine {
     counters: Counters,
     latest: EventTime,
     keys: Slots<KeyId, Box<KeyState>>,
+    /// Keys whose id has changed with the secret, by ids that they had before.
+    moved: Slots<KeyId, KeyId>,
     /// Summaries of keys that had to make room. One that came back leaves its own behind.
     cold: Slots<KeyId, Cold>,
     fleet: Fleet,
@@ -128,6 +131,7 @@ impl Engine {
             counters: Counters::default(),
             latest: EventTime(0),
             keys: Slots::new(settings.keys_max, |key| key.is_established()),
+            moved: Slots::new(settings.keys_max, |_| true),
             cold: Slots::new(settings.cold_keys_max, |_| true),
             fleet: Fleet::new(&settings),
             sources: Sources::new(&settings),
@@ -200,6 +204,7 @@ impl Engine {
     pub fn state_bytes(&self) -> usize {
         self.keys.bytes()
             + self.cold.bytes()
+            + self.moved.bytes()
             + self.keys.len() * size_of::<KeyState>()
             + self.fleet.bytes()
             + self.sources.bytes()
@@ -229,7 +234,7 @@ impl Engine {
         let now_s = u32::try_from(time.secs()).unwrap_or(u32::MAX);
         let watched_since_s = self.fleet.note_watched(now_s);
         let is_authentic = !refuses_credential(call.outcome);
-        let id = call.key.as_ref().map(|key| key.id);
+        let id = call.key.as_ref().map(|key| self.present(key.id));
         let known = id.and_then(|id| Some((id, self.admit(id, call)?)));
         let late_minutes = self.late_minutes();
         let keys = self.keys.len();
@@ -300,6 +305,10 @@ impl Engine {
         }
         let is_good = call.outcome == Some(Outcome::Ok)
             || (is_sensitive(call.op) && is_refusal(call) && !refuses_credential(call.outcome));
+        let former = call.key.as_ref().map_or(&[][..], Key::former);
+        if !former.is_empty() && self.follow(id, former, is_good) {
+            return self.keys.place(&id);
+        }
         // Nobody wakes a key who does not have it.
         if !refuses_credential(call.outcome)
             && let Some(cold) = self.cold.find(&id)

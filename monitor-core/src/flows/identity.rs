@@ -6,7 +6,7 @@ use compact_str::CompactString;
 use sha2::{Digest, Sha256};
 
 use super::key::{PairKey, Side};
-use crate::call::{Flow, FlowId};
+use crate::call::{Flow, FlowId, Key};
 use crate::input::{Direction, Endpoint, Owner};
 
 /// The first 64 bits of a SHA-256 over both ends and the client's initial sequence number: the same
@@ -32,6 +32,9 @@ pub(crate) struct Ends {
     /// First sequence number and first acknowledgement of each side.
     first: [(Option<u32>, Option<u32>); 2],
     owner: Option<Arc<Owner>>,
+    proxied_for: Option<Endpoint>,
+    /// Whom the client's certificate names.
+    pub(crate) certificate: Option<Key>,
     tls: bool,
     server_name: Option<CompactString>,
     ja4: Option<CompactString>,
@@ -53,6 +56,8 @@ impl Ends {
             client_isn: None,
             first,
             owner: None,
+            proxied_for: None,
+            certificate: None,
             tls: false,
             server_name: None,
             ja4: None,
@@ -119,6 +124,18 @@ impl Ends {
         }
     }
 
+    /// Who is behind the connection, as far as a proxy has said so: as [`Flow::peer`].
+    pub(crate) fn peer(&self) -> std::net::IpAddr {
+        let client = self.key.endpoint(self.client.unwrap_or(Side::Low));
+        self.proxied_for.unwrap_or(client).ip()
+    }
+
+    /// A proxy that is trusted says for whom it has connected.
+    pub(crate) fn proxy(&mut self, client: Endpoint) {
+        self.proxied_for = Some(client);
+        self.shared = None;
+    }
+
     /// The wire carries TLS, from here on; what the client's hello says of it.
     pub(crate) fn secure(
         &mut self,
@@ -149,6 +166,7 @@ impl Ends {
                 id,
                 client,
                 server,
+                proxied_for: self.proxied_for,
                 tls: self.tls,
                 server_name: self.server_name.clone(),
                 ja4: self.ja4.clone(),

@@ -151,7 +151,7 @@ impl Identifier {
         let source = &self.profiles.sources[usize::from(number)];
         let of_exchange = self.profiles.profile(source.style).is_some_and(|it| it.is_exchange);
         Some(MessageKey {
-            key: credential::key(&self.profiles, number, named.id),
+            key: credential::key(&self.profiles, number, &named),
             token: named.token,
             stays: source.stays,
             style: if of_exchange { source.style } else { style },
@@ -172,7 +172,7 @@ impl Identifier {
                 return None;
             }
             let named = self.hasher.name(Form::Plain, credential)?;
-            Some((credential::key(&self.profiles, number, named.id), source.style))
+            Some((credential::key(&self.profiles, number, &named), source.style))
         })
     }
 
@@ -211,7 +211,7 @@ impl Identifier {
     }
 
     fn adopt(&self, identified: &mut Identified, number: u16, named: Named) {
-        let key = credential::key(&self.profiles, number, named.id);
+        let key = credential::key(&self.profiles, number, &named);
         let style = self.profiles.sources[usize::from(number)].style;
         if self.profiles.profile(style).is_some_and(|profile| profile.is_exchange) {
             identified.style = style;

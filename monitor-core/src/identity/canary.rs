@@ -68,6 +68,35 @@ fn one_raw_key_has_one_id_wherever_it_stands() {
 }
 
 #[test]
+fn after_a_change_of_the_secret_both_ids_are_said_wherever_the_key_stands() {
+    let before = identifier();
+    let mut after = Identifier::new(Secret::new([8; 32]).after([7; 32]).after([6; 32]));
+    // {"iss":"id.example.com","sub":"u-1"}
+    let token = "Bearer eyJhbGciOiJub25lIn0.eyJpc3MiOiJpZC5leGFtcGxlLmNvbSIsInN1YiI6InUtMSJ9.c2ln";
+    let encoded = format!("/x?api_key={}", CANARY.replace('4', "%34"));
+    for (target, name, value) in [
+        ("/", "x-api-key", CANARY),
+        ("/", "authorization", token),
+        ("/", "authorization", "Basic YzRuNHJ5UzNjcjN0VjRsdTM6cGFzc3dvcmQ="),
+        (encoded.as_str(), "accept", "*/*"),
+    ] {
+        let headers = [header(name, value)];
+        let head = RequestHead { method: "GET", target, headers: &headers };
+        let known = id(&before.identify(&head));
+        for _ in 0..2 {
+            let key = after.identify(&head).key.unwrap();
+            assert_eq!((key.former()[0], key.former().len()), (known, 2), "{name} {target}");
+            assert!(key.id != known && key.lasting() == key.former()[1]);
+        }
+    }
+    after.set_secret(&Secret::new([7; 32]));
+    let headers = [header("x-api-key", CANARY)];
+    let head = RequestHead { method: "GET", target: "/", headers: &headers };
+    let key = after.identify(&head).key.unwrap();
+    assert_eq!((key.id, key.former), (id(&before.identify(&head)), None));
+}
+
+#[test]
 fn the_id_is_an_hmac_of_domain_and_key() {
     use hmac::{Hmac, KeyInit, Mac};
     let mac = Hmac::<sha2::Sha256>::new_from_slice(&[7; 32]).unwrap();

@@ -7,21 +7,23 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use hmac::{Hmac, KeyInit, Mac};
 use httparse::Header;
 use sha2::Sha256;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::known::Known;
 use super::profile::{InRequest, Place, Profiles, Source, same_name};
 use super::signing::{Fingerprints, Stated};
 use super::token::Claims;
-use super::{Style, percent};
+use super::{Secret, Style, percent};
 use crate::call::{Key, KeyId, Signed, Token};
 
 /// Names the use of the secret, so that no other use of it can give the same hash.
 const DOMAIN: &[u8] = b"keywatch key id v1\0";
 const DOMAIN_SUBJECT: &[u8] = b"keywatch token subject v1\0";
+const DOMAIN_CERTIFICATE: &[u8] = b"keywatch certificate v1\0";
 const DOMAIN_SIGNATURE: &[u8] = b"keywatch signatures v1\0";
 const DOMAIN_KNOWN: &[u8] = b"keywatch known credentials v1\0";
 const DOMAIN_ROUTES: &[u8] = b"keywatch known routes v1\0";
+const DOMAIN_CHECK: &[u8] = b"keywatch secret check v1\0";
 
 /// Credentials hashed in one request. Honest requests carry one or two; each costs a hash.
 const CREDENTIALS_MAX: u8 = 4;
@@ -40,52 +42,82 @@ pub(super) enum Form {
     Bearer,
     /// User and password in base64.
     Basic,
+    /// What a certificate says.
+    Certificate,
 }
 
 /// Who a credential names.
 #[derive(Clone, Debug)]
 pub(super) struct Named {
     pub(super) id: KeyId,
+    /// Its ids under former secrets, the latest first.
+    pub(super) former: Option<Arc<[KeyId]>>,
     /// What a token says of itself.
     pub(super) token: Option<Arc<Token>>,
 }
 
-/// Keyed hash with the key and the domain already taken in: a clone away from use.
+/// Makes ids of credentials under the secret, and under those before it.
 pub(super) struct Hasher {
-    key: Hmac<Sha256>,
-    subject: Hmac<Sha256>,
+    current: Epoch,
+    /// The latest first.
+    former: Box<[Epoch]>,
     known: Known,
     pub(super) fingerprints: Fingerprints,
 }
 
+/// Keyed hash under one secret, with the key and the domain already taken in: a clone away from use.
+struct Epoch {
+    key: Hmac<Sha256>,
+    subject: Hmac<Sha256>,
+    certificate: Hmac<Sha256>,
+}
+
 impl Hasher {
-    pub(super) fn new(secret: &[u8; 32]) -> Hasher {
-        let keyed = keyed(secret);
+    pub(super) fn new(secret: &Secret) -> Hasher {
+        let keyed = keyed(&secret.current);
         Hasher {
             known: Known::new(&derived(&keyed, DOMAIN_KNOWN)),
             fingerprints: Fingerprints::new(&derived(&keyed, DOMAIN_SIGNATURE)),
-            key: keyed.clone().chain_update(DOMAIN),
-            subject: keyed.chain_update(DOMAIN_SUBJECT),
+            current: Epoch::new(&secret.current),
+            former: secret.former.iter().map(|secret| Epoch::new(secret)).collect(),
         }
     }
 
     /// Whom a credential names; `None` when there is none in it.
     pub(super) fn name(&self, form: Form, credential: &[u8]) -> Option<Named> {
-        let plain = |id| Some(Named { id, token: None });
-        self.known.find(form, credential, || match form {
-            Form::Plain => plain(self.hash(credential)),
-            Form::Encoded => plain(self.hash_encoded(credential)),
-            Form::Bearer => match Claims::read(credential) {
-                Some(claims) => {
-                    let who = claims.who();
-                    let id = who.map(|(issuer, subject)| self.hash_subject(issuer, subject));
-                    let id = id.unwrap_or_else(|| self.hash(credential));
-                    Some(Named { id, token: Some(Arc::new(claims.token)) })
-                }
-                None => plain(self.hash(credential)),
-            },
-            Form::Basic => user_of(credential, self).and_then(plain),
+        self.known.find(form, credential, || self.make(form, credential))
+    }
+
+    fn make(&self, form: Form, credential: &[u8]) -> Option<Named> {
+        let (mut claims, mut user) = (None, None);
+        match form {
+            Form::Plain | Form::Encoded | Form::Certificate => {}
+            Form::Bearer => claims = Claims::read(credential),
+            Form::Basic => user = Some(user_of(credential)?),
+        }
+        let id = |epoch: &Epoch| match (claims.as_ref().and_then(Claims::who), &user) {
+            (Some((issuer, subject)), _) => epoch.hash_subject(issuer, subject),
+            (None, Some(user)) => epoch.hash(user),
+            (None, None) if form == Form::Encoded => epoch.hash_encoded(credential),
+            (None, None) if form == Form::Certificate => epoch.hash_certificate(credential),
+            (None, None) => epoch.hash(credential),
+        };
+        Some(Named {
+            id: id(&self.current),
+            former: (!self.former.is_empty()).then(|| self.former.iter().map(id).collect()),
+            token: claims.map(|claims| Arc::new(claims.token)),
         })
+    }
+}
+
+impl Epoch {
+    fn new(secret: &[u8; 32]) -> Epoch {
+        let keyed = keyed(secret);
+        Epoch {
+            key: keyed.clone().chain_update(DOMAIN),
+            subject: keyed.clone().chain_update(DOMAIN_SUBJECT),
+            certificate: keyed.chain_update(DOMAIN_CERTIFICATE),
+        }
     }
 
     fn hash(&self, credential: &[u8]) -> KeyId {
@@ -99,6 +131,10 @@ impl Hasher {
         let mut state = self.key.clone();
         percent::decoded(credential).for_each(|(_, byte)| state.update(&[byte]));
         finish(state)
+    }
+
+    fn hash_certificate(&self, names: &[u8]) -> KeyId {
+        finish(self.certificate.clone().chain_update(names))
     }
 
     fn hash_subject(&self, issuer: &[u8], subject: &[u8]) -> KeyId {
@@ -121,6 +157,11 @@ fn derived(keyed: &Hmac<Sha256>, domain: &[u8]) -> [u8; 16] {
 /// What servers and paths are hashed under in memory.
 pub(super) fn routes_key(secret: &[u8; 32]) -> [u8; 16] {
     derived(&keyed(secret), DOMAIN_ROUTES)
+}
+
+/// Of a secret, to tell it from others.
+pub(super) fn check(secret: &[u8; 32]) -> u32 {
+    (finish(keyed(secret).chain_update(DOMAIN_CHECK)).0 >> 96) as u32
 }
 
 /// The first 128 bits.
@@ -344,10 +385,10 @@ impl Source {
 }
 
 /// The key as records show it.
-pub(super) fn key(profiles: &Profiles, number: u16, id: KeyId) -> Key {
+pub(super) fn key(profiles: &Profiles, number: u16, named: &Named) -> Key {
     let source = &profiles.sources[usize::from(number)];
     let profile = profiles.profile(source.style).map(|it| it.name.clone()).unwrap_or_default();
-    Key { id, source: source.shown.clone(), profile }
+    Key { id: named.id, source: source.shown.clone(), profile, former: named.former.clone() }
 }
 
 /// A parameter of credentials.
@@ -369,12 +410,14 @@ fn parameters(credential: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 }
 
 /// The user part of Basic credentials (RFC 7617, 2); the password is never hashed.
-fn user_of(encoded: &[u8], hasher: &Hasher) -> Option<KeyId> {
+fn user_of(encoded: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     const LENIENT: GeneralPurpose = GeneralPurpose::new(
         &base64::alphabet::STANDARD,
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
     );
-    let pair = Zeroizing::new(LENIENT.decode(encoded).ok()?);
-    let user = pair.split(|byte| *byte == b':').next()?;
-    (!user.is_empty()).then(|| hasher.hash(user))
+    let mut pair = Zeroizing::new(LENIENT.decode(encoded).ok()?);
+    let user_bytes = pair.iter().position(|byte| *byte == b':').unwrap_or(pair.len());
+    pair[user_bytes..].zeroize();
+    pair.truncate(user_bytes);
+    (!pair.is_empty()).then_some(pair)
 }

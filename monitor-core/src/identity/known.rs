@@ -13,7 +13,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use super::credential::{Form, Named};
 use crate::call::KeyId;
 
-/// Twice the keys that are busy at once on a large exchange edge host; 192 KiB and the tokens.
+/// Twice the keys that are busy at once on a large exchange edge host; 256 KiB and the tokens.
 const SLOTS: usize = 4096;
 
 /// A table with one place for each remainder of the hash: the last one there stays.
@@ -32,7 +32,7 @@ struct Slot {
 impl Known {
     /// Nothing known. `key` must come from the secret.
     pub(super) fn new(key: &[u8; 16]) -> Known {
-        let empty = Slot { tag: 0, named: Named { id: KeyId(0), token: None } };
+        let empty = Slot { tag: 0, named: Named { id: KeyId(0), former: None, token: None } };
         Known {
             hash: SipHasher13::new_with_key(key),
             slots: RefCell::new(vec![empty; SLOTS].into()),
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     fn named(number: u128) -> Option<Named> {
-        Some(Named { id: KeyId(number), token: None })
+        Some(Named { id: KeyId(number), former: None, token: None })
     }
 
     #[test]

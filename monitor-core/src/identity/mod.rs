@@ -20,7 +20,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use compact_str::CompactString;
+use compact_str::{CompactString, format_compact};
 use httparse::Header;
 use zeroize::Zeroizing;
 
@@ -30,19 +30,42 @@ pub use self::survey::Survey;
 
 use crate::ascii::is_name;
 use crate::call::{Anomalies, Detail, Key, KeyId, Operation, Outcome, Quota, Signed, Token};
+use crate::connection::Certificate;
 pub(crate) use body::BODY_BYTES_MAX;
 use credential::{Hasher, Keyring};
 use profile::{Count, Parameter};
 use routes::{Does, Routes};
 use target::Scan;
 
-/// The HMAC-SHA-256 secret under which credentials are hashed. Never printed; wiped when dropped.
-pub struct Secret(Zeroizing<[u8; 32]>);
+/// The HMAC-SHA-256 secret under which credentials are hashed, and those before it. Never printed;
+/// wiped when dropped.
+pub struct Secret {
+    current: Zeroizing<[u8; 32]>,
+    former: Vec<Zeroizing<[u8; 32]>>,
+}
+
+/// Former secrets that count at once: each costs a hash when a credential is met that is not known.
+pub const FORMER_SECRETS_MAX: usize = 3;
 
 impl Secret {
     /// From 32 random bytes that are kept outside the data.
     pub fn new(bytes: [u8; 32]) -> Secret {
-        Secret(Zeroizing::new(bytes))
+        Secret { current: Zeroizing::new(bytes), former: Vec::new() }
+    }
+
+    /// With one that was in use before it and before those added so far: a key is known again by its
+    /// id under that. Beyond [`FORMER_SECRETS_MAX`] none is added.
+    pub fn after(mut self, bytes: [u8; 32]) -> Secret {
+        let former = Zeroizing::new(bytes);
+        if self.former.len() < FORMER_SECRETS_MAX {
+            self.former.push(former);
+        }
+        self
+    }
+
+    /// Tells whether two secrets are the same, and nothing else of them: 32 bits of a keyed hash.
+    pub fn check(&self) -> u32 {
+        credential::check(&self.current)
     }
 }
 
@@ -115,6 +138,9 @@ impl Default for Identified {
 /// long treated 2 KiB as the longest URL to rely on; longer ones are seldom read by a person.
 pub const TARGET_BYTES_MAX: usize = 2048;
 
+/// The profile of keys that are certificates: in TLS, or as a proxy in front says.
+pub(crate) const CERTIFICATE_PROFILE: &str = "client-certificate";
+
 /// Object ids of one call: batch endpoints name more, and eight show which object was meant.
 pub const OBJECT_IDS_MAX: usize = 8;
 
@@ -161,12 +187,19 @@ impl Identifier {
     /// With the secret for key ids, and the profiles that come with Keywatch.
     pub fn new(secret: Secret) -> Identifier {
         Identifier {
-            hasher: Hasher::new(&secret.0),
+            hasher: Hasher::new(&secret),
             profiles: Profiles::builtin(),
-            routes: Routes::new(&credential::routes_key(&secret.0)),
+            routes: Routes::new(&credential::routes_key(&secret.current)),
             proxies: Proxies::default(),
             survey: None,
         }
+    }
+
+    /// With another secret from now on: keys have other ids. Where the one in use is among its former
+    /// ones, they are known again.
+    pub fn set_secret(&mut self, secret: &Secret) {
+        self.hasher = Hasher::new(secret);
+        self.routes = Routes::new(&credential::routes_key(&secret.current));
     }
 
     /// With other profiles from now on. Replies to what was asked before are read as if in no style.
@@ -181,6 +214,22 @@ impl Identifier {
             return None;
         }
         self.hasher.name(credential::Form::Bearer, credential).map(|named| named.id)
+    }
+
+    /// Whom a client's certificate names: issuer and subject, which stay when it is renewed.
+    pub(crate) fn certificate_key(&self, certificate: &Certificate) -> Option<Key> {
+        let Certificate { issuer, subject, sha256, .. } = certificate;
+        let text = match (issuer, subject) {
+            (Some(issuer), Some(subject)) => format_compact!("{issuer}\n{subject}"),
+            (_, _) => sha256.clone(),
+        };
+        let named = self.hasher.name(credential::Form::Certificate, text.as_bytes())?;
+        Some(Key {
+            id: named.id,
+            source: CompactString::const_new("tls:certificate"),
+            profile: CompactString::const_new(CERTIFICATE_PROFILE),
+            former: named.former,
+        })
     }
 
     /// With proxies whose word counts for who asks.
@@ -217,9 +266,7 @@ impl Identifier {
         let style = keyring.style();
         let signed = (keyring.signed != Signed::default()).then_some(keyring.signed);
         let (key, token) = match keyring.into_best() {
-            Some((number, named)) => {
-                (Some(credential::key(profiles, number, named.id)), named.token)
-            }
+            Some((number, named)) => (Some(credential::key(profiles, number, &named)), named.token),
             None => (None, None),
         };
         let asked = (head.method, style, key.is_some());

@@ -468,12 +468,13 @@ fn is_object_id(raw: &[u8]) -> bool {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::Secret;
     use super::super::credential::Hasher;
     use super::super::profile::Profiles;
     use super::*;
 
     fn scan(method: &str, target: &str, known: usize) -> String {
-        let (hasher, profiles) = (Hasher::new(&[7; 32]), Profiles::builtin());
+        let (hasher, profiles) = (Hasher::new(&Secret::new([7; 32])), Profiles::builtin());
         let mut keyring = Keyring::new(&hasher, &profiles, Style::GENERIC);
         let scanned = Scan::run(&RequestHead { method, target, headers: &[] }, known, &mut keyring);
         let signed = keyring.signed;

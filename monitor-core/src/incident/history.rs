@@ -101,6 +101,11 @@ impl Incidents {
         self.verdicts.mute(entity, detector, until);
     }
 
+    /// What people said of an entity counts for another from now on: it is the same one.
+    pub(crate) fn follow(&mut self, from: Entity, to: Entity) {
+        self.verdicts.follow(from, to);
+    }
+
     /// What a snapshot keeps: alerts that were raised, oddities that may still become one, the budget and
     /// what people said.
     pub(crate) fn save(&self, now: EventTime) -> Saved {

@@ -73,6 +73,15 @@ impl Verdicts {
         }
     }
 
+    /// What was said of an entity is said of another from now on, unless it has its own.
+    pub(super) fn follow(&mut self, from: Entity, to: Entity) {
+        let (first, last) = (Rule::default(), [u8::MAX; 4]);
+        let said: Vec<_> = self.0.extract_if((from, first)..=(from, last), |_, _| true).collect();
+        for ((_, rule), verdict) in said {
+            self.0.entry((to, rule)).or_insert(verdict);
+        }
+    }
+
     fn at(&mut self, entity: Entity, rule: Rule) -> &mut Verdict {
         if self.0.len() >= VERDICTS_MAX && !self.0.contains_key(&(entity, rule)) {
             let first_over = self.0.iter().min_by_key(|(_, verdict)| verdict.muted_until);

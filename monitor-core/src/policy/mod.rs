@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use terms::{Age, Hours, Moment, Route};
 
 use crate::call::{KeyId, Operation};
-use crate::identity::Network;
+use crate::identity::{FORMER_SECRETS_MAX, Network};
 use crate::time::EventTime;
 
 /// Rules of one host: more than an API has, and few enough to be gone through for each call.
@@ -140,7 +140,8 @@ struct Entry {
 /// What is said of one key.
 #[derive(Clone, Copy, Debug)]
 pub struct Granted<'a> {
-    entry: Option<&'a Entry>,
+    /// Under its id and its former ones, in that order.
+    entries: [Option<&'a Entry>; 1 + FORMER_SECRETS_MAX],
     class: Option<&'a (CompactString, Rules)>,
     default: &'a Rules,
 }
@@ -222,11 +223,15 @@ impl Policy {
         self.keys.keys().copied()
     }
 
-    /// What is said of a key.
-    pub fn of(&self, key: KeyId) -> Granted<'_> {
-        let entry = self.keys.get(&key);
-        let class = entry.and_then(|entry| self.classes.get(entry.class? as usize));
-        Granted { entry, class, default: &self.default }
+    /// What is said of a key, be it under an id that it had under a former secret.
+    pub fn of(&self, key: KeyId, former: &[KeyId]) -> Granted<'_> {
+        let mut entries = [None; 1 + FORMER_SECRETS_MAX];
+        for (entry, id) in entries.iter_mut().zip([key].iter().chain(former)) {
+            *entry = self.keys.get(id);
+        }
+        let class = entries.iter().flatten().find_map(|entry| entry.class);
+        let class = class.and_then(|place| self.classes.get(place as usize));
+        Granted { entries, class, default: &self.default }
     }
 
     /// What is said of a host; a port makes no difference.
@@ -295,7 +300,7 @@ impl NamedKey {
 impl<'a> Granted<'a> {
     /// Whose it is.
     pub fn owner(&self) -> Option<&'a str> {
-        self.entry.and_then(|entry| entry.owner.as_deref())
+        self.entries().find_map(|entry| entry.owner.as_deref())
     }
 
     /// Its class.
@@ -305,7 +310,7 @@ impl<'a> Granted<'a> {
 
     /// When it was made.
     pub fn created(&self) -> Option<Moment> {
-        self.entry.and_then(|entry| entry.created)
+        self.entries().find_map(|entry| entry.created)
     }
 
     /// From when on no call may be taken.
@@ -362,8 +367,12 @@ impl<'a> Granted<'a> {
         self.first(|rules| rules.step_up.as_ref()).is_some_and(|it| *it)
     }
 
+    fn entries(&self) -> impl Iterator<Item = &'a Entry> {
+        self.entries.into_iter().flatten()
+    }
+
     fn first<T>(&self, of: impl Fn(&'a Rules) -> Option<&'a T>) -> Option<&'a T> {
-        let own = self.entry.and_then(|entry| of(&entry.rules));
+        let own = self.entries().find_map(|entry| of(&entry.rules));
         own.or_else(|| self.class.and_then(|(_, rules)| of(rules))).or_else(|| of(self.default))
     }
 }
@@ -400,7 +409,7 @@ mod tests {
     #[test]
     fn own_rules_come_before_those_of_the_class_and_those_before_the_default() {
         let policy = policy();
-        let (known, other) = (policy.of(KeyId(1)), policy.of(KeyId(2)));
+        let (known, other) = (policy.of(KeyId(1), &[]), policy.of(KeyId(2), &[]));
         assert!(known.allows(Operation::Trade) && !known.allows(Operation::Withdraw));
         assert!(!other.allows(Operation::Trade) && other.allows(Operation::Read));
         assert!(known.allows_symbol("btcusdt") && !known.allows_symbol("ETHUSDT"));
@@ -438,12 +447,32 @@ mod tests {
             permissions: Some(vec![Operation::Withdraw]),
         };
         policy.register(vec![registered(1), registered(2)]);
-        let (known, other) = (policy.of(KeyId(1)), policy.of(KeyId(2)));
+        let (known, other) = (policy.of(KeyId(1), &[]), policy.of(KeyId(2), &[]));
         assert_eq!((known.class(), other.class()), (Some("maker"), Some("taker")));
         assert!(known.allows(Operation::Withdraw), "its own entry named no operations");
         assert!(other.allows(Operation::Withdraw) && !other.allows(Operation::Read));
         assert!(known.revoked().is_some() && known.owner() == Some("desk"));
         assert_eq!(policy.keys().count(), 2);
+    }
+
+    #[test]
+    fn what_is_said_of_a_former_id_counts_where_nothing_is_said_of_the_present_one() {
+        let mut policy = policy();
+        policy.register(vec![Registered {
+            key: KeyId(9),
+            owner: Some("desk".into()),
+            class: Some("taker".into()),
+            created: None,
+            revoked: None,
+            permissions: Some(vec![Operation::Withdraw]),
+        }]);
+        let former = [KeyId(7), KeyId(1)];
+        let (alone, known) = (policy.of(KeyId(8), &former), policy.of(KeyId(9), &former));
+        assert!(alone.allows_symbol("BTCUSDT") && !alone.allows_symbol("ETHUSDT"));
+        assert_eq!((alone.class(), alone.created().is_some()), (Some("maker"), true));
+        assert!(known.allows(Operation::Withdraw) && !known.allows_symbol("ETHUSDT"));
+        assert_eq!((known.class(), known.owner()), (Some("taker"), Some("desk")));
+        assert!(policy.of(KeyId(8), &[KeyId(7)]).allows_symbol("ETHUSDT"));
     }
 
     #[test]

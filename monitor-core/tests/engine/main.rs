@@ -7,6 +7,7 @@ mod new_agents;
 mod policy;
 mod replay;
 mod robust;
+mod rotation;
 mod saved;
 mod symbols;
 mod synchrony;

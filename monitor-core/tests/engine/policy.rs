@@ -93,22 +93,29 @@ fn a_policy_may_ask_for_a_second_factor() {
 
 #[test]
 fn a_second_factor_on_the_wire_counts_for_an_hour() {
-    let fires = |path: &str, outcome, wait_s: u64| {
+    let fires_for = |method: &str, path: &str, outcome, wait_s: u64| {
         let mut world = world();
         let text = format!("[keys.{}]\nstep_up = true", id(&world));
         world.engine.set_policy(Arc::new(Policy::new(toml::from_str(&text).unwrap()).unwrap()));
         let mut factor = asked(&world, 0, Operation::Auth);
-        factor.request = Some(request("POST", path));
+        factor.request = Some(request(method, path));
         factor.outcome = Some(outcome);
         world.feed(&factor);
         world.feed(&asked(&world, wait_s, Operation::Withdraw));
         raised(&world).iter().any(|(ids, _)| ids.iter().any(|id| id == "D17"))
     };
+    let fires = |path: &str, outcome, wait_s| fires_for("POST", path, outcome, wait_s);
     assert!(!fires("/auth/totp/verify", Outcome::Ok, 60));
     assert!(!fires("/v1/webauthn/assertion", Outcome::Ok, 60));
     assert!(fires("/auth/totp/verify", Outcome::Error, 60), "the code was wrong");
     assert!(fires("/auth/totp/verify", Outcome::Ok, 3700), "long ago");
     assert!(fires("/login", Outcome::Ok, 60), "a password alone");
+    assert!(fires_for("GET", "/auth/mfa", Outcome::Ok, 60), "read about it");
+    assert!(fires_for("DELETE", "/auth/mfa/totp", Outcome::Ok, 60), "taken away");
+    for path in ["/webauthn/assertion/options", "/mfa/challenge", "/otp/send", "/passkeys/register"]
+    {
+        assert!(fires(path, Outcome::Ok, 60), "{path}: nothing is proven yet");
+    }
 }
 
 #[test]

@@ -175,6 +175,37 @@ pub struct UsageArgs {
     pub json: bool,
 }
 
+/// What to do with the secret.
+#[derive(Debug, Subcommand)]
+pub enum SecretCommand {
+    /// List the secret in use and those before it, by a check value that hosts can be compared by
+    ///
+    /// No secret is shown, nor anything that it could be found by.
+    #[command(after_help = "Example:
+  keywatch secret show")]
+    Show {
+        /// The file [default: as the config says]
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        secret_file: Option<PathBuf>,
+    },
+    /// Make a new secret: every key has another id from then on
+    ///
+    /// The one in use is kept for a time, so that keys are known again: what was learnt of them, what the
+    /// policy and the registry say of them, and what people said of their alerts follows them to their new
+    /// ids. Agents take the new secret at SIGHUP; hosts that share one need the same file.
+    #[command(after_help = "Examples:
+  keywatch secret rotate && systemctl kill -s HUP keywatch
+  keywatch secret rotate --keep 0s   # it is known to others: keys begin anew")]
+    Rotate {
+        /// The file [default: as the config says]
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        secret_file: Option<PathBuf>,
+        /// How long the one in use is kept, such as 90d; 0s: not at all, nor those before it [default: as the config says]
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        keep: Option<Duration>,
+    },
+}
+
 /// What to do with policies.
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {

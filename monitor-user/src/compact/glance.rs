@@ -3,13 +3,14 @@
 use monitor_core::call::{FlowId, KeyId};
 use monitor_core::time::EventTime;
 
-use super::{Has, Malformed, Reader, VERSION, summary};
+use super::{Has, Malformed, Reader, VERSION, decode, summary};
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Glance {
     pub(crate) time: EventTime,
     pub(crate) flow: FlowId,
+    /// The id that stays longest.
     pub(crate) key: Option<KeyId>,
 }
 
@@ -21,6 +22,7 @@ pub(crate) struct Glance {
 pub(crate) fn glance(bytes: &[u8]) -> Result<Glance, Malformed> {
     let mut from = Reader(bytes);
     summary::head(&mut from)?;
+    let call = from.0;
     match from.byte()? {
         VERSION => {}
         other => return Err(Malformed::Version(other)),
@@ -30,6 +32,11 @@ pub(crate) fn glance(bytes: &[u8]) -> Result<Glance, Malformed> {
     let flow = FlowId(u64::from_le_bytes(from.array()?));
     if !has.contains(Has::KEY) {
         return Ok(Glance { time, flow, key: None });
+    }
+    if has.contains(Has::FORMER_IDS) {
+        // They stand at the end, and only for a time after the secret has changed.
+        let key = decode(call)?.key.map(|key| key.lasting());
+        return Ok(Glance { time, flow, key });
     }
     for is_four in [Has::CLIENT_V4, Has::SERVER_V4] {
         from.endpoint(has.contains(is_four))?;

@@ -13,6 +13,7 @@ pub(crate) fn full() -> ApiCall {
             id: FlowId(0x6a4f_fe9c_13c7_fe69),
             client: Endpoint::new("203.0.113.9".parse().unwrap(), 51512),
             server: Endpoint::new("2001:db8::5".parse().unwrap(), 443),
+            proxied_for: Some(Endpoint::new([203, 0, 113, 200].into(), 7)),
             tls: true,
             server_name: Some("api.example.com".into()),
             ja4: Some("t13d1516h2_8daaf6152771_02713d6af862".into()),
@@ -39,6 +40,7 @@ pub(crate) fn full() -> ApiCall {
             id: KeyId(0x7f3a),
             source: "header:x-mbx-apikey".into(),
             profile: "binance".into(),
+            former: Some([KeyId(7), KeyId(1 << 100)].into()),
         }),
         op: Operation::Trade,
         symbol: Some("BTCUSDT".into()),
@@ -87,6 +89,7 @@ pub(crate) fn full() -> ApiCall {
 pub(crate) fn bare() -> ApiCall {
     ApiCall {
         flow: Arc::new(Flow {
+            proxied_for: None,
             tls: false,
             server_name: None,
             ja4: None,
@@ -144,7 +147,7 @@ fn calls_come_back_as_they_were() {
     ] {
         let bytes = encoded(&call);
         let seen =
-            Glance { time: call.time, flow: call.flow.id, key: call.key.as_ref().map(|k| k.id) };
+            Glance { time: call.time, flow: call.flow.id, key: call.key.as_ref().map(Key::lasting) };
         assert_eq!(glance(&bytes), Ok(seen));
         assert_eq!(decode(&bytes), Ok(call));
     }
@@ -158,17 +161,25 @@ fn records_of_version_1_stay_readable() {
     let golden = include_str!("golden-v1.hex").trim();
     assert_eq!(hex, golden, "a record of version 1 is written otherwise");
     assert_eq!(decode(&bytes), Ok(full()));
-    // As written before calls said how they were signed.
-    let before = include_str!("golden-v1-unsigned.hex").trim();
-    let before: Vec<u8> = (0..before.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&before[at..at + 2], 16).unwrap())
-        .collect();
-    let mut unsigned = full();
+    // As written before keys had former ids and proxies said for whom they connect, and before calls said
+    // how they were signed.
+    let mut direct = full();
+    direct.flow = Arc::new(Flow { proxied_for: None, ..(*direct.flow).clone() });
+    direct.key = direct.key.map(|key| Key { former: None, ..key });
+    let mut unsigned = direct.clone();
     let detail = unsigned.detail.as_mut().unwrap();
     (detail.signed, detail.payload) = (None, None);
-    assert_eq!(decode(&before), Ok(unsigned.clone()));
-    assert_eq!(encoded(&unsigned), before);
+    for (golden, call) in [
+        (include_str!("golden-v1-direct.hex"), direct),
+        (include_str!("golden-v1-unsigned.hex"), unsigned),
+    ] {
+        let bytes: Vec<u8> = (0..golden.trim().len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&golden[at..at + 2], 16).unwrap())
+            .collect();
+        assert_eq!(decode(&bytes), Ok(call.clone()));
+        assert_eq!(encoded(&call), bytes);
+    }
     // As a later program may write it: with another field.
     let mut later = bytes.clone();
     later.extend_from_slice(b"news");
@@ -188,7 +199,7 @@ fn summaries_of_version_2_stay_readable() {
     assert_eq!(hex, golden, "a record of version 2 is written otherwise");
     assert_eq!(decode_packed(&bytes), Ok(Packed::Summary(summary())));
     let seen =
-        Glance { time: full().time, flow: full().flow.id, key: full().key.map(|key| key.id) };
+        Glance { time: full().time, flow: full().flow.id, key: full().key.map(|key| key.lasting()) };
     assert_eq!(glance(&bytes), Ok(seen));
     // What knows calls alone does not take it for one.
     assert_eq!(decode(&bytes), Err(Malformed::Version(2)));

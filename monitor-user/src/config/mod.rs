@@ -123,17 +123,32 @@ impl From<Port> for u16 {
 }
 
 /// `[identity]`
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Identity {
     /// File of the secret under which keys are hashed; `None`: in the state directory.
     #[serde(with = "units::unset")]
     pub secret_file: Option<PathBuf>,
+    /// How long a secret is kept once there is another.
+    #[serde(with = "units::duration")]
+    pub former_secret_max: Duration,
     /// Folder of profiles, besides those that come with Keywatch; `None`: those alone.
     #[serde(with = "units::unset")]
     pub profiles: Option<PathBuf>,
     /// Networks of proxies whose `X-Forwarded-For` and `Forwarded` count.
     pub trusted_proxies: Vec<TrustedProxy>,
+}
+
+impl Default for Identity {
+    fn default() -> Identity {
+        Identity {
+            secret_file: None,
+            // A quarter: every key that is in use at all is met again in it.
+            former_secret_max: Duration::from_secs(90 * 86_400),
+            profiles: None,
+            trusted_proxies: Vec::new(),
+        }
+    }
 }
 
 /// A network, as it is written.
@@ -414,6 +429,9 @@ impl Config {
         let ring_mend = "must be a power of two from 64KiB to 1GiB";
         check("capture.ring_bytes", ring(self.capture.ring_bytes), ring_mend);
         check("capture.control_ring_bytes", ring(self.capture.control_ring_bytes), ring_mend);
+        let years = Duration::from_secs(10 * 366 * 86_400);
+        let kept_ok = self.identity.former_secret_max <= years;
+        check("identity.former_secret_max", kept_ok, "must be at most 3660d");
         let poll = Duration::from_secs(1)..=Duration::from_secs(86_400);
         let poll_ok = poll.contains(&self.policy.registry_poll);
         check("policy.registry_poll", poll_ok, "must be from 1s to 1d");

@@ -324,9 +324,10 @@ mod tests {
         call.detail = None;
         let mut flow = (*call.flow).clone();
         flow.client = Endpoint::new(IpAddr::from([192, 0, 2, 66]), 40_000);
+        flow.proxied_for = None;
         call.flow = Arc::new(flow);
         if let Some(key) = &mut call.key {
-            key.id = KeyId(u128::from(number));
+            (key.id, key.former) = (KeyId(u128::from(number)), None);
         }
         call
     }

@@ -45,7 +45,7 @@ pub(crate) fn keys(what: &KeysCommand, config: &Config) -> Result<()> {
             );
             let mut text = if args.json { String::new() } else { head };
             for (key, usage) in keys {
-                let granted = policy.of(*key);
+                let granted = policy.of(*key, usage.former());
                 text.push_str(&match args.json {
                     true => format!("{}\n", usage.json(*key, &granted)),
                     false => usage.line(*key, &granted),
@@ -56,7 +56,7 @@ pub(crate) fn keys(what: &KeysCommand, config: &Config) -> Result<()> {
         KeysCommand::Show { key, usage: args } => {
             let (policy, keys) = known(args, config)?;
             let (key, usage) = one(&keys, key)?;
-            let granted = policy.of(key);
+            let granted = policy.of(key, usage.former());
             print(
                 match args.json {
                     true => format!("{}\n", usage.json(key, &granted)),
@@ -69,7 +69,7 @@ pub(crate) fn keys(what: &KeysCommand, config: &Config) -> Result<()> {
             let (policy, keys) = known(args, config)?;
             let mut text = String::new();
             for (key, usage) in &keys {
-                let granted = policy.of(*key);
+                let granted = policy.of(*key, usage.former());
                 let Some(unused) = usage.unused(&granted).filter(|unused| !unused.is_empty())
                 else {
                     continue;

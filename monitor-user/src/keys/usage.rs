@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use anyhow::Result;
 use compact_str::CompactString;
 use monitor_core::alert::{network_name, network_of};
-use monitor_core::call::{ApiCall, KeyId, Operation, Outcome};
+use monitor_core::call::{ApiCall, Key, KeyId, Operation, Outcome};
 use monitor_core::policy::{Granted, Policy};
 use monitor_core::time::EventTime;
 use serde_json::{Value, json};
@@ -28,6 +29,8 @@ pub(super) struct Usage {
     calls: u64,
     ok: u64,
     profile: CompactString,
+    /// Ids that it had under former secrets.
+    former: Arc<[KeyId]>,
     /// Calls of each operation that went well.
     ops: BTreeMap<Operation, u64>,
     /// /24 or /48 of the clients.
@@ -41,21 +44,42 @@ pub(super) fn gather(args: &UsageArgs, policy: &Policy) -> Result<BTreeMap<KeyId
         history::each(path, |call| {
             let Some(key) = &call.key else { return };
             if keys.len() < KEYS_MAX || keys.contains_key(&key.id) {
-                keys.entry(key.id).or_default().add(call, &key.profile);
+                keys.entry(key.id).or_default().add(call, key);
             }
         })?;
     }
-    for key in policy.keys() {
+    let mut named: BTreeSet<KeyId> = policy.keys().collect();
+    join(&mut keys, &mut named);
+    for key in named {
         keys.entry(key).or_default();
     }
     Ok(keys)
 }
 
+/// What a key did under former ids belongs to its present one, and so does what is said of it.
+fn join(keys: &mut BTreeMap<KeyId, Usage>, named: &mut BTreeSet<KeyId>) {
+    let present: Vec<KeyId> = keys.keys().copied().collect();
+    for id in present {
+        let Some(usage) = keys.get(&id) else { continue };
+        for former in Arc::clone(&usage.former).iter() {
+            named.remove(former);
+            if let Some(before) = keys.remove(former)
+                && let Some(usage) = keys.get_mut(&id)
+            {
+                usage.join(before);
+            }
+        }
+    }
+}
+
 impl Usage {
-    fn add(&mut self, call: &ApiCall, profile: &str) {
+    fn add(&mut self, call: &ApiCall, key: &Key) {
         if self.calls == 0 {
             self.first = call.time;
-            self.profile = profile.into();
+            self.profile = key.profile.clone();
+        }
+        if key.former().len() > self.former.len() {
+            self.former = key.former().into();
         }
         self.first = self.first.min(call.time);
         self.last = self.last.max(call.time);
@@ -67,6 +91,24 @@ impl Usage {
         if self.networks.len() < NETWORKS_MAX {
             self.networks.insert(network_name(network_of(call.client())));
         }
+    }
+
+    fn join(&mut self, before: Usage) {
+        let is_first = self.calls == 0 || before.calls > 0 && before.first < self.first;
+        self.first = if is_first { before.first } else { self.first };
+        self.last = self.last.max(before.last);
+        self.calls += before.calls;
+        self.ok += before.ok;
+        for (op, calls) in before.ops {
+            *self.ops.entry(op).or_default() += calls;
+        }
+        let room = NETWORKS_MAX.saturating_sub(self.networks.len());
+        self.networks.extend(before.networks.into_iter().take(room));
+    }
+
+    /// Ids that it had under former secrets.
+    pub(super) fn former(&self) -> &[KeyId] {
+        &self.former
     }
 
     /// When the key was last seen; the beginning of time when never.
@@ -90,6 +132,7 @@ impl Usage {
             self.ops.iter().map(|(op, calls)| (op.to_string(), json!(calls))).collect();
         json!({
             "key": key.to_string(),
+            "former": self.former,
             "owner": granted.owner(),
             "class": granted.class(),
             "profile": (!self.profile.is_empty()).then(|| self.profile.as_str()),

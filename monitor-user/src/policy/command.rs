@@ -68,6 +68,7 @@ struct Checker {
 /// What is said of one key.
 #[derive(Default)]
 struct Tally {
+    former: Box<[KeyId]>,
     calls: u64,
     minute: u64,
     in_minute: u32,
@@ -87,8 +88,11 @@ impl Checker {
         if self.keys.len() == KEYS_MAX && !self.keys.contains_key(&key.id) {
             return;
         }
-        let granted = self.policy.of(key.id);
-        let tally = self.keys.entry(key.id).or_default();
+        let granted = self.policy.of(key.id, key.former());
+        let tally = self
+            .keys
+            .entry(key.id)
+            .or_insert_with(|| Tally { former: key.former().into(), ..Tally::default() });
         tally.calls += 1;
         let minute = call.time.secs() / 60;
         if minute != tally.minute {
@@ -104,7 +108,10 @@ impl Checker {
         let mut text = String::new();
         let broken = self.keys.values().filter(|tally| !tally.breaches.is_empty()).count();
         let known: std::collections::HashSet<KeyId> = self.policy.keys().collect();
-        let unnamed = self.keys.keys().filter(|key| !known.contains(key)).count();
+        let is_known = |key: &KeyId, tally: &Tally| {
+            known.contains(key) || tally.former.iter().any(|id| known.contains(id))
+        };
+        let unnamed = self.keys.iter().filter(|(key, tally)| !is_known(key, tally)).count();
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
@@ -115,8 +122,8 @@ impl Checker {
             self.without
         );
         for (key, tally) in &self.keys {
-            let granted = self.policy.of(*key);
-            let is_known = known.contains(key);
+            let granted = self.policy.of(*key, &tally.former);
+            let is_known = is_known(key, tally);
             if tally.breaches.is_empty() && is_known {
                 continue;
             }

@@ -213,7 +213,7 @@ mod tests {
         let mut source = Source::open(&set).unwrap().unwrap();
         let id = source.policy().keys().next().unwrap();
         let says = |policy: &Policy| {
-            let granted = policy.of(id);
+            let granted = policy.of(id, &[]);
             (granted.operations().map(<[_]>::len), granted.owner().map(str::to_owned))
         };
         assert_eq!(says(&source.policy()), (Some(1), Some("desk".into())));

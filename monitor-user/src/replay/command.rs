@@ -17,6 +17,7 @@ use crate::cli::ReplayArgs;
 use crate::commands::{self, Outputs};
 use crate::config::Config;
 use crate::fault::{AlreadyTold, Misuse};
+use crate::secret::Count;
 use crate::selection::{self, Selection};
 use crate::sinks::table::Table;
 use crate::sinks::{OnFailure, WhenFull, jsonl, kafka};
@@ -47,6 +48,7 @@ pub(crate) fn replay(args: &ReplayArgs, config: &Config, quiet: bool) -> Result<
         baseline: args.baseline.clone().map_or(Baseline::None, Baseline::Read),
         opening: jsonl::Opening::Truncate,
         on_failure: OnFailure::Stop,
+        secrets: Count::All,
     };
     let sources = Sources::find(&args.files, args.files_from.as_deref())?;
     refuse_overwriting(&sources.files, &args.keylog, &outputs)?;

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use monitor_core::alert::{Alert, Entity, Severity, network_name};
+use monitor_core::call::Key;
 use monitor_core::time::EventTime;
 
 use super::format::{self, Format};
@@ -78,7 +79,8 @@ impl Writer {
                     .and_then(|()| write!(event.id, "{}.{}", alert.id, alert.revision))
             }
             View::Call { call, ordinal } => {
-                let key = call.key.as_ref().map(|key| key.id);
+                // Before and after the secret changes a key has one partition.
+                let key = call.key.as_ref().map(Key::lasting);
                 event.name_call(Glance { time: call.time, flow: call.flow.id, key }, ordinal)
             }
             View::Gap(gap) => {
@@ -217,6 +219,6 @@ pub(crate) mod tests {
         assert_eq!(serde_json::from_slice::<Alert>(&event.body).unwrap(), alert(0xab));
         writer.write(View::Call { call: &full(), ordinal: 4 }, &mut event);
         assert_eq!(event.id, "f_6a4ffe9c13c7fe69.1795464000123456789.4");
-        assert_eq!(event.key, "k_00000000000000000000000000007f3a");
+        assert_eq!(event.key, "k_00000010000000000000000000000000", "the oldest id");
     }
 }

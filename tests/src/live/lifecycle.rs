@@ -106,6 +106,38 @@ fn load(
     Ok(answered)
 }
 
+/// The secret changes while a connection goes on: keys have other ids from the next call on, and say
+/// which they had.
+pub(crate) fn secret_is_read_again() -> Result<()> {
+    let mut rig = Rig::start()?;
+    let file = rig.agent()?.calls_file();
+    let mut connection = Connection::open(rig.server)?;
+    let mut ask = |calls: usize| {
+        connection.call("GET", "/ok", "X-API-Key: made-up\r\n", b"")?;
+        process::wait_until("the call is written", LOAD_WAIT, || {
+            Ok(fs::read_to_string(&file).unwrap_or_default().lines().count() >= calls)
+        })
+    };
+    ask(1)?;
+    let mut rotate = Command::new(keywatch()?);
+    let said =
+        run(rotate.args(["secret", "rotate", "--secret-file"]).arg(rig.dir().join("secret")))?;
+    ensure!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    ask(2)?;
+    rig.agent()?.reload()?;
+    process::wait_until("the secret is read again", LOAD_WAIT, || {
+        Ok(rig.agent()?.output().contains("secret read again"))
+    })?;
+    ask(3)?;
+    let calls = rig.stop_agent()?;
+    let keys: Vec<_> = calls.iter().filter_map(|call| call.key.as_ref()).collect();
+    let [first, second, third] = keys[..] else { bail!("{} keys", keys.len()) };
+    ensure!(first == second && first.former().is_empty(), "{first:?} {second:?}");
+    ensure!(third.id != first.id && third.former() == [first.id], "{third:?}");
+    ensure!(calls[0].flow.id == calls[2].flow.id, "not one connection");
+    Ok(())
+}
+
 /// As nobody: it ends at once and names what it lacks.
 pub(crate) fn no_rights() -> Result<()> {
     use std::os::unix::fs::PermissionsExt;

@@ -2,6 +2,7 @@
 
 mod baseline;
 mod bodies;
+mod canaries;
 mod compare;
 mod exchanges;
 mod fleet;
@@ -11,6 +12,7 @@ mod kafka_secured;
 mod lifecycle;
 mod namespace;
 mod plain;
+mod proxied;
 mod recording;
 mod rig;
 mod servers;
@@ -33,7 +35,7 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 57] = [
+    let tests: [(&str, Test, &[&str]); 62] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -41,6 +43,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("parallel_connections", plain::parallel_connections, &["nginx"]),
         ("two_ports", plain::two_ports, &["nginx"]),
         ("http2_calls", http2::http2_calls, &["nginx", "h2load"]),
+        ("http2_two_keys", http2::two_keys_on_one_connection, &["nginx", "curl"]),
         ("http1_on_an_http2_port", http2::http1_on_an_http2_port, &["nginx"]),
         ("large_download_by_sendfile", bodies::large_download_by_sendfile, &["nginx"]),
         ("large_upload", bodies::large_upload, &["nginx"]),
@@ -49,6 +52,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("opened_before_the_start", lifecycle::opened_before_the_start, &["nginx"]),
         ("shutdown_under_load", lifecycle::shutdown_under_load, &["nginx"]),
         ("profiles_are_read_again", lifecycle::profiles_are_read_again, &["nginx"]),
+        ("secret_is_read_again", lifecycle::secret_is_read_again, &["nginx"]),
         ("no_rights", lifecycle::no_rights, &["setpriv"]),
         ("two_agents_at_once", lifecycle::two_agents_at_once, &["nginx"]),
         ("replay_of_tcpdump", tcpdump::replay_of_tcpdump, &["nginx", "tcpdump"]),
@@ -57,6 +61,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("tls::http2_calls", tls::http2_calls, &["nginx", "h2load"]),
         ("tls::bodies", tls::bodies, &["nginx", "curl"]),
         ("tls::server_comes_later", tls::server_comes_later, &["nginx", "curl"]),
+        ("tls::client_certificate", tls::client_certificate, &["nginx", "curl"]),
         ("tls::recording", tls::replay_gives_the_same_bytes, &["nginx", "python3"]),
         ("tls::key_log", tls::key_log_gives_the_same_calls, &["nginx", "curl", "tcpdump"]),
         ("tls::opened_before", tls::opened_before_the_start, &["nginx", "python3"]),
@@ -71,6 +76,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("tls::go_stripped", tls_apart::go_stripped, &["python3", "curl", "go"]),
         ("tls::go", tls_apart::go, &["python3", "curl", "go", "h2load"]),
         ("tls::nothing_is_left", tls_servers::nothing_is_left, &["python3"]),
+        ("proxied_by_haproxy", proxied::by_haproxy, &["nginx", "haproxy", "curl"]),
+        ("canaries", canaries::are_nowhere, &["nginx", "curl", "python3", "openssl"]),
         ("exchanges_by_ccxt", exchanges::as_ccxt_signs, &["python3", "openssl"]),
         ("recording::same_bytes", recording::replay_gives_the_same_bytes, &["nginx"]),
         ("recording::losses", recording::losses_are_replayed, &["nginx"]),

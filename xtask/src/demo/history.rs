@@ -78,6 +78,7 @@ fn bout(
         id: FlowId(rng.u64(..)),
         client: SocketAddr::new(actor.home, rng.u16(32768..60999)).into(),
         server: server.into(),
+        proxied_for: None,
         tls: false,
         server_name: None,
         ja4: None,

@@ -129,6 +129,9 @@ pub(super) fn call(call: &ApiCall, id: &str, host: &str) -> Value {
     if !http.is_empty() {
         record["http"] = Value::Object(http);
     }
+    if let Some(client) = &flow.proxied_for {
+        record["client"] = end(client);
+    }
     if flow.tls {
         let mut client = Map::new();
         if let Some(name) = &flow.server_name {

@@ -3,7 +3,7 @@
 mod fields;
 
 use monitor_core::alert::{Alert, Finding, Severity};
-use monitor_core::call::{ApiCall, Operation, Outcome};
+use monitor_core::call::{ApiCall, Key, Operation, Outcome};
 use monitor_core::time::EventTime;
 use serde::Serialize;
 
@@ -137,6 +137,8 @@ pub(super) fn activity<'a>(
             object_ids: call.object_ids.iter().map(|id| id.as_str()).collect(),
             key_source: call.key.as_ref().map(|key| &*key.source),
             profile: call.key.as_ref().map(|key| &*key.profile),
+            former: call.key.as_ref().map_or(&[], Key::former),
+            proxied_for: call.flow.proxied_for,
             tls: call.flow.tls,
             server_name: call.flow.server_name.as_deref(),
             ja4: call.flow.ja4.as_deref(),

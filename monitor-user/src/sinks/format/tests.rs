@@ -141,7 +141,7 @@ fn a_call_says_who_asked_what_and_how_it_ended() {
     let record = Record::Call { call: Box::new(full()), ordinal: 0 };
     Writer::new(Format::Ocsf, "edge").write(record.view(), &mut event);
     let body: Value = serde_json::from_slice(&event.body).unwrap();
-    assert_eq!(body["actor"]["user"]["uid"], event.key);
+    assert_eq!(body["actor"]["user"]["uid"], full().key.unwrap().id.to_string());
     assert_eq!(body["api"]["operation"], "exchange.Orders/Place");
     assert_eq!(body["src_endpoint"]["ip"], "203.0.113.9");
     assert_eq!((&body["status_id"], &body["http_response"]["code"]), (&1.into(), &200.into()));

@@ -199,7 +199,7 @@ fn calls_arrive_in_the_form_asked_for() {
     sink.finish().unwrap();
     let calls = values(&cluster, "keywatch.activity", 1000);
     assert_eq!(calls.len(), 1000);
-    assert_eq!(String::from_utf8_lossy(&calls[0].0), full().key.unwrap().id.to_string());
+    assert_eq!(String::from_utf8_lossy(&calls[0].0), full().key.unwrap().lasting().to_string());
     assert!(calls.iter().all(|(_, call)| compact::decode(call) == Ok(full())));
     assert_eq!((sink.dropped(), spooled(dir.path())), (0, 0));
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use monitor_core::alert::Finding;
-use monitor_core::call::{Anomalies, Detail, FlowId, Grpc, Operation, Quota, Token};
+use monitor_core::call::{Anomalies, Detail, FlowId, Grpc, KeyId, Operation, Quota, Token};
 use monitor_core::input::Endpoint;
 use monitor_core::time::EventTime;
 use serde::Serialize;
@@ -281,6 +281,10 @@ pub(super) struct CallRest<'a> {
     pub(super) key_source: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) profile: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[KeyId]>::is_empty")]
+    pub(super) former: &'a [KeyId],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) proxied_for: Option<Endpoint>,
     pub(super) tls: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) server_name: Option<&'a str>,
