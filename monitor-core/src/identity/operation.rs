@@ -45,7 +45,7 @@ pub(super) fn classify(method: &str, raw_path: &[u8], has_key: bool) -> Operatio
         Operation::Cancel
     } else if words.has(ORDER) && !words.has(LISTS) {
         Operation::Trade
-    } else if words.has(LOGIN | TOKEN) {
+    } else if words.has(LOGIN | TOKEN | FACTOR) {
         Operation::Auth
     } else {
         plain
@@ -89,6 +89,8 @@ const READS: u32 = 1 << 10;
 const PRIVATE: u32 = 1 << 11;
 /// A word that begins a changing remote call.
 const VERB: u32 = 1 << 12;
+/// A second factor. Reading about it is no login.
+const FACTOR: u32 = 1 << 13;
 
 const VERBS: &[&str] = &[
     "add_", "buy", "cancel", "change_", "close_", "convert", "create_", "delete_", "disable_",
@@ -122,6 +124,7 @@ fn scan(path: &[u8]) -> u32 {
         let rest = &path[at..];
         let begins = at == 0 || !path[at - 1].is_ascii_alphanumeric();
         found |= match path[at] | 0x20 {
+            b'2' if begins => part(rest, "2fa", FACTOR),
             b'a' => {
                 bit(rest, "api~key", API_KEY)
                     | bit(rest, "address~book", ADDRESS_BOOK)
@@ -139,6 +142,7 @@ fn scan(path: &[u8]) -> u32 {
                     | if begins { word(rest, "convert", ORDER) } else { 0 }
                     | bit(rest, "closedorders", READS)
             }
+            b'f' if begins => bit(rest, "fido", FACTOR),
             b'g' if begins => bit(rest, "get", READS),
             b'h' => bit(rest, "history", LISTS | READS),
             b'i' => bit(rest, "iprestriction", API_KEY) | word(rest, "info", LISTS | READS),
@@ -151,7 +155,10 @@ fn scan(path: &[u8]) -> u32 {
                     bit(rest, "logon", LOGIN)
                 }
             }
-            b'm' => bit(rest, "methods", LISTS | READS),
+            b'm' => {
+                bit(rest, "methods", LISTS | READS)
+                    | if begins { part(rest, "mfa", FACTOR) } else { 0 }
+            }
             b'o' => {
                 let book = bit(rest, "order~book", 1);
                 let order = if book == 0 && (begins || path[at].is_ascii_uppercase()) {
@@ -159,9 +166,10 @@ fn scan(path: &[u8]) -> u32 {
                 } else {
                     0
                 };
-                order | bit(rest, "oauth", LOGIN) | bit(rest, "openorders", READS)
+                let otp = if begins { part(rest, "otp", FACTOR) } else { 0 };
+                order | otp | bit(rest, "oauth", LOGIN) | bit(rest, "openorders", READS)
             }
-            b'p' if begins => bit(rest, "position", ORDER),
+            b'p' if begins => bit(rest, "position", ORDER) | bit(rest, "passkey", FACTOR),
             b'q' => bit(rest, "query", READS),
             b'r' => bit(rest, "records", LISTS | READS),
             b's' => {
@@ -170,6 +178,7 @@ fn scan(path: &[u8]) -> u32 {
                     | if begins {
                         bit(rest, "session", LOGIN)
                             | bit(rest, "sign~in", LOGIN)
+                            | bit(rest, "step~up", FACTOR)
                             | word(rest, "sell", ORDER)
                     } else {
                         0
@@ -178,7 +187,11 @@ fn scan(path: &[u8]) -> u32 {
             b't' => {
                 bit(rest, "transfer", TRANSFER)
                     | if begins {
-                        word(rest, "token", TOKEN) | word(rest, "trade", ORDER)
+                        word(rest, "token", TOKEN)
+                            | word(rest, "trade", ORDER)
+                            | part(rest, "totp", FACTOR)
+                            | part(rest, "tfa", FACTOR)
+                            | bit(rest, "two~factor", FACTOR)
                     } else {
                         0
                     }
@@ -187,6 +200,7 @@ fn scan(path: &[u8]) -> u32 {
                 bit(rest, "withdraw", WITHDRAW)
                     | bit(rest, "whitelist", ADDRESS_BOOK)
                     | bit(rest, "withdrawaddresses", LISTS | READS)
+                    | bit(rest, "webauthn", FACTOR)
             }
             _ => 0,
         };
@@ -197,7 +211,7 @@ fn scan(path: &[u8]) -> u32 {
 /// The first two letters of every word above, as a bit set for each first letter: a word that is
 /// added there begins here too.
 const STARTS: [u32; 32] = {
-    let pairs = b"apadalaububacoclcagehiipinlilomeoroaoppoqureststsusisetrtowiwhhi";
+    let pairs = b"apadalaububacoclcagehiipinlilomeoroaoppoqureststsusisetrtowiwhhi2ffimfotpatftwwe";
     let mut starts = [0; 32];
     let mut at = 0;
     while at < pairs.len() {
@@ -233,6 +247,15 @@ fn bit(text: &[u8], pattern: &str, value: u32) -> u32 {
 fn word(text: &[u8], pattern: &str, value: u32) -> u32 {
     match begins_with(text, pattern) {
         Some(rest) if rest.first().is_none_or(|byte| !byte.is_ascii_alphanumeric()) => value,
+        Some(_) | None => 0,
+    }
+}
+
+/// As [`word`], and a capital may follow: `otpVerify`, but no number that begins like it.
+fn part(text: &[u8], pattern: &str, value: u32) -> u32 {
+    let goes_on = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    match begins_with(text, pattern) {
+        Some(rest) if !rest.first().is_some_and(goes_on) => value,
         Some(_) | None => 0,
     }
 }
@@ -339,6 +362,34 @@ mod tests {
         check("POST", "/login", Operation::Auth);
         check("GET", "/tokens", Operation::Read);
         check("POST", "/authors", Operation::Read);
+    }
+
+    #[test]
+    fn second_factors_are_logins_and_what_they_confirm_is_not() {
+        for path in [
+            "/mfa/verify",
+            "/v1/2fa",
+            "/auth/otp",
+            "/user/totp:verify",
+            "/webauthn/assertion/finish",
+            "/passkeys/login/finish",
+            "/account/two-factor/confirm",
+            "/twoFactor",
+            "/step-up",
+            "/stepup",
+            "/otpVerify",
+            "/fido2/assertion/result",
+            "/tfa",
+        ] {
+            check("POST", path, Operation::Auth);
+        }
+        check("GET", "/mfa/methods", Operation::Read);
+        check("GET", "/webauthn/credentials", Operation::Read);
+        check("POST", "/withdrawals/7/otp", Operation::Withdraw);
+        check("POST", "/orders/2fa9c3", Operation::Trade);
+        check("POST", "/notes/2fa9c3", Operation::Read);
+        check("POST", "/options", Operation::Read);
+        assert_eq!(classify_message(b"private/verify_otp", false, true), Operation::Auth);
     }
 
     #[test]
