@@ -14,7 +14,7 @@ use xtask::process::Proc;
 use crate::replay::{common_args, keywatch, scratch};
 
 /// A signing secret of thirty-two made-up bytes.
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub(super) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// Far beyond what starting Python takes on a busy machine.
 const START_WAIT: Duration = Duration::from_secs(30);
 
@@ -74,7 +74,7 @@ pub(crate) fn syslog_and_webhook() -> Result<()> {
     Ok(())
 }
 
-fn receiver(dir: &Path, kind: &str, secured: &Secured) -> Result<(Proc, u16)> {
+pub(super) fn receiver(dir: &Path, kind: &str, secured: &Secured) -> Result<(Proc, u16)> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/live/receivers.py");
     let mut command = Command::new("python3");
     command.arg("-u").arg(script).arg(kind);
