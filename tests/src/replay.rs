@@ -67,7 +67,9 @@ pub(crate) fn replay_however(captures: &[&Path], args: &[String]) -> Result<Repl
     let [calls, connections, alerts] = ["calls", "connections", "alerts"]
         .map(|name| dir.path().join(name).with_extension("jsonl"));
     let mut command = Command::new(keywatch()?);
-    command.arg("replay").args(common_args(dir.path())).args(args);
+    // A case may bring a config of its own.
+    let own = usize::from(args.iter().any(|arg| arg == "--config")) * 2;
+    command.arg("replay").args(&common_args(dir.path())[own..]).args(args);
     command.arg("--calls").arg(&calls).arg("--connections").arg(&connections);
     command.arg("--alerts").arg(&alerts).args(captures);
     let output = run(&mut command)?;

@@ -33,11 +33,13 @@ pub struct Listen {
     /// Whether it speaks TLS; then HTTP/2 is one choice, and HTTP/1 another. The role names the
     /// certificate.
     pub tls: bool,
+    /// Whether a header of the PROXY protocol comes first; who it names is logged as the client.
+    pub proxied: bool,
 }
 
 impl From<SocketAddr> for Listen {
     fn from(at: SocketAddr) -> Listen {
-        Listen { at, http2: false, tls: false }
+        Listen { at, http2: false, tls: false, proxied: false }
     }
 }
 
@@ -138,10 +140,11 @@ fn parse(line: &str) -> Option<Logged> {
 fn config_text(listen: &[Listen], role: &Role, dir: &Path) -> String {
     let listen: String = listen
         .iter()
-        .map(|Listen { at, http2, tls }| {
+        .map(|Listen { at, http2, tls, proxied }| {
             let tls = if *tls { "ssl " } else { "" };
             let http2 = if *http2 { "http2 " } else { "" };
-            format!("    listen {at} {tls}{http2}backlog=4096;\n")
+            let proxied = if *proxied { "proxy_protocol " } else { "" };
+            format!("    listen {at} {tls}{http2}{proxied}backlog=4096;\n")
         })
         .collect();
     let (upstream, block) = match role {

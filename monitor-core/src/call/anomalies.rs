@@ -116,6 +116,11 @@ bitflags! {
         const BAD_SEQUENCE = 1 << 53;
         /// A FIX message that is sent again.
         const RESENT = 1 << 54;
+        /// A header of the PROXY protocol that is malformed, or that the server did not wait for.
+        const BAD_PROXY_HEADER = 1 << 55;
+        /// A header of the PROXY protocol, or a client's certificate in a header field, from who is no
+        /// trusted proxy: it counts for nothing.
+        const UNTRUSTED_PROXY_HEADER = 1 << 56;
     }
 }
 

@@ -4,14 +4,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Counters;
+use super::proxied::Says;
 use super::tap::{Tap, Tapped};
 use super::tls::Secrets;
 use super::websocket::Bench;
-use crate::call::{Anomalies, ApiCall, Detail, Flow};
+use crate::call::{Anomalies, ApiCall, Detail, Flow, Operation};
 use crate::connection::Connection;
 use crate::flows::identity::Ends;
 use crate::flows::stream::Spare;
-use crate::identity::Identifier;
+use crate::identity::{CERTIFICATE_PROFILE, Identifier};
 use crate::input::Direction;
 use crate::limits::Limits;
 
@@ -73,16 +74,48 @@ impl Context<'_> {
         }
     }
 
+    /// A header before all else names the client. What is odd about it: who is no proxy that is trusted
+    /// speaks for itself alone.
+    pub(super) fn proxied(&mut self, says: Says) -> Anomalies {
+        let Says::Client(client) = says else { return Anomalies::empty() };
+        let proxies = self.identifier.proxies();
+        if proxies.trusts(self.ends.peer()) {
+            self.ends.proxy(client);
+        } else if !proxies.is_empty() {
+            return Anomalies::UNTRUSTED_PROXY_HEADER;
+        }
+        Anomalies::empty()
+    }
+
     /// Gives out a finished call.
     pub(super) fn emit(&mut self, mut call: ApiCall) {
         if let Some(detail) = &mut call.detail
             && detail.forwarded_for.is_some()
-            && !self.identifier.proxies().trusts(call.flow.client.ip())
+            && !self.identifier.proxies().trusts(call.flow.peer())
         {
             // Who is no proxy speaks for itself alone.
             detail.forwarded_for = None;
             if **detail == Detail::default() {
                 call.detail = None;
+            }
+        }
+        if let Some(key) = &call.key
+            && key.profile == CERTIFICATE_PROFILE
+        {
+            let proxies = self.identifier.proxies();
+            // A certificate in a header field is what a proxy says, or what anybody writes.
+            if !proxies.is_empty() && !proxies.trusts(call.flow.peer()) {
+                call.key = None;
+                call.anomalies |= Anomalies::UNTRUSTED_PROXY_HEADER;
+            }
+        }
+        if call.key.is_none()
+            && call.request.is_some()
+            && let Some(key) = &self.ends.certificate
+        {
+            call.key = Some(key.clone());
+            if call.op == Operation::Public {
+                call.op = Operation::Read;
             }
         }
         self.counters.requests_unanswered += u64::from(call.response.is_none());

@@ -8,6 +8,7 @@ use super::fix;
 use super::http1;
 use super::http2::{self, Midstream};
 use super::preamble::{Preamble, Verdict};
+use super::proxied::{self, Header};
 use super::sniff::{Look, Sniff};
 use super::tls;
 use super::websocket;
@@ -30,6 +31,8 @@ pub(super) enum Conversation {
     Midstream(Box<Midstream>, Box<websocket::Suspicion>),
     /// Not known yet, between a client and a server that are: inside a tunnel.
     Unknown(Sniff),
+    /// Not known yet: a proxy in front says who asks.
+    Proxied(Box<Proxied>),
     /// The client's first bytes begin no request; a server of HTTP may have answered them all the same.
     NoRequest(Box<Refusal>),
     /// Nothing that is decoded, so far; it may go over to TLS.
@@ -46,6 +49,12 @@ pub(super) struct Refusal {
     client_bytes: u64,
     /// When it is no HTTP, TLS may follow, until this is vain.
     preamble: Preamble,
+}
+
+/// The header of a proxy in front, and what is known of that which follows it.
+pub(super) struct Proxied {
+    header: Header,
+    sniff: Sniff,
 }
 
 /// What is spoken after an upgrade.
@@ -114,15 +123,24 @@ impl Conversation {
                 cx.counters.sbe_flows += 1;
                 return Conversation::other(cx);
             }
+            Look::Proxy(_) if cx.ends.tunnels >= cx.limits.tunnels_max => {
+                cx.counters.tunnels_too_deep += 1;
+                return Conversation::Other;
+            }
+            Look::Proxy(version) if !midstream => {
+                cx.ends.tunnels += 1;
+                let (header, sniff) = (Header::new(version), Sniff::default());
+                Conversation::Proxied(Box::new(Proxied { header, sniff }))
+            }
             // In the middle of a connection anything may be a body.
-            Look::Other if midstream => {
+            Look::Other | Look::Proxy(_) if midstream => {
                 Conversation::Midstream(Box::new(Midstream::new(cx.limits)), Box::default())
             }
             Look::Tls(_) => Conversation::secured(cx),
             Look::Other if direction == Direction::ToServer => {
                 Conversation::NoRequest(Box::default())
             }
-            Look::Other => Conversation::Preamble(Box::default()),
+            Look::Other | Look::Proxy(_) => Conversation::Preamble(Box::default()),
         };
         // Responses first: missed ones explain why missed requests have no answer.
         for direction in [Direction::ToClient, Direction::ToServer] {
@@ -166,6 +184,7 @@ impl Conversation {
             | Conversation::Fix(_)
             | Conversation::Midstream(..)
             | Conversation::Unknown(_)
+            | Conversation::Proxied(_)
             | Conversation::NoRequest(_) => None,
         }
     }
@@ -275,6 +294,23 @@ impl Conversation {
                 *self = Conversation::begin(look, &sniff, [0, 1], direction, missed, time, cx);
                 return self.data(direction, time, chunk, cx);
             }
+            Conversation::Proxied(_) if chunk.is_empty() => return,
+            Conversation::Proxied(proxied) => {
+                let verdict = match direction {
+                    Direction::ToServer => proxied.header.data(chunk),
+                    // A server that speaks before the header is over does not read it.
+                    Direction::ToClient => proxied::Verdict::Bad(chunk),
+                };
+                let (notes, rest) = match verdict {
+                    proxied::Verdict::Open => return,
+                    proxied::Verdict::Over(says, rest) => (cx.proxied(says), rest),
+                    proxied::Verdict::Bad(rest) => (Anomalies::BAD_PROXY_HEADER, rest),
+                };
+                let mut sniff = std::mem::take(&mut proxied.sniff);
+                sniff.note(Direction::ToServer as usize, notes);
+                *self = Conversation::Unknown(sniff);
+                return self.data(direction, time, rest, cx);
+            }
             Conversation::NoRequest(refusal) => {
                 let mut rest = chunk;
                 let look = refusal.data(direction, time, &mut rest, cx.limits);
@@ -342,6 +378,12 @@ impl Conversation {
             Conversation::Fix(connection) => connection.gap(direction, time, bytes, cx),
             Conversation::WebSocket(connection) => connection.gap(direction, time, bytes, cx),
             Conversation::Unknown(sniff) => sniff.gap(direction as usize, bytes),
+            Conversation::Proxied(proxied) => {
+                // Where what follows the header begins is not known any more.
+                let mut sniff = std::mem::take(&mut proxied.sniff);
+                sniff.gap(direction as usize, bytes);
+                *self = Conversation::Unknown(sniff);
+            }
             Conversation::NoRequest(refusal) => {
                 if refusal.gap(direction, time, bytes, cx.limits) {
                     *self = Conversation::Preamble(Box::new(std::mem::take(&mut refusal.preamble)));
@@ -366,6 +408,7 @@ impl Conversation {
             Conversation::Midstream(midstream, _) => midstream.note(direction, what),
             Conversation::Tls(connection) => connection.note(direction, what),
             Conversation::Unknown(sniff) => sniff.note(direction as usize, what),
+            Conversation::Proxied(proxied) => proxied.sniff.note(direction as usize, what),
             Conversation::NoRequest(refusal) => refusal.sniff.note(direction as usize, what),
             Conversation::Preamble(_) | Conversation::Other => {}
         }
@@ -388,6 +431,7 @@ impl Conversation {
             | Conversation::Fix(_)
             | Conversation::Midstream(..)
             | Conversation::Unknown(_)
+            | Conversation::Proxied(_)
             | Conversation::NoRequest(_)
             | Conversation::Preamble(_)
             | Conversation::Other => {}
@@ -411,7 +455,7 @@ impl Conversation {
             Conversation::NoRequest(_) | Conversation::Preamble(_) => {
                 *self = Conversation::other(cx);
             }
-            Conversation::Unknown(_) | Conversation::Other => {}
+            Conversation::Unknown(_) | Conversation::Proxied(_) | Conversation::Other => {}
         }
     }
 
@@ -424,6 +468,7 @@ impl Conversation {
             | Conversation::Fix(_)
             | Conversation::Midstream(..)
             | Conversation::Unknown(_)
+            | Conversation::Proxied(_)
             | Conversation::NoRequest(_)
             | Conversation::Preamble(_) => false,
             Conversation::Tls(connection) => connection.is_over(),
@@ -450,6 +495,7 @@ impl Conversation {
             }
             Conversation::Midstream(..)
             | Conversation::Unknown(_)
+            | Conversation::Proxied(_)
             | Conversation::NoRequest(_)
             | Conversation::Preamble(_)
             | Conversation::Other => {}
@@ -466,6 +512,7 @@ impl Conversation {
             | Conversation::Fix(_)
             | Conversation::Midstream(..)
             | Conversation::Unknown(_)
+            | Conversation::Proxied(_)
             | Conversation::NoRequest(_)
             | Conversation::Preamble(_)
             | Conversation::Other => false,
@@ -493,6 +540,7 @@ impl Conversation {
                 size_of::<Refusal>() + refusal.preamble.held_bytes()
             }
             Conversation::Preamble(preamble) => size_of::<Preamble>() + preamble.held_bytes(),
+            Conversation::Proxied(_) => size_of::<Proxied>(),
             Conversation::Unknown(_) | Conversation::Other => 0,
         }
     }

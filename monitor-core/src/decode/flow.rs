@@ -554,7 +554,10 @@ impl FlowState {
         let sniff = std::mem::take(sniff);
         let key = self.ends.key();
         let client = self.ends.orient(|| match look {
-            Look::Request | Look::Preface | Look::Tls(Some(Direction::ToServer)) => side,
+            Look::Request
+            | Look::Preface
+            | Look::Proxy(_)
+            | Look::Tls(Some(Direction::ToServer)) => side,
             Look::Response | Look::Tls(Some(Direction::ToClient)) => side.other(),
             Look::Settings if self.from_start => side.other(),
             // The client logs on first.
@@ -564,7 +567,7 @@ impl FlowState {
             }
         });
         let fits = match look {
-            Look::Request | Look::Preface => client == side,
+            Look::Request | Look::Preface | Look::Proxy(_) => client == side,
             Look::Response => client != side,
             Look::Settings | Look::Tls(_) | Look::Fix | Look::Sbe | Look::Other => true,
         };

@@ -12,6 +12,7 @@ mod handshake;
 mod http1;
 pub mod http2;
 mod preamble;
+mod proxied;
 mod sniff;
 mod tap;
 mod tls;

@@ -1,5 +1,6 @@
 //! What a connection speaks, from the first bytes of either side.
 
+use super::proxied::Version;
 use crate::call::Anomalies;
 use crate::input::Direction;
 use crate::time::EventTime;
@@ -39,6 +40,8 @@ pub(super) enum Look {
     Fix,
     /// A message of FIX in its binary encoding.
     Sbe,
+    /// The header of a proxy in front; of its second version what follows the line ends.
+    Proxy(Version),
     /// None of these.
     Other,
 }
@@ -107,6 +110,8 @@ fn look(start: &[u8; START_BYTES]) -> Look {
         // A short frame of settings, for the connection (RFC 9113, 4.1 and 6.5).
         [0, 0, 0..=96, 4, 0, 0, 0, 0] if start[2].is_multiple_of(6) => Look::Settings,
         [b'8', b'=', b'F', b'I', b'X', ..] => Look::Fix,
+        b"PROXY TC" | b"PROXY UN" => Look::Proxy(Version::One),
+        b"\0\r\nQUIT\n" => Look::Proxy(Version::Two),
         // Length, then SBE in either byte order (FIX Simple Open Framing Header, 1.0).
         [0, 0, _, _, 0xeb, 0x50, ..] | [0, 0, _, _, 0x5b, 0xe0, ..] => Look::Sbe,
         // Content type and version of a record (RFC 8446, 5.1).
@@ -141,7 +146,7 @@ mod tests {
 
     #[test]
     fn first_bytes_tell() {
-        let cases: [(&[u8], Look); 21] = [
+        let cases: [(&[u8], Look); 25] = [
             (b"GET /\r\n", Look::Request),
             (b"GET / HTTP/1.1", Look::Request),
             (b"\r\n\r\nOPTIONS *", Look::Request),
@@ -163,6 +168,10 @@ mod tests {
             (b"get key\r\n", Look::Other),
             (b"        ", Look::Other),
             (b"GET\t/ HTTP", Look::Request),
+            (b"PROXY TCP4 ", Look::Proxy(Version::One)),
+            (b"PROXY UNKNOWN\r\n", Look::Proxy(Version::One)),
+            (b"\r\n\r\n\0\r\nQUIT\n\x21\x11", Look::Proxy(Version::Two)),
+            (b"PROXY / HTTP/1.1", Look::Request),
         ];
         for (bytes, expected) in cases {
             for step in 1..=bytes.len() {

@@ -97,7 +97,7 @@ impl Proxies {
         Proxies(networks)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 

@@ -146,8 +146,11 @@ fn calls_come_back_as_they_were() {
         ApiCall { token: Some(Arc::default()), detail: Some(Box::default()), ..bare() },
     ] {
         let bytes = encoded(&call);
-        let seen =
-            Glance { time: call.time, flow: call.flow.id, key: call.key.as_ref().map(Key::lasting) };
+        let seen = Glance {
+            time: call.time,
+            flow: call.flow.id,
+            key: call.key.as_ref().map(Key::lasting),
+        };
         assert_eq!(glance(&bytes), Ok(seen));
         assert_eq!(decode(&bytes), Ok(call));
     }
@@ -198,8 +201,11 @@ fn summaries_of_version_2_stay_readable() {
     let golden = include_str!("golden-v2.hex").trim();
     assert_eq!(hex, golden, "a record of version 2 is written otherwise");
     assert_eq!(decode_packed(&bytes), Ok(Packed::Summary(summary())));
-    let seen =
-        Glance { time: full().time, flow: full().flow.id, key: full().key.map(|key| key.lasting()) };
+    let seen = Glance {
+        time: full().time,
+        flow: full().flow.id,
+        key: full().key.map(|key| key.lasting()),
+    };
     assert_eq!(glance(&bytes), Ok(seen));
     // What knows calls alone does not take it for one.
     assert_eq!(decode(&bytes), Err(Malformed::Version(2)));

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use monitor_core::call::{ApiCall, Protocol};
+use anyhow::{Context, Result, bail, ensure};
+use monitor_core::call::{ApiCall, Operation, Protocol};
 use rustix::process::Signal;
 use xtask::nginx::{Listen, Nginx, Role};
 use xtask::process::{self, Proc};
@@ -169,7 +169,7 @@ pub(crate) fn server_comes_later() -> Result<()> {
     let at = SocketAddr::new(namespace.v4, process::free_server_port()?);
     let agent = start_agent(dir.path(), &[at.port()], &[])?;
     let role = Role::Block(BLOCK.to_owned() + &certificate(dir.path())?);
-    let listen = Listen { at, http2: false, tls: true };
+    let listen = Listen { tls: true, ..Listen::from(at) };
     fs::create_dir_all(dir.path().join("html"))?;
     let nginx = Nginx::start(&[listen], &role, dir.path(), Some(&namespace.name))?;
     process::wait_until("Keywatch to find it", Duration::from_secs(20), || {
@@ -184,6 +184,37 @@ pub(crate) fn server_comes_later() -> Result<()> {
     same_calls(&calls, &logged)?;
     all_whole(&calls)?;
     secured(&calls)
+}
+
+/// A client that shows a certificate is known by it, over TLS 1.2, where the certificate goes in the clear:
+/// on every connection the same, unless it also sends a key.
+pub(crate) fn client_certificate() -> Result<()> {
+    let dir = scratch()?;
+    let namespace = Namespace::new()?;
+    let at = SocketAddr::new(namespace.v4, process::free_server_port()?);
+    let block =
+        BLOCK.to_owned() + &certificate(dir.path())? + "    ssl_verify_client optional_no_ca;\n";
+    fs::create_dir_all(dir.path().join("html"))?;
+    let listen = Listen { tls: true, ..Listen::from(at) };
+    let nginx = Nginx::start(&[listen], &Role::Block(block), dir.path(), Some(&namespace.name))?;
+    let agent = start_agent(dir.path(), &[at.port()], &[])?;
+    let [pem, key] = ["tls.pem", "tls.key"].map(|name| dir.path().join(name).display().to_string());
+    let shown = ["--tls-max", "1.2", "--cert", &pem, "--key", &key];
+    let with_key = [&shown[..], &["--header", "X-API-Key: made-up"]].concat();
+    for args in [&shown[..], &shown, &with_key, &["--tls-max", "1.2"]] {
+        curl(&at, args, "/api/1")?;
+    }
+    let mut calls = stop_agent(agent)?;
+    let logged = nginx.stop()?;
+    same_calls(&calls, &logged)?;
+    all_whole(&calls)?;
+    calls.sort_by_key(|call| call.time);
+    let keys: Vec<_> = calls.iter().map(|call| call.key.as_ref()).collect();
+    let [Some(first), Some(second), Some(sent), None] = keys[..] else { bail!("{keys:?}") };
+    ensure!(first.source == "tls:certificate" && first == second, "{first:?} {second:?}");
+    ensure!(sent.source == "header:x-api-key" && sent.id != first.id, "{sent:?}");
+    ensure!(calls[0].op == Operation::Read, "with a key: {}", calls[0].op);
+    Ok(())
 }
 
 /// A recording of plaintext gives, when it is replayed, the same bytes as the live run.

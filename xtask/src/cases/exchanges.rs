@@ -2,11 +2,12 @@
 //! the exchange tells them, most of them with status 200.
 
 use super::Case;
+use super::conversation::{Conversation, interleave};
 use super::http::{get, ok, one, reply, request};
 
 /// Every case of this kind.
 pub(super) fn all() -> Vec<Case> {
-    vec![styles_that_answer_200(), styles_with_statuses(), bodies(), proxied()]
+    vec![styles_that_answer_200(), styles_with_statuses(), bodies(), proxied(), proxy_protocol()]
 }
 
 const JSON: &str = "Content-Type: application/json\r\n";
@@ -226,4 +227,41 @@ fn proxied() -> Case {
             (get("/api/v5/account/balance", &key(1)), answer()),
         ],
     )
+}
+
+/// What proxies say before all else: both versions, one with more than addresses and one for itself; a chain
+/// of two; a header behind a client's own, from who is no proxy, and one that is none.
+fn proxy_protocol() -> Case {
+    let two = |command: u8, family: u8, content: &[u8]| {
+        let length = u16::try_from(content.len()).unwrap_or_default().to_be_bytes();
+        [b"\r\n\r\n\0\r\nQUIT\n", &[command, family][..], &length, content].concat()
+    };
+    let four: &[u8] = &[203, 0, 113, 9, 10, 0, 0, 5, 0xc9, 0x38, 0x1f, 0x90];
+    let six = [&[0x20, 1, 0xd, 0xb8][..], &[0; 11], &[9], &[0; 16], &[0xc9, 0x38, 0x1f, 0x90]];
+    // PP2_TYPE_AUTHORITY, as long as a segment.
+    let added = [four, &[2, 0x05, 0xdc], &[b'a'; 1500]].concat();
+    let line = "PROXY TCP4 203.0.113.9 10.0.0.5 51512 8080\r\n";
+    let chain = "PROXY TCP4 10.0.0.2 10.0.0.5 51512 8080\r\n";
+    let headers: [(&str, Vec<u8>); 8] = [
+        ("10.0.0.1", line.into()),
+        ("10.0.0.1", two(0x21, 0x21, &six.concat())),
+        ("10.0.0.1", two(0x21, 0x11, &added)),
+        ("10.0.0.1", two(0x20, 0, b"")),
+        ("10.0.0.1", [chain, line].concat().into()),
+        ("10.0.0.1", [line, chain].concat().into()),
+        ("203.0.113.77", line.into()),
+        ("10.0.0.1", "PROXY TCP4 here there 51512 8080\r\n".into()),
+    ];
+    let key = "X-API-Key: made-up-key\r\n";
+    let forwarded = "X-API-Key: made-up-key\r\nX-Forwarded-For: 203.0.113.88\r\n";
+    let mut talks = Vec::new();
+    for (number, (from, header)) in headers.into_iter().enumerate() {
+        let client = format!("{from}:{}", 40_000 + number);
+        let mut talk = Conversation::between(&client, "198.51.100.5:8080");
+        talk.open();
+        talk.ask([&header[..], get("/v1/orders", key).as_bytes()].concat()).answer(ok("[]"));
+        talk.ask(get("/v1/balances", forwarded)).answer(ok("{}")).close();
+        talks.push(talk);
+    }
+    Case::new("proxy-protocol", interleave(&talks))
 }

@@ -451,6 +451,11 @@ impl Connection {
                 };
                 if known.is_none() {
                     *known = certificate::leaf(body, is_13);
+                    if direction == Direction::ToServer
+                        && let Some(certificate) = known
+                    {
+                        cx.ends.certificate = cx.identifier.certificate_key(certificate);
+                    }
                 }
             }
             (Message::EndOfEarlyData, Direction::ToServer) => {
