@@ -13,6 +13,9 @@ pub(crate) struct Across {
     pub(crate) replays: Replays,
     pub(crate) probes: Probes,
     pub(crate) routes: Routes,
+    /// Refresh tokens that were taken, and those of them that the same client had used before.
+    pub(crate) refreshes: u32,
+    pub(crate) repeated_refreshes: u32,
     /// Keys that ask for objects.
     pub(crate) walkers: usize,
 }
@@ -24,6 +27,8 @@ impl Across {
             replays: Replays::default(),
             probes: Probes::new(&settings.scan),
             routes: Routes::new(&settings.latency),
+            refreshes: 0,
+            repeated_refreshes: 0,
             walkers: 0,
         }
     }

@@ -121,6 +121,9 @@ bitflags! {
         /// A header of the PROXY protocol, or a client's certificate in a header field, from who is no
         /// trusted proxy: it counts for nothing.
         const UNTRUSTED_PROXY_HEADER = 1 << 56;
+        /// An authorization code that is exchanged without a verifier, by a client that shows no secret
+        /// beside it (RFC 7636; RFC 9700, 2.1.1).
+        const NO_PKCE = 1 << 57;
     }
 }
 

@@ -28,6 +28,7 @@ mod shared_session;
 mod slow_drift;
 mod stuffing;
 mod synchrony;
+mod token_reuse;
 
 pub(crate) use capture_loss::Capture;
 pub(crate) use refused::is_refusal;
@@ -70,6 +71,7 @@ pub(crate) static DETECTORS: &[&dyn Detector] = &[
     &foreign_account::ForeignAccount,
     &open_endpoint::OpenEndpoint,
     &shared_session::SharedSession,
+    &token_reuse::TokenReuse,
     &quote_stuffing::QuoteStuffing,
     &slow_drift::SlowDrift,
     &bulk_read::BulkRead,
@@ -205,6 +207,14 @@ fn granted<'p>(policy: &'p Policy, id: KeyId, call: &ApiCall) -> Granted<'p> {
 /// An address as it is shown.
 fn ip(address: &[u8; 16]) -> IpAddr {
     Ipv6Addr::from(*address).to_canonical()
+}
+
+/// A network behind the edge: what comes from there may be passed on (RFC 1918, 4193, 3927).
+fn is_inside(address: &[u8; 16]) -> bool {
+    match ip(address) {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
 }
 
 /// Moves funds out, or changes who may do so and where to.

@@ -7,7 +7,7 @@ use std::hash::BuildHasher;
 
 use foldhash::quality::FixedState;
 
-use super::{Detector, Found, Layer, Report, Rule, Scene, ip, op_words, span};
+use super::{Detector, Found, Layer, Report, Rule, Scene, is_inside, op_words, span};
 use crate::alert::{Entity, Severity};
 use crate::baseline::{Again, Signing, prefix};
 use crate::call::{ApiCall, Key, Operation, Outcome, Signed};
@@ -44,7 +44,12 @@ const NONCE_BEHIND: u64 = 1_000;
 impl Detector for Replay {
     fn on_call(&self, scene: &mut Scene<'_>, report: &mut Report) {
         let call = scene.call;
-        let Some(signed) = call.detail.as_ref().and_then(|detail| detail.signed) else { return };
+        let Some(detail) = &call.detail else { return };
+        let Some(signed) = detail.signed else { return };
+        // Codes and tokens are no signatures: see `token_reuse`.
+        if detail.name.as_deref().is_some_and(|name| name.starts_with("grant_type=")) {
+            return;
+        }
         let Some(key) = &call.key else { return };
         let settings = &scene.settings.replay;
         let again = hash(call, key, &signed).and_then(|hash| {
@@ -152,14 +157,4 @@ fn hash(call: &ApiCall, key: &Key, signed: &Signed) -> Option<u64> {
 
 fn hash_of(bytes: &[u8; 16]) -> u64 {
     FixedState::with_seed(0).hash_one(bytes)
-}
-
-/// A network behind the edge: what comes from there may be passed on (RFC 1918, 4193, 3927).
-fn is_inside(address: &[u8; 16]) -> bool {
-    match ip(address) {
-        std::net::IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
-        std::net::IpAddr::V6(ip) => {
-            ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()
-        }
-    }
 }

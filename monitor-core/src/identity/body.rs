@@ -9,9 +9,10 @@ use compact_str::CompactString;
 use smallvec::SmallVec;
 
 use super::credential::{self, Form, Keyring, Named};
+use super::grant::Grant;
 use super::profile::{Parameter, Place, Source};
 use super::{Identified, Identifier, OBJECT_IDS_MAX, Style, operation, payload, percent, target};
-use crate::call::{Detail, Key, Operation, Request, Signed, Token};
+use crate::call::{Anomalies, Detail, Key, Operation, Request, Signed, Token};
 use crate::json::{Kind, Value};
 use crate::plain::plain;
 
@@ -98,6 +99,13 @@ impl Identifier {
             && let Some((number, named)) = keyring.into_best()
         {
             self.adopt(identified, number, named);
+        }
+        if let Some(grant) = Grant::read(text, &self.hasher.fingerprints) {
+            (found.name, found.signed) = (Some(grant.name.into()), grant.presents);
+            identified.op = Operation::Auth;
+            if grant.is_bare_code && identified.key.is_none() {
+                identified.anomalies |= Anomalies::NO_PKCE;
+            }
         }
         self.merge(identified, found);
     }

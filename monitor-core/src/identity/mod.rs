@@ -2,6 +2,7 @@
 
 mod body;
 mod credential;
+mod grant;
 mod known;
 mod operation;
 mod outcome;

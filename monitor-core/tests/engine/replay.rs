@@ -168,3 +168,62 @@ fn a_flood_of_signatures_stays_in_its_room() {
     assert!(world.engine.state_bytes() < 1_000_000, "{}", world.engine.state_bytes());
     assert_eq!(of_d12(&world).len(), 0);
 }
+
+/// A request for tokens that is granted.
+fn granted(time: u64, ip: Ipv4Addr, grant: &str, presented: u64) -> ApiCall {
+    let mut asked = signed(time, ip, Operation::Auth, of(presented));
+    asked.key = None;
+    if let Some(detail) = &mut asked.detail {
+        detail.name = Some(format!("grant_type={grant}").into());
+    }
+    asked
+}
+
+/// Clients that refresh every hour for a day, each token once, or the same one all the time.
+fn refreshed(rotates: bool) -> World {
+    let mut world = World::new(61, 0);
+    for n in 0..240 {
+        let ip = Ipv4Addr::new(198, 51, n as u8 % 10, 10);
+        let token = if rotates { 1_000 + n } else { n % 10 };
+        world.feed(&granted(START + n * 6 * MINUTE, ip, "refresh_token", token));
+    }
+    assert_eq!(world.alerts.len(), 0, "{}", show(&world.alerts));
+    world
+}
+
+#[test]
+fn a_refresh_token_that_somebody_else_uses_again_is_flagged_where_tokens_are_given_anew() {
+    let mut world = refreshed(true);
+    world.feed(&granted(NOW, THIEF, "refresh_token", 1_235));
+    let [alert] = world.raised()[..] else { panic!("{}", show(&world.alerts)) };
+    assert_eq!((detectors(alert), alert.severity), (vec!["D14"], Severity::High));
+    assert!(alert.explanation.contains("got tokens for a refresh token that another network"));
+    // Refused, it harms nobody.
+    let mut world = refreshed(true);
+    let mut refused = granted(NOW, THIEF, "refresh_token", 1_235);
+    refused.outcome = Some(Outcome::Error);
+    world.feed(&refused);
+    // Where a token stays the same, a client that has moved is no thief.
+    let mut roaming = refreshed(false);
+    roaming.feed(&granted(NOW, THIEF, "refresh_token", 5));
+    assert!(world.alerts.is_empty() && roaming.alerts.is_empty(), "{}", show(&roaming.alerts));
+}
+
+#[test]
+fn a_code_is_taken_once() {
+    for grant in ["authorization_code", "device_code"] {
+        let mut world = World::new(62, 0);
+        for n in 0..10 {
+            let mut polled = granted(NOW + n * SECOND, OWNER, grant, 7);
+            polled.outcome = Some(Outcome::Error);
+            world.feed(&polled);
+        }
+        world.feed(&granted(NOW + MINUTE, OWNER, grant, 7));
+        // It had no answer.
+        world.feed(&granted(NOW + MINUTE + SECOND, OWNER, grant, 7));
+        assert!(world.alerts.is_empty(), "{grant}: {}", show(&world.alerts));
+        world.feed(&granted(NOW + 2 * MINUTE, THIEF, grant, 7));
+        let [alert] = world.raised()[..] else { panic!("{grant}: {}", show(&world.alerts)) };
+        assert_eq!((detectors(alert), alert.severity), (vec!["D12"], Severity::High));
+    }
+}

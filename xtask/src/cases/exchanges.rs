@@ -7,7 +7,14 @@ use super::http::{get, ok, one, reply, request};
 
 /// Every case of this kind.
 pub(super) fn all() -> Vec<Case> {
-    vec![styles_that_answer_200(), styles_with_statuses(), bodies(), proxied(), proxy_protocol()]
+    vec![
+        styles_that_answer_200(),
+        styles_with_statuses(),
+        bodies(),
+        proxied(),
+        proxy_protocol(),
+        oauth(),
+    ]
 }
 
 const JSON: &str = "Content-Type: application/json\r\n";
@@ -264,4 +271,38 @@ fn proxy_protocol() -> Case {
         talks.push(talk);
     }
     Case::new("proxy-protocol", interleave(&talks))
+}
+
+/// Tokens on every grant: a code with a verifier, with a secret, and alone; a refresh token; a device code
+/// that is asked for until the user agrees; and a passkey that is checked.
+fn oauth() -> Case {
+    let token = |form: &str| post("/oauth/token", FORM, form);
+    let device = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code&\
+                  device_code=made-up-device-code&client_id=desk";
+    let basic = format!("{FORM}Authorization: Basic bWFkZS11cDptYWRlLXVwLXNlY3JldA==\r\n");
+    let given = || ok(r#"{"access_token":"made-up-access","refresh_token":"made-up-refresh-2"}"#);
+    let code =
+        "grant_type=authorization_code&code=made-up-code&redirect_uri=https%3A%2F%2Fdesk.example";
+    let pending = || reply("400 Bad Request", r#"{"error":"authorization_pending"}"#);
+    let key = format!("{JSON}X-API-Key: made-up-key\r\n");
+    one(
+        "oauth",
+        &[
+            (token(&format!("{code}&client_id=desk&code_verifier=made-up-verifier")), given()),
+            (post("/oauth/token", &basic, code), given()),
+            (token(&format!("{code}&client_id=desk")), given()),
+            (
+                token("grant_type=refresh_token&refresh_token=made-up-refresh&client_id=desk"),
+                given(),
+            ),
+            (token(device), pending()),
+            (token(device), given()),
+            (
+                token("grant_type=client_credentials&client_id=desk&client_secret=made-up-secret"),
+                reply("401 Unauthorized", r#"{"error":"invalid_client"}"#),
+            ),
+            (post("/webauthn/assertion/options", &key, "{}"), ok(r#"{"challenge":"made-up"}"#)),
+            (post("/webauthn/assertion/verify", &key, r#"{"response":{}}"#), ok("{}")),
+        ],
+    )
 }

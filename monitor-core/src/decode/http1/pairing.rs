@@ -118,6 +118,7 @@ impl Pending {
     fn read(&mut self, text: &[u8], identifier: &Identifier) {
         if let Some((request, identified)) = self.asked.as_deref_mut() {
             identifier.read_body(request, identified, text);
+            self.anomalies |= identified.anomalies;
         }
     }
 

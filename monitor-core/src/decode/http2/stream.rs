@@ -238,6 +238,7 @@ impl Stream {
             && !text.is_empty()
         {
             identifier.read_body(request, identified, &text);
+            self.anomalies |= identified.anomalies;
         }
     }
 
