@@ -1,9 +1,10 @@
 //! A table that never grows beyond its bound, and drops the least used first.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::Hash;
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hash};
 
 use foldhash::fast::FixedState;
+use hashbrown::HashTable;
 
 /// Slots looked at for one to give up. More finds a better one and costs more.
 const SEARCHED_MAX: usize = 32;
@@ -15,7 +16,9 @@ const NEWCOMERS_PART: usize = 16;
 /// a flood drives out itself. While newcomers hold less than their part, a clock hand (second
 /// chance) takes the place of one that was not used for long.
 pub(crate) struct Slots<K, V> {
-    places: HashMap<K, u32, FixedState>,
+    /// Places by the hash of their keys, which stand with the values: small, so that of a large table
+    /// it stays in the cache.
+    places: HashTable<u32>,
     slots: Vec<Slot<K, V>>,
     newcomers: VecDeque<u32>,
     hand: usize,
@@ -34,7 +37,7 @@ struct Slot<K, V> {
 impl<K: Copy + Eq + Hash, V> Slots<K, V> {
     pub(crate) fn new(max: usize, is_worth_keeping: fn(&V) -> bool) -> Slots<K, V> {
         Slots {
-            places: HashMap::default(),
+            places: HashTable::new(),
             slots: Vec::new(),
             newcomers: VecDeque::new(),
             hand: 0,
@@ -63,7 +66,7 @@ impl<K: Copy + Eq + Hash, V> Slots<K, V> {
     /// Bytes held by the table itself, without what values own.
     pub(crate) fn bytes(&self) -> usize {
         self.slots.capacity() * size_of::<Slot<K, V>>()
-            + self.places.capacity() * (size_of::<(K, u32)>() + 1)
+            + self.places.capacity() * (size_of::<u32>() + 1)
     }
 
     /// In order of arrival.
@@ -78,80 +81,87 @@ impl<K: Copy + Eq + Hash, V> Slots<K, V> {
 
     /// As [`find`](Slots::find), and no use of it.
     pub(crate) fn peek(&self, key: &K) -> Option<&V> {
-        self.places.get(key).map(|place| &self.slots[*place as usize].value)
+        self.place_of(key).map(|place| &self.slots[place].value)
     }
 
     pub(crate) fn peek_mut(&mut self, key: &K) -> Option<&mut V> {
-        self.places.get(key).map(|place| &mut self.slots[*place as usize].value)
+        self.place_of(key).map(|place| &mut self.slots[place].value)
     }
 
     pub(crate) fn find(&mut self, key: &K) -> Option<&mut V> {
-        let place = *self.places.get(key)?;
-        let slot = &mut self.slots[place as usize];
-        slot.used = true;
-        Some(&mut slot.value)
+        let place = self.place(key)?;
+        Some(self.at(place))
     }
 
     /// Where a value stands until something is put in or taken out; a use of it.
-    pub(crate) fn place(&mut self, key: &K) -> Option<u32> {
-        let place = *self.places.get(key)?;
-        self.slots[place as usize].used = true;
+    pub(crate) fn place(&mut self, key: &K) -> Option<usize> {
+        let place = self.place_of(key)?;
+        self.slots[place].used = true;
         Some(place)
     }
 
     /// The value in a place.
-    pub(crate) fn at(&mut self, place: u32) -> &mut V {
-        &mut self.slots[place as usize].value
+    pub(crate) fn at(&mut self, place: usize) -> &mut V {
+        &mut self.slots[place].value
     }
 
     pub(crate) fn find_or_insert(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
-        match self.places.get(&key) {
-            Some(place) => {
-                let slot = &mut self.slots[*place as usize];
-                slot.used = true;
-                &mut slot.value
-            }
-            None => {
-                self.insert(key, make());
-                let last = self.places[&key] as usize;
-                &mut self.slots[last].value
-            }
-        }
+        let place = match self.place(&key) {
+            Some(place) => place,
+            None => self.insert(key, make()).0,
+        };
+        &mut self.slots[place].value
     }
 
-    /// Puts in a value under a key that is not there yet; gives back what had to go.
-    pub(crate) fn insert(&mut self, key: K, value: V) -> Option<(K, V)> {
+    /// Puts in a value under a key that is not there yet; says where, and gives back what had to go.
+    pub(crate) fn insert(&mut self, key: K, value: V) -> (usize, Option<(K, V)>) {
         let slot = Slot { key, value, used: true };
-        if self.slots.len() < self.max {
-            let place = self.slots.len() as u32;
-            self.places.insert(key, place);
-            self.newcomers.push_back(place);
+        let (place, old) = if self.slots.len() < self.max {
             self.slots.push(slot);
-            return None;
-        }
-        let place = self.give_up();
-        let old = std::mem::replace(&mut self.slots[place], slot);
-        self.places.remove(&old.key);
-        self.places.insert(key, place as u32);
+            (self.slots.len() - 1, None)
+        } else {
+            let place = self.give_up();
+            let old = std::mem::replace(&mut self.slots[place], slot);
+            self.forget(&old.key, place);
+            self.evicted += 1;
+            (place, Some((old.key, old.value)))
+        };
+        let slots = &self.slots;
+        self.places.insert_unique(hash(&key), place as u32, |at| hash(&slots[*at as usize].key));
         self.newcomers.push_back(place as u32);
-        self.evicted += 1;
-        Some((old.key, old.value))
+        (place, old)
+    }
+
+    fn place_of(&self, key: &K) -> Option<usize> {
+        let is_it = |place: &u32| self.slots[*place as usize].key == *key;
+        self.places.find(hash(key), is_it).map(|place| *place as usize)
     }
 
     /// Takes a value out.
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
-        let place = self.places.remove(key)? as usize;
+        let place = self.place_of(key)?;
+        self.forget(key, place);
         let slot = self.slots.swap_remove(place);
         let moved_from = self.slots.len() as u32;
         self.newcomers.retain(|newcomer| *newcomer != place as u32);
         if let Some(moved) = self.slots.get(place) {
-            self.places.insert(moved.key, place as u32);
+            let is_moved = |held: &u32| *held == moved_from;
+            if let Some(held) = self.places.find_mut(hash(&moved.key), is_moved) {
+                *held = place as u32;
+            }
             for newcomer in self.newcomers.iter_mut().filter(|it| **it == moved_from) {
                 *newcomer = place as u32;
             }
         }
         self.hand = if self.hand >= self.slots.len() { 0 } else { self.hand };
         Some(slot.value)
+    }
+
+    /// The key is in that place no longer.
+    fn forget(&mut self, key: &K, place: usize) {
+        if let Ok(entry) = self.places.find_entry(hash(key), |held| *held as usize == place) {
+            entry.remove();
+        }
     }
 
     fn give_up(&mut self) -> usize {
@@ -177,6 +187,10 @@ impl<K: Copy + Eq + Hash, V> Slots<K, V> {
         }
         self.hand
     }
+}
+
+fn hash<K: Hash>(key: &K) -> u64 {
+    FixedState::default().hash_one(key)
 }
 
 #[cfg(test)]

@@ -299,7 +299,7 @@ impl Engine {
 
     /// Where a key's state is. It is given one once it was accepted, or was refused a withdrawal for
     /// another reason than itself: a flood of made-up keys costs nothing here.
-    fn admit(&mut self, id: KeyId, call: &ApiCall) -> Option<u32> {
+    fn admit(&mut self, id: KeyId, call: &ApiCall) -> Option<usize> {
         if let known @ Some(_) = self.keys.place(&id) {
             return known;
         }
@@ -330,7 +330,7 @@ impl Engine {
     /// What has to make room shrinks to its summary; what a made-up key left is not worth one.
     fn insert(&mut self, id: KeyId, state: KeyState) {
         self.across.walkers += usize::from(state.objects.is_some());
-        let Some((mut gone, state)) = self.keys.insert(id, Box::new(state)) else { return };
+        let Some((mut gone, state)) = self.keys.insert(id, Box::new(state)).1 else { return };
         let walkers = &mut self.across.walkers;
         *walkers = walkers.saturating_sub(usize::from(state.objects.is_some()));
         self.habits_of(&state, Fleet::forget_user);
@@ -341,7 +341,7 @@ impl Engine {
                 *known = cold;
                 return;
             }
-            let Some((coldest, _)) = self.cold.insert(gone, cold) else { return };
+            let Some((coldest, _)) = self.cold.insert(gone, cold).1 else { return };
             // It may have come back meanwhile.
             is_saved = self.keys.peek(&coldest).is_none();
             gone = coldest;
