@@ -78,9 +78,12 @@ pub(super) fn measure(
         let dir = dir.to_owned();
         std::thread::spawn(move || live::load(server, rate, seconds, &dir))
     };
-    // The topic is there once the agent has said something.
     let mut attacks = Attacks { server, number: 0 };
     attacks.one()?;
+    // The agent makes the topic.
+    process::wait_until("the topic of alerts", LATE, || {
+        Ok(kafka.kcat(&["-b", &kafka.bootstrap, "-L"])?.contains("\"keywatch.alerts\""))
+    })?;
     let (mut consumer, alerts) = consumer(kafka)?;
     alerts.recv_timeout(LATE).context("no alert arrives")?;
     let (mut took, mut late) = (Vec::new(), 0);
