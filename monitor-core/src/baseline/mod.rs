@@ -56,7 +56,9 @@ pub(crate) use signing::Signing;
 pub(crate) use slots::Slots;
 pub(crate) use sources::{Sources, Sprayed, Tried};
 pub(crate) use symbols::Familiarity;
-pub(crate) use synchrony::{Edge, Kind, Standing, Together};
+pub(crate) use synchrony::{
+    Edge, Kind, Saved as Groups, SavedRef as GroupsRef, Standing, Synchrony, Together,
+};
 
 use crate::call::Operation;
 

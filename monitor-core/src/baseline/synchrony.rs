@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Slots;
+use super::{Slots, saved};
 use super::math::ln_tail_negative_binomial;
 use super::seen::Seen;
 use crate::call::KeyId;
@@ -36,7 +36,7 @@ pub(crate) enum Kind {
 }
 
 /// What a key is to what it comes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Standing {
     /// It never was there before.
     Newcomer,
@@ -47,6 +47,7 @@ pub(crate) enum Standing {
 }
 
 /// A key, and what it comes to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Edge {
     pub(crate) kind: Kind,
     /// Hash of the symbol, network or operation.
@@ -88,8 +89,24 @@ pub(crate) struct Synchrony {
     all: [Pace; 3],
 }
 
+/// Newcomers to everything, as they lie in a snapshot.
+#[derive(Serialize)]
+pub(crate) struct SavedRef<'a> {
+    targets: Vec<((Kind, u64), &'a Target)>,
+    all: &'a [Pace; 3],
+}
+
+/// The same, read.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Saved {
+    targets: Vec<((Kind, u64), Target)>,
+    all: [Pace; 3],
+}
+
 /// Newcomers to one thing.
 #[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Target {
     since: EventTime,
     first: EventTime,
@@ -104,6 +121,7 @@ struct Target {
 
 /// How many newcomers a half window has, and is used to.
 #[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Pace {
     half: u64,
     counts: [u32; 2],
@@ -135,6 +153,23 @@ impl Synchrony {
 
     pub(crate) fn evicted(&self) -> u64 {
         self.targets.evicted
+    }
+
+    /// For a snapshot: everything but which key traded which symbol.
+    pub(crate) fn save(&self) -> SavedRef<'_> {
+        let targets = self.targets.iter().map(|(id, target)| (*id, target)).collect();
+        SavedRef { targets, all: &self.all }
+    }
+
+    /// Goes on from a snapshot, whatever wrote it.
+    pub(crate) fn restore(&mut self, saved: Saved) {
+        self.targets.clear();
+        for (id, mut target) in saved.targets {
+            target.mend();
+            *self.targets.find_or_insert(id, Target::default) = target;
+        }
+        self.all = saved.all;
+        self.all.iter_mut().for_each(Pace::mend);
     }
 
     /// Whether a key never came to a thing; remembers that it did.
@@ -187,6 +222,14 @@ impl Synchrony {
 }
 
 impl Target {
+    fn mend(&mut self) {
+        for pair in [&mut self.fresh, &mut self.away, &mut self.homes, &mut self.regulars] {
+            pair.iter_mut().for_each(|set| set.truncate(KEYS_MAX));
+        }
+        self.examples.truncate(EXAMPLES_MAX);
+        self.pace.mend();
+    }
+
     fn advance(&mut self, half: u64, time: EventTime) {
         let passed = self.pace.advance(half);
         if passed == 0 {
@@ -242,6 +285,11 @@ impl Synchrony {
 }
 
 impl Pace {
+    fn mend(&mut self) {
+        saved::mend(&mut self.usual, 0.0..=1e6, 0.0);
+        saved::mend(&mut self.halves, 0.0..=HALVES_MAX, 0.0);
+    }
+
     /// Moves on to a half window; how many began, at most two.
     fn advance(&mut self, half: u64) -> u64 {
         let passed = half.abs_diff(self.half);

@@ -27,12 +27,13 @@ mod scanner;
 mod shared_session;
 mod slow_drift;
 mod stuffing;
-mod synchrony;
+pub(crate) mod synchrony;
 mod token_reuse;
 
 pub(crate) use capture_loss::Capture;
 pub(crate) use refused::is_refusal;
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ use smallvec::SmallVec;
 use crate::alert::{Entity, Severity};
 use crate::baseline::{Across, Fleet, Inventory, KeyState, Named, Owners, Place, Sources};
 use crate::call::{ApiCall, KeyId, Operation, Outcome};
-use crate::engine::{Impairment, Settings};
+use crate::engine::{Impairment, Joined, Settings};
 use crate::policy::{Granted, Policy};
 use crate::time::EventTime;
 
@@ -146,6 +147,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) fleet: &'a mut Fleet,
     pub(crate) sources: &'a mut Sources,
     pub(crate) across: &'a mut Across,
+    /// For an Engine that sees what all keys come to.
+    pub(crate) joined: Option<&'a mut VecDeque<Joined>>,
     pub(crate) policy: &'a Policy,
     pub(crate) owners: &'a mut Owners,
     pub(crate) inventory: &'a mut Inventory,

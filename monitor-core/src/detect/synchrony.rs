@@ -7,8 +7,9 @@ use foldhash::quality::FixedState;
 
 use super::{Detector, Found, Layer, Report, Rule, Scene, is_refusal, op_words, span};
 use crate::alert::{Entity, GroupId, Severity, network_of};
-use crate::baseline::{Edge, Kind, Place, Standing, Together, prefix};
-use crate::call::{KeyId, Operation, Outcome};
+use crate::baseline::{Edge, Kind, Place, Standing, Synchrony as Newcomers, Together, prefix};
+use crate::call::{ApiCall, KeyId, Operation, Outcome};
+use crate::engine::{Joined, SynchronySettings};
 
 pub(super) struct Synchrony;
 
@@ -74,16 +75,32 @@ impl Detector for Synchrony {
             edges[2] = Some(edge(Kind::Operation, scene.op as u64, standing));
         }
         for edge in edges.into_iter().flatten() {
-            let synchrony = &mut scene.across.synchrony;
-            let Some(together) = synchrony.note(&edge, scene.time, settings) else { continue };
-            let known = scene.fleet.keys_in_network(&prefix(&scene.address));
-            let Some(severity) = severity(edge.kind, &together, known, settings.keys_min) else {
-                continue;
-            };
-            synchrony.reported(&edge, &together);
-            report.add(|| found(&edge, &together, severity, scene));
+            let (address, fleet) = (prefix(&scene.address), &mut *scene.fleet);
+            let known = || fleet.keys_in_network(&address);
+            judge(&edge, call, scene.weight, known, &mut scene.across.synchrony, settings, report);
+            if let Some(joined) = &mut scene.joined {
+                let known = scene.fleet.keys_in_network(&address);
+                joined.push_back(Joined { edge, known, weight: scene.weight });
+            }
         }
     }
+}
+
+/// Judges what a key came to together with what others did. `known` tells how many keys are at home in the
+/// network of the call.
+pub(crate) fn judge(
+    edge: &Edge,
+    call: &ApiCall,
+    weight: f32,
+    known: impl FnOnce() -> u32,
+    synchrony: &mut Newcomers,
+    settings: &SynchronySettings,
+    report: &mut Report,
+) {
+    let Some(together) = synchrony.note(edge, call.time, settings) else { return };
+    let Some(severity) = severity(edge.kind, &together, known(), settings.keys_min) else { return };
+    synchrony.reported(edge, &together);
+    report.add(|| found(edge, &together, severity, call, weight));
 }
 
 /// How bad; `None` when there is a good reason for it. `known`: keys that are at home in the network.
@@ -110,20 +127,26 @@ fn severity(kind: Kind, together: &Together, known: u32, keys_min: u64) -> Optio
     }
 }
 
-fn found(edge: &Edge, together: &Together, severity: Severity, scene: &Scene<'_>) -> Found {
+fn found(
+    edge: &Edge,
+    together: &Together,
+    severity: Severity,
+    call: &ApiCall,
+    weight: f32,
+) -> Found {
     let Together { fresh, away, expected, .. } = together;
-    let took = span(scene.time.since(together.since));
+    let took = span(call.time.since(together.since));
     let (entity, what) = match edge.kind {
         Kind::Symbol => {
-            let symbol = scene.call.symbol.as_deref().unwrap_or("a symbol");
+            let symbol = call.symbol.as_deref().unwrap_or("a symbol");
             (Entity::Group(group(b"symbol", edge.target)), format!("traded {symbol}"))
         }
         Kind::Operation => {
-            let what = op_words(scene.call.op);
+            let what = op_words(call.op);
             (Entity::Group(group(b"operation", edge.target)), format!("asked for {what}"))
         }
         Kind::Network => {
-            (Entity::Network(network_of(scene.call.client())), "were used from one network".into())
+            (Entity::Network(network_of(call.client())), "were used from one network".into())
         }
     };
     let moved = if severity == Severity::High && edge.kind == Kind::Network {
@@ -142,12 +165,12 @@ fn found(edge: &Edge, together: &Together, severity: Severity, scene: &Scene<'_>
     Found {
         entity,
         rule: &RULE,
-        evidence: scene.weight
+        evidence: weight
             * if severity == Severity::Critical { EVIDENCE } else { EVIDENCE_DOUBTFUL },
         severity,
         alone: true,
         grown: together.grown,
-        complete: scene.call.complete,
+        complete: call.complete,
         calls: *fresh,
         expected: format!("about {expected:.1} keys to do so for the first time within {took}"),
         seen: format!("{fresh} keys {what} for the first time{moved}: {}", names(together)),

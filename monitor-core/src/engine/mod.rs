@@ -1,6 +1,7 @@
 //! The Engine: API calls in, alerts out.
 
 mod feedback;
+mod joined;
 mod moved;
 mod saved;
 mod settings;
@@ -27,6 +28,7 @@ use crate::time::EventTime;
 pub use crate::baseline::{KeyView, OperationView};
 pub use crate::incident::history::Past;
 pub use feedback::{Feedback, Said, UnknownAlert};
+pub use joined::Joined;
 pub use saved::{Changes, SNAPSHOT_VERSION, Unreadable};
 pub use settings::{
     CaptureSettings, ErrorSettings, LatencySettings, RateSettings, ReplaySettings, ScanSettings,
@@ -115,6 +117,10 @@ pub struct Engine {
     inventory: Inventory,
     /// What a snapshot does not have yet; `None` while nobody keeps any.
     unsaved: Option<Unsaved>,
+    /// What keys came to, for another Engine; `None` while nobody asks for it.
+    joined: Option<VecDeque<Joined>>,
+    /// It judges what keys of others came to.
+    has_joined: bool,
 }
 
 /// Keys that changed since they were last saved, each once, and saved keys that were dropped.
@@ -139,6 +145,8 @@ impl Engine {
             capture: Capture::default(),
             incidents: Incidents::new(&settings),
             unsaved: None,
+            joined: None,
+            has_joined: false,
             policy: Arc::default(),
             owners: Owners::new(settings.accounts_max),
             names: Names::new(),
@@ -266,6 +274,7 @@ impl Engine {
             fleet: &mut self.fleet,
             sources: &mut self.sources,
             across: &mut self.across,
+            joined: self.joined.as_mut(),
             policy: &self.policy,
             owners: &mut self.owners,
             inventory: &mut self.inventory,

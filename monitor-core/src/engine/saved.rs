@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{Engine, KeyView, Past, Unsaved};
-use crate::baseline::{Fleet, KeyState, OPS};
+use crate::baseline::{Fleet, Groups, GroupsRef, KeyState, OPS};
 use crate::call::KeyId;
 use crate::incident::history;
 use crate::time::EventTime;
@@ -37,6 +37,9 @@ struct CommonRef<'a> {
     fleet: &'a Fleet,
     networks: Vec<([u8; 16], u32)>,
     incidents: history::Saved,
+    /// Of an Engine that judges what keys of others came to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    groups: Option<GroupsRef<'a>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -46,6 +49,7 @@ struct Common {
     fleet: Fleet,
     networks: Vec<([u8; 16], u32)>,
     incidents: history::Saved,
+    groups: Option<Groups>,
 }
 
 impl Engine {
@@ -83,6 +87,7 @@ impl Engine {
             fleet: &self.fleet,
             networks: self.fleet.networks().collect(),
             incidents: self.incidents.save(self.latest),
+            groups: self.has_joined.then(|| self.across.synchrony.save()),
         })
     }
 
@@ -107,6 +112,10 @@ impl Engine {
         self.latest = common.latest;
         self.fleet.restore(common.fleet, common.networks);
         self.incidents.restore(common.incidents);
+        if let Some(groups) = common.groups {
+            self.has_joined = true;
+            self.across.synchrony.restore(groups);
+        }
         Ok(())
     }
 
@@ -167,11 +176,11 @@ impl Engine {
     }
 }
 
-fn encode(value: &impl Serialize) -> Vec<u8> {
+pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
     // Into memory, and every field has a form: there is nothing to fail.
     rmp_serde::to_vec_named(value).unwrap_or_default()
 }
 
-fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Unreadable> {
+pub(super) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Unreadable> {
     rmp_serde::from_slice(bytes).map_err(|why| Unreadable(why.to_string()))
 }

@@ -18,6 +18,8 @@ pub struct Fleet {
     pub member: String,
     /// Topic in which members pass on what concerns addresses rather than keys.
     pub sources_topic: String,
+    /// Topic in which members pass on what keys come to, for what many do at once.
+    pub groups_topic: String,
     /// Compacted topic in which members keep what they have learnt.
     pub state_topic: String,
     /// How often what has changed is written there.
@@ -35,6 +37,7 @@ impl Default for Fleet {
             group: "keywatch-fleet".into(),
             member: String::new(),
             sources_topic: "keywatch.sources".into(),
+            groups_topic: "keywatch.groups".into(),
             state_topic: "keywatch.state".into(),
             // What was read since then is read again by whoever takes over.
             state_interval: Duration::from_secs(60),

@@ -505,6 +505,7 @@ impl Config {
         check("sinks.kafka.activity_topic", is_topic(&kafka.activity_topic), topic_mend);
         check("sinks.kafka.health_topic", is_topic(&kafka.health_topic), topic_mend);
         check("fleet.sources_topic", is_topic(&self.fleet.sources_topic), topic_mend);
+        check("fleet.groups_topic", is_topic(&self.fleet.groups_topic), topic_mend);
         check("fleet.state_topic", is_topic(&self.fleet.state_topic), topic_mend);
         check("sinks.kafka.dlq_topic", is_topic(&kafka.dlq_topic), topic_mend);
         check(

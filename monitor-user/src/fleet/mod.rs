@@ -3,12 +3,12 @@
 //! Each partition has an Engine of its own, fed with its records in their order, so that what it says
 //! depends on that partition alone, whichever member holds it. Alerts and how far was read are one
 //! transaction: after any death the next member goes on exactly behind what was said. What was learnt is
-//! in a third topic (`state`); the next member takes it from there, reads again what came since then and
+//! in another topic (`state`); the next member takes it from there, reads again what came since then and
 //! what running windows hold, and says nothing meanwhile.
 //!
 //! Calls are partitioned by key. What concerns addresses (D3) needs the calls of all keys: members pass
-//! those on to a second topic, partitioned by network, which is read in the same way
-//! (docs/decisions/0033).
+//! those on to a second topic, partitioned by network, which is read in the same way; and what keys come
+//! to, for what many do at once (D20), to a third, partitioned by that (docs/decisions/0033).
 
 mod group;
 mod partition;
@@ -90,6 +90,8 @@ struct Member {
     consumer: Option<BaseConsumer<Members>>,
     options: ClientConfig,
     ways: Ways,
+    /// Into how many partitions keys are spread.
+    parts: u32,
     state_interval: Duration,
     publisher: Publisher,
     /// What is made of a partition.
@@ -135,17 +137,19 @@ impl Member {
             stages: vec![
                 stage(&set.activity_topic, Stage::Keys),
                 stage(&fleet.sources_topic, Stage::Sources),
+                stage(&fleet.groups_topic, Stage::Groups),
             ],
             warmup: fleet.warmup,
             state_topic: fleet.state_topic.clone(),
             options: options.clone(),
         };
-        topics::check_for_fleet(&options, set, fleet).map_err(Misuse)?;
+        let parts = topics::check_for_fleet(&options, set, fleet).map_err(Misuse)?;
         let consumer = subscribe(&options, &ways)?;
         Ok(Member {
             consumer: Some(consumer),
             options,
             ways,
+            parts,
             state_interval: fleet.state_interval,
             publisher,
             partitions: HashMap::new(),
@@ -178,7 +182,7 @@ impl Member {
             match moved {
                 Move::Given { place, stage, committed, learnt } => {
                     tracing::info!(topic = place.0, partition = place.1, committed, "given");
-                    let partition = Partition::new(stage, committed, learnt, &self.settings);
+                    let partition = Partition::new(stage, committed, learnt, &self.settings).of(self.parts);
                     self.partitions.insert(place, partition);
                 }
                 // With what it had not said yet: the next holder says it.

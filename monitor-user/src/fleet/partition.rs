@@ -1,12 +1,13 @@
 //! One partition: its Engine, and what is to be said of it.
 
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use monitor_core::alert::{Entity, network_name, network_of};
 use monitor_core::call::{ApiCall, KeyId, Operation, Outcome};
-use monitor_core::engine::{Engine, Settings};
+use monitor_core::engine::{Engine, Joined, Settings};
 use monitor_core::time::EventTime;
 use rdkafka::Message;
 use rdkafka::message::Headers;
@@ -24,6 +25,8 @@ pub(super) enum Stage {
     Keys,
     /// Calls by network: alerts about clients and networks.
     Sources,
+    /// What keys came to, by that: alerts about what many do at once.
+    Groups,
 }
 
 impl Stage {
@@ -32,6 +35,7 @@ impl Stage {
         match self {
             Stage::Keys => 1,
             Stage::Sources => 2,
+            Stage::Groups => 3,
         }
     }
 
@@ -41,6 +45,8 @@ impl Stage {
             Stage::Keys => settings.scan.window_s.max(settings.latency.window_s),
             // Halves of a window, of which the one before counts whole.
             Stage::Sources => 2 * settings.stuffing.window_s,
+            // A state has what is counted.
+            Stage::Groups => 0,
         };
         Duration::from_secs(windows.max(settings.incident_window_s))
     }
@@ -50,8 +56,8 @@ impl Stage {
 pub(super) enum Said {
     /// An alert in its form.
     Alert(Box<Event>),
-    /// A call for the other stage, in the compact form.
-    Source { key: String, call: Vec<u8> },
+    /// For another stage.
+    Passed { to: Stage, key: String, bytes: Vec<u8> },
 }
 
 /// See the module.
@@ -76,6 +82,8 @@ pub(super) struct Partition {
     second: EventTime,
     is_new: bool,
     passed_on: PassedOn,
+    /// Into how many partitions keys are spread.
+    parts: u32,
     pub(super) waiting: Vec<Said>,
     calls: u64,
     warmed: u64,
@@ -93,8 +101,9 @@ impl Partition {
     ) -> Partition {
         let mut engine = Engine::new(settings.clone());
         if stage == Stage::Keys {
-            // Of the others what they count lies in windows, and those are read again.
+            // Of the others what they count lies in windows, which are read again, or in what is common.
             engine.note_changes();
+            engine.note_joined();
         }
         Partition {
             stage,
@@ -110,13 +119,19 @@ impl Partition {
             latest: EventTime(0),
             second: EventTime(0),
             is_new: false,
-            passed_on: PassedOn::new(settings.stuffing.window_s / 2),
+            passed_on: PassedOn::new(settings),
+            parts: 1,
             waiting: Vec::new(),
             calls: 0,
             warmed: 0,
             garbage: 0,
             late: 0,
         }
+    }
+
+    /// The same where keys are spread into so many partitions.
+    pub(super) fn of(self, parts: u32) -> Partition {
+        Partition { parts, ..self }
     }
 
     /// Whether there is anything that the brokers do not know yet.
@@ -178,11 +193,19 @@ impl Partition {
             self.next = message.offset() + 1;
             self.last_ms = message.timestamp().to_millis().unwrap_or(0);
         }
-        match read(message) {
-            Ok(Packed::Call(call)) => self.judge(&call, is_new, writer),
-            Ok(Packed::Summary(summary)) => {
-                summary.calls().for_each(|call| self.judge(&call, is_new, writer));
-            }
+        let taken = match self.stage {
+            Stage::Groups => read_joined(message).map(|(joined, call)| {
+                self.judge(&call, is_new, writer, |engine| engine.handle_joined(&joined, &call));
+            }),
+            Stage::Keys | Stage::Sources => read(message).map(|packed| match packed {
+                Packed::Call(call) => self.judge_call(&call, is_new, writer),
+                Packed::Summary(summary) => {
+                    summary.calls().for_each(|call| self.judge_call(&call, is_new, writer));
+                }
+            }),
+        };
+        match taken {
+            Ok(()) => {}
             Err(reason) => {
                 self.garbage += u64::from(is_new);
                 return if is_new { Err(reason) } else { Ok(()) };
@@ -191,8 +214,18 @@ impl Partition {
         Ok(())
     }
 
-    /// Has the Engine judge a call.
-    fn judge(&mut self, call: &ApiCall, is_new: bool, writer: &Writer) {
+    fn judge_call(&mut self, call: &ApiCall, is_new: bool, writer: &Writer) {
+        self.judge(call, is_new, writer, |engine| engine.handle_call(call));
+    }
+
+    /// Has the Engine judge what came with a call.
+    fn judge(
+        &mut self,
+        call: &ApiCall,
+        is_new: bool,
+        writer: &Writer,
+        handle: impl FnOnce(&mut Engine),
+    ) {
         // What waited in a spool would have the Engine take it for a clock that was set back, and throw
         // running windows away. The agent has judged it already.
         if self.latest.0.saturating_sub(call.time.0) > self.late_max_ns {
@@ -205,12 +238,8 @@ impl Partition {
         } else {
             self.warmed += 1
         }
-        self.engine.handle_call(call);
-        if self.stage == Stage::Keys && self.passed_on.wants(call) && is_new {
-            let mut bytes = Vec::new();
-            compact::encode(call, &mut bytes);
-            self.waiting.push(Said::Source { key: network(call.client()), call: bytes });
-        }
+        handle(&mut self.engine);
+        self.pass_on(call, is_new);
         self.pump(is_new, writer);
         // As on a host: once a second of the calls' time.
         if call.time >= self.second {
@@ -221,14 +250,37 @@ impl Partition {
         }
     }
 
+    /// Of calls by key, what other stages need to know.
+    fn pass_on(&mut self, call: &ApiCall, is_new: bool) {
+        if self.stage != Stage::Keys {
+            return;
+        }
+        if self.passed_on.wants(call) && is_new {
+            let mut bytes = Vec::new();
+            compact::encode(call, &mut bytes);
+            let key = network(call.client());
+            self.waiting.push(Said::Passed { to: Stage::Sources, key, bytes });
+        }
+        while let Some(joined) = self.engine.poll_joined() {
+            if self.passed_on.wants_joined(&joined, call) && is_new {
+                let key = format!("{:016x}", joined.group());
+                let bytes = pack_joined(joined.of_a_part(self.parts), call);
+                self.waiting.push(Said::Passed { to: Stage::Groups, key, bytes });
+            }
+        }
+    }
+
     fn pump(&mut self, is_new: bool, writer: &Writer) {
         while let Some(alert) = self.engine.poll_alert() {
             let is_ours = match alert.entity {
                 Entity::Key(_) => self.stage == Stage::Keys,
-                // Only the other stage has seen all that concerns them.
-                Entity::Client(_) | Entity::Network(_) | Entity::Group(_) => {
-                    self.stage == Stage::Sources
-                }
+                // Only these stages have seen all that concerns them.
+                Entity::Client(_) | Entity::Network(_) => match self.stage {
+                    Stage::Keys => false,
+                    Stage::Sources => alert.findings.iter().any(|found| found.detector != GROUPS),
+                    Stage::Groups => true,
+                },
+                Entity::Group(_) => self.stage == Stage::Groups,
                 Entity::Host => false,
             };
             // What an earlier holder read, it also said.
@@ -240,6 +292,9 @@ impl Partition {
         }
     }
 }
+
+/// The detector of what many keys do at once.
+const GROUPS: &str = "D20";
 
 /// With so many keys changed a state is written sooner: some ten megabytes in one transaction.
 const CHANGED_MAX: usize = 20_000;
@@ -272,20 +327,50 @@ fn network(client: IpAddr) -> String {
     network_name(network_of(client))
 }
 
+/// What a key came to, and with which call: the length of the first (u16, little-endian), the first, the
+/// call in the compact form.
+fn pack_joined(joined: Joined, call: &ApiCall) -> Vec<u8> {
+    let first = joined.to_bytes();
+    let mut bytes = Vec::with_capacity(2 + first.len());
+    bytes.extend_from_slice(&u16::try_from(first.len()).unwrap_or(0).to_le_bytes());
+    bytes.extend_from_slice(&first);
+    compact::encode(call, &mut bytes);
+    bytes
+}
+
+fn read_joined(message: &impl Message) -> Result<(Joined, ApiCall), String> {
+    let bytes = message.payload().ok_or("it is empty")?;
+    let (length, rest) = bytes.split_first_chunk::<2>().ok_or("it is cut off")?;
+    let length = usize::from(u16::from_le_bytes(*length));
+    let (first, call) = rest.split_at_checked(length).ok_or("it is cut off")?;
+    let joined = Joined::from_bytes(first).map_err(|_| "it is not what a key came to")?;
+    Ok((joined, compact::decode(call).map_err(|error| error.to_string())?))
+}
+
 /// Which calls concern addresses: refused credentials, and of those that were accepted the first of each
-/// key and client in half a window, which is all that is counted of them.
+/// key and client in half a window, which is all that is counted of them. In the same way of what keys come
+/// to: newcomers, and of regulars the first time.
 struct PassedOn {
+    clients: Once<(KeyId, IpAddr)>,
+    regulars: Once<(KeyId, u64)>,
+}
+
+/// What was there in the running half of a window.
+struct Once<T> {
     half_s: u64,
     half: u64,
-    seen: HashSet<(KeyId, IpAddr)>,
+    seen: HashSet<T>,
 }
 
 /// Above this all are passed on: it costs records, and nothing is missed. 16 MiB.
 const SEEN_MAX: usize = 250_000;
 
 impl PassedOn {
-    fn new(half_s: u64) -> PassedOn {
-        PassedOn { half_s: half_s.max(1), half: 0, seen: HashSet::new() }
+    fn new(settings: &Settings) -> PassedOn {
+        PassedOn {
+            clients: Once::new(settings.stuffing.window_s),
+            regulars: Once::new(settings.synchrony.window_s),
+        }
     }
 
     fn wants(&mut self, call: &ApiCall) -> bool {
@@ -294,12 +379,27 @@ impl PassedOn {
             return key.is_some() || call.op == Operation::Auth;
         }
         let Some(key) = key.filter(|_| call.outcome == Some(Outcome::Ok)) else { return false };
-        let half = call.time.secs() / self.half_s;
+        self.clients.is_first(call.time, (key, call.client()))
+    }
+
+    fn wants_joined(&mut self, joined: &Joined, call: &ApiCall) -> bool {
+        let Some(key) = &call.key else { return false };
+        joined.is_newcomer() || self.regulars.is_first(call.time, (key.id, joined.group()))
+    }
+}
+
+impl<T: Eq + Hash> Once<T> {
+    fn new(window_s: u64) -> Once<T> {
+        Once { half_s: (window_s / 2).max(1), half: 0, seen: HashSet::new() }
+    }
+
+    fn is_first(&mut self, time: EventTime, what: T) -> bool {
+        let half = time.secs() / self.half_s;
         if half != self.half {
             self.half = half;
             self.seen.clear();
         }
-        self.seen.len() >= SEEN_MAX || self.seen.insert((key, call.client()))
+        self.seen.len() >= SEEN_MAX || self.seen.insert(what)
     }
 }
 
@@ -355,9 +455,11 @@ mod tests {
         }
         let mut passed_on = 0;
         for said in &keys.waiting {
-            let Said::Source { key, call } = said else { panic!("an alert of half the calls") };
+            let Said::Passed { to: Stage::Sources, key, bytes } = said else {
+                panic!("an alert of half the calls")
+            };
             assert_eq!(key, "192.0.2.0/24");
-            sources.take(&message(passed_on as i64, call.clone()), &writer).unwrap();
+            sources.take(&message(passed_on as i64, bytes.clone()), &writer).unwrap();
             passed_on += 1;
         }
         (passed_on, sources.waiting.len())
@@ -378,7 +480,9 @@ mod tests {
 
     #[test]
     fn of_accepted_keys_the_first_in_five_minutes_is_passed_on() {
-        let mut passed_on = PassedOn::new(300);
+        let mut settings = Settings::default();
+        settings.stuffing.window_s = 600;
+        let mut passed_on = PassedOn::new(&settings);
         let mut wants = |call: &ApiCall| passed_on.wants(call);
         let accepted = call(1, Outcome::Ok);
         assert!(wants(&accepted));
@@ -389,6 +493,72 @@ mod tests {
         assert!(wants(&later));
         assert!(wants(&call(1, Outcome::BadSignature)) && wants(&call(1, Outcome::BadSignature)));
         assert!(!wants(&call(1, Outcome::Throttled)));
+    }
+
+    /// A key's call from the network `10.NETWORK.0.0/24`, so many minutes after the beginning.
+    fn of_key(key: u64, network: u8, minute: u64, op: Operation) -> ApiCall {
+        let mut call = call(key, Outcome::Ok);
+        call.time = EventTime(1_795_464_000_000_000_000 + minute * MINUTE_NS);
+        (call.op, call.token, call.grpc) = (op, None, None);
+        let mut flow = (*call.flow).clone();
+        flow.client = Endpoint::new(IpAddr::from([10, network, 0, 9]), 40_000);
+        call.flow = Arc::new(flow);
+        call
+    }
+
+    #[test]
+    fn what_many_keys_do_at_once_is_found_though_each_partition_has_few_of_them() {
+        const KEYS: u64 = 12;
+        let (settings, writer) = (Settings::default(), Writer::new(Format::Native, "fleet"));
+        let new = |stage| Partition::new(stage, 0, None, &settings).of(3);
+        let mut keys = [new(Stage::Keys), new(Stage::Keys), new(Stage::Keys)];
+        let mut groups = new(Stage::Groups);
+        let mut offset = 0;
+        let mut feed = |keys: &mut [Partition; 3], groups: &mut Partition, key: u64, call: &ApiCall| {
+            offset += 1;
+            let partition = &mut keys[key as usize % 3];
+            partition.take(&compact_message(offset, call), &writer).unwrap();
+            for said in std::mem::take(&mut partition.waiting) {
+                if let Said::Passed { to: Stage::Groups, bytes, .. } = said {
+                    groups.take(&message(offset, bytes), &writer).unwrap();
+                }
+            }
+        };
+        // Three days at home, each in a network of its own.
+        for minute in (0..3 * 1_440).step_by(60) {
+            for key in 1..=KEYS {
+                let read = of_key(key, key as u8, minute + key, Operation::Read);
+                feed(&mut keys, &mut groups, key, &read);
+            }
+        }
+        assert!(groups.waiting.is_empty());
+        for key in 1..=KEYS {
+            let withdrawal = of_key(key, 200, 3 * 1_440 + key, Operation::Withdraw);
+            feed(&mut keys, &mut groups, key, &withdrawal);
+        }
+        let bodies: Vec<String> = groups
+            .waiting
+            .iter()
+            .map(|said| match said {
+                Said::Alert(event) => String::from_utf8(event.body.clone()).unwrap(),
+                Said::Passed { .. } => panic!("the last stage passes nothing on"),
+            })
+            .collect();
+        assert!(bodies.iter().any(|body| body.contains("\"D20\"")), "{bodies:?}");
+        assert!(bodies.iter().any(|body| body.contains("10.200.0.0/24")), "{bodies:?}");
+    }
+
+    #[test]
+    fn garbage_among_what_keys_come_to_is_named() {
+        let writer = Writer::new(Format::Native, "fleet");
+        let mut partition = Partition::new(Stage::Groups, 0, None, &Settings::default());
+        for (bytes, said) in [
+            (vec![1], "it is cut off"),
+            (vec![9, 0, 1], "it is cut off"),
+            (vec![1, 0, 1], "it is not what a key came to"),
+        ] {
+            assert_eq!(partition.take(&message(0, bytes), &writer).unwrap_err(), said);
+        }
     }
 
     #[test]

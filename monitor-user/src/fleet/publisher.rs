@@ -14,7 +14,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
 use super::group::{Note, Place};
-use super::partition::{Partition, Said};
+use super::partition::{Partition, Said, Stage};
 use crate::config;
 use crate::fault::{Misuse, tell};
 use crate::sinks::event;
@@ -38,6 +38,7 @@ pub(super) struct Publisher {
     config: ClientConfig,
     alerts_topic: String,
     sources_topic: String,
+    groups_topic: String,
     state_topic: String,
     source: String,
     member: String,
@@ -74,6 +75,7 @@ impl Publisher {
             config,
             alerts_topic: set.alerts_topic.clone(),
             sources_topic: fleet.sources_topic.clone(),
+            groups_topic: fleet.groups_topic.clone(),
             state_topic: fleet.state_topic.clone(),
             source: event::source(&fleet.name),
             member: fleet.member.clone(),
@@ -140,8 +142,12 @@ impl Publisher {
                     .payload(&event.body)
                     .headers(headers::headers(event, &self.source)),
             ),
-            Said::Source { key, call } => {
-                self.hand_over(BaseRecord::to(&self.sources_topic).key(key).payload(call))
+            Said::Passed { to, key, bytes } => {
+                let topic = match to {
+                    Stage::Groups => &self.groups_topic,
+                    Stage::Sources | Stage::Keys => &self.sources_topic,
+                };
+                self.hand_over(BaseRecord::to(topic).key(key).payload(bytes))
             }
         }
     }

@@ -26,17 +26,19 @@ pub(crate) fn make_for_fleet(
 ) -> Result<(), String> {
     let mut all = plans(set, Which::Activity);
     all.push(Plan { topic: &fleet.sources_topic, ..all[0].clone() });
+    all.push(Plan { topic: &fleet.groups_topic, ..all[0].clone() });
     all.push(Plan { topic: &fleet.state_topic, is_compacted: true, ..all[0].clone() });
     all.extend(plans(set, Which::Alerts));
     make_all(config, &all)
 }
 
-/// Whether states have a place beside every partition that is read; an error is a line with the mend.
+/// In how many partitions calls are. An error is a line with the mend: states need a place beside every
+/// partition that is read.
 pub(crate) fn check_for_fleet(
     config: &ClientConfig,
     set: &config::Kafka,
     fleet: &config::Fleet,
-) -> Result<(), String> {
+) -> Result<u32, String> {
     let admin: AdminClient<watch::Quiet> =
         config.create_with_context(watch::Quiet).map_err(|error| options::reason(&error))?;
     let metadata =
@@ -45,16 +47,17 @@ pub(crate) fn check_for_fleet(
         let found = metadata.topics().iter().find(|known| known.name() == topic);
         found.map_or(0, |topic| topic.partitions().len())
     };
-    let needed = partitions(&set.activity_topic).max(partitions(&fleet.sources_topic));
-    let there = partitions(&fleet.state_topic);
+    let calls = partitions(&set.activity_topic);
+    let read = [calls, partitions(&fleet.sources_topic), partitions(&fleet.groups_topic)];
+    let (needed, there) = (read.into_iter().fold(0, usize::max), partitions(&fleet.state_topic));
     if there < needed {
         return Err(format!(
-            "topic {} has {there} partitions, and calls have {needed}: make it by hand with as many, \
+            "topic {} has {there} partitions, and others have {needed}: make it by hand with as many, \
              and cleanup.policy=compact",
             fleet.state_topic
         ));
     }
-    Ok(())
+    Ok(u32::try_from(calls).unwrap_or(u32::MAX))
 }
 
 fn make_all(config: &ClientConfig, plans: &[Plan<'_>]) -> Result<(), String> {

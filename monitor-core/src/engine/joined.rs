@@ -1,0 +1,93 @@
+//! What keys come to, handed from Engines that see some keys each to one that sees what all of them do (D20).
+
+use serde::{Deserialize, Serialize};
+
+use super::saved::{decode, encode};
+use super::{Engine, Unreadable};
+use crate::baseline::{Edge, Standing, op_index};
+use crate::call::ApiCall;
+use crate::detect::{Report, synchrony};
+use crate::incident::Place;
+use crate::input::Endpoint;
+
+/// A key came to a symbol, a network or an operation; whether it is new to it is known where its habits are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Joined {
+    pub(crate) edge: Edge,
+    /// Keys that are at home in the network of the call, of those that the Engine sees.
+    pub(crate) known: u32,
+    /// What evidence of the call is worth, from 0 to 1.
+    pub(crate) weight: f32,
+}
+
+/// What waits to be taken: it is taken after each call, and one makes three at most.
+const WAITING_MAX: usize = 1_000;
+
+impl Joined {
+    /// The same for all that came to one thing: who judges it has to see all of them.
+    pub fn group(&self) -> u64 {
+        self.edge.target ^ (self.edge.kind as u64)
+    }
+
+    /// Whether the key was never there before. What regulars do is of interest once in a while only.
+    pub fn is_newcomer(&self) -> bool {
+        self.edge.standing == Standing::Newcomer
+    }
+
+    /// As seen by an Engine of one part of `parts`, into which keys are spread by chance.
+    #[must_use]
+    pub fn of_a_part(self, parts: u32) -> Joined {
+        Joined { known: self.known.saturating_mul(parts), ..self }
+    }
+
+    /// As bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// Takes what [`to_bytes`](Joined::to_bytes) gave.
+    ///
+    /// # Errors
+    ///
+    /// When it is something else.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Joined, Unreadable> {
+        let joined: Joined = decode(bytes)?;
+        let weight = if joined.weight.is_finite() { joined.weight.clamp(0.0, 1.0) } else { 0.0 };
+        Ok(Joined { weight, ..joined })
+    }
+}
+
+impl Engine {
+    /// From now on what keys come to is noted, for [`poll_joined`](Engine::poll_joined).
+    pub fn note_joined(&mut self) {
+        self.joined.get_or_insert_default();
+    }
+
+    /// The next that a key came to.
+    pub fn poll_joined(&mut self) -> Option<Joined> {
+        let joined = self.joined.as_mut()?;
+        // Nobody took them for long.
+        while joined.len() > WAITING_MAX {
+            joined.pop_front();
+        }
+        joined.pop_front()
+    }
+
+    /// A key of another Engine came to something with `call`, roughly in order of time.
+    pub fn handle_joined(&mut self, joined: &Joined, call: &ApiCall) {
+        self.counters.calls += 1;
+        self.has_joined = true;
+        self.note_time(call.time);
+        let Joined { edge, known, weight } = joined;
+        let mut report = Report::new(true);
+        let (synchrony, settings) = (&mut self.across.synchrony, &self.settings.synchrony);
+        synchrony::judge(edge, call, *weight, || *known, synchrony, settings, &mut report);
+        if report.found.is_empty() {
+            return;
+        }
+        let address = Endpoint::new(call.client(), 0).addr;
+        let origin = Place { flow: call.flow.id, address, op: op_index(call.op) };
+        let (settings, counters) = (&self.settings, &mut self.counters);
+        self.incidents.add(report.found, call.time, Some(&origin), settings, counters);
+    }
+}
