@@ -7,9 +7,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Slots, saved};
 use super::math::ln_tail_negative_binomial;
 use super::seen::Seen;
+use super::{Slots, saved};
 use crate::call::KeyId;
 use crate::engine::SynchronySettings;
 use crate::time::EventTime;

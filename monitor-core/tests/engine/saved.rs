@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use monitor_core::alert::{AlertId, Entity, Severity};
 use monitor_core::call::{KeyId, Operation, Outcome};
-use monitor_core::engine::{Engine, Feedback, Said, Settings};
+use monitor_core::engine::{Engine, Feedback, Joined, Said, Settings};
 use monitor_core::time::EventTime;
 
 use crate::theft;
@@ -70,6 +70,34 @@ fn after_a_restart_the_same_is_flagged_in_the_same_words() {
     let mut fresh = World::new(40, 12);
     theft(&mut fresh, from, 1002);
     assert_ne!(show(&fresh.alerts), expected, "without a baseline it looks different");
+}
+
+#[test]
+fn what_many_keys_come_to_outlives_a_restart_of_who_judges_it() {
+    let mut world = learnt(45);
+    world.engine.note_joined();
+    let mut groups = Engine::new(Settings::default());
+    let mut alerts = Vec::new();
+    let keys: Vec<u128> = world.clients.iter().map(|client| client.key).collect();
+    for (key, n) in keys.into_iter().zip(0..) {
+        let (time, thief) = (START + 7 * DAY + n * MINUTE, Ipv4Addr::new(203, 0, 113, 66));
+        let refused = Some(Outcome::PermissionDenied);
+        let withdrawal = call(time, Some(key), thief, Operation::Withdraw, refused);
+        world.feed(&withdrawal);
+        while let Some(joined) = world.engine.poll_joined() {
+            let joined = Joined::from_bytes(&joined.to_bytes()).unwrap();
+            groups.handle_joined(&joined, &withdrawal);
+        }
+        alerts.extend(std::iter::from_fn(|| groups.poll_alert()));
+        // Fewer than a crowd have come by now, and fewer will.
+        if n == 5 {
+            assert!(alerts.is_empty());
+            let common = groups.save_common();
+            groups = Engine::new(Settings::default());
+            groups.restore_common(&common).unwrap();
+        }
+    }
+    assert!(alerts.iter().any(|alert| detectors(alert) == ["D20"]), "{}", show(&alerts));
 }
 
 #[test]

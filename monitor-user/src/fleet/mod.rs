@@ -12,6 +12,7 @@
 
 mod group;
 mod partition;
+mod passed_on;
 mod publisher;
 mod state;
 
@@ -182,7 +183,8 @@ impl Member {
             match moved {
                 Move::Given { place, stage, committed, learnt } => {
                     tracing::info!(topic = place.0, partition = place.1, committed, "given");
-                    let partition = Partition::new(stage, committed, learnt, &self.settings).of(self.parts);
+                    let partition =
+                        Partition::new(stage, committed, learnt, &self.settings).of(self.parts);
                     self.partitions.insert(place, partition);
                 }
                 // With what it had not said yet: the next holder says it.

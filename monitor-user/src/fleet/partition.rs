@@ -1,18 +1,16 @@
 //! One partition: its Engine, and what is to be said of it.
 
-use std::collections::HashSet;
-use std::hash::Hash;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use monitor_core::alert::{Entity, network_name, network_of};
-use monitor_core::call::{ApiCall, KeyId, Operation, Outcome};
-use monitor_core::engine::{Engine, Joined, Settings};
+use monitor_core::alert::Entity;
+use monitor_core::call::ApiCall;
+use monitor_core::engine::{Engine, Settings};
 use monitor_core::time::EventTime;
 use rdkafka::Message;
 use rdkafka::message::Headers;
 
 use super::Counts;
+use super::passed_on::{PassedOn, network, pack_joined, read_joined};
 use super::state::{At, Loaded, Round};
 use crate::compact::{self, Packed};
 use crate::sinks::event::{Event, Writer};
@@ -322,91 +320,12 @@ fn read(message: &impl Message) -> Result<Packed, String> {
     compact::decode_packed(bytes).map_err(|error| error.to_string())
 }
 
-/// The network that an address is blamed with: records of one stay together.
-fn network(client: IpAddr) -> String {
-    network_name(network_of(client))
-}
-
-/// What a key came to, and with which call: the length of the first (u16, little-endian), the first, the
-/// call in the compact form.
-fn pack_joined(joined: Joined, call: &ApiCall) -> Vec<u8> {
-    let first = joined.to_bytes();
-    let mut bytes = Vec::with_capacity(2 + first.len());
-    bytes.extend_from_slice(&u16::try_from(first.len()).unwrap_or(0).to_le_bytes());
-    bytes.extend_from_slice(&first);
-    compact::encode(call, &mut bytes);
-    bytes
-}
-
-fn read_joined(message: &impl Message) -> Result<(Joined, ApiCall), String> {
-    let bytes = message.payload().ok_or("it is empty")?;
-    let (length, rest) = bytes.split_first_chunk::<2>().ok_or("it is cut off")?;
-    let length = usize::from(u16::from_le_bytes(*length));
-    let (first, call) = rest.split_at_checked(length).ok_or("it is cut off")?;
-    let joined = Joined::from_bytes(first).map_err(|_| "it is not what a key came to")?;
-    Ok((joined, compact::decode(call).map_err(|error| error.to_string())?))
-}
-
-/// Which calls concern addresses: refused credentials, and of those that were accepted the first of each
-/// key and client in half a window, which is all that is counted of them. In the same way of what keys come
-/// to: newcomers, and of regulars the first time.
-struct PassedOn {
-    clients: Once<(KeyId, IpAddr)>,
-    regulars: Once<(KeyId, u64)>,
-}
-
-/// What was there in the running half of a window.
-struct Once<T> {
-    half_s: u64,
-    half: u64,
-    seen: HashSet<T>,
-}
-
-/// Above this all are passed on: it costs records, and nothing is missed. 16 MiB.
-const SEEN_MAX: usize = 250_000;
-
-impl PassedOn {
-    fn new(settings: &Settings) -> PassedOn {
-        PassedOn {
-            clients: Once::new(settings.stuffing.window_s),
-            regulars: Once::new(settings.synchrony.window_s),
-        }
-    }
-
-    fn wants(&mut self, call: &ApiCall) -> bool {
-        let key = call.key.as_ref().map(|key| key.id);
-        if call.outcome.is_some_and(Outcome::refuses_credential) {
-            return key.is_some() || call.op == Operation::Auth;
-        }
-        let Some(key) = key.filter(|_| call.outcome == Some(Outcome::Ok)) else { return false };
-        self.clients.is_first(call.time, (key, call.client()))
-    }
-
-    fn wants_joined(&mut self, joined: &Joined, call: &ApiCall) -> bool {
-        let Some(key) = &call.key else { return false };
-        joined.is_newcomer() || self.regulars.is_first(call.time, (key.id, joined.group()))
-    }
-}
-
-impl<T: Eq + Hash> Once<T> {
-    fn new(window_s: u64) -> Once<T> {
-        Once { half_s: (window_s / 2).max(1), half: 0, seen: HashSet::new() }
-    }
-
-    fn is_first(&mut self, time: EventTime, what: T) -> bool {
-        let half = time.secs() / self.half_s;
-        if half != self.half {
-            self.half = half;
-            self.seen.clear();
-        }
-        self.seen.len() >= SEEN_MAX || self.seen.insert(what)
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::net::IpAddr;
     use std::sync::Arc;
 
+    use monitor_core::call::{KeyId, Operation, Outcome};
     use monitor_core::input::Endpoint;
     use rdkafka::Timestamp;
     use rdkafka::message::OwnedMessage;
@@ -417,7 +336,7 @@ mod tests {
 
     const MINUTE_NS: u64 = 60_000_000_000;
 
-    fn call(number: u64, outcome: Outcome) -> ApiCall {
+    pub(in crate::fleet) fn call(number: u64, outcome: Outcome) -> ApiCall {
         let mut call = full();
         call.time = EventTime(1_795_464_000_000_000_000 + number * 1_000_000_000);
         call.outcome = Some(outcome);
@@ -478,23 +397,6 @@ mod tests {
         assert_eq!(spray(19), (30, 1), "the twentieth is the first that is new");
     }
 
-    #[test]
-    fn of_accepted_keys_the_first_in_five_minutes_is_passed_on() {
-        let mut settings = Settings::default();
-        settings.stuffing.window_s = 600;
-        let mut passed_on = PassedOn::new(&settings);
-        let mut wants = |call: &ApiCall| passed_on.wants(call);
-        let accepted = call(1, Outcome::Ok);
-        assert!(wants(&accepted));
-        assert!(!wants(&accepted));
-        assert!(wants(&call(2, Outcome::Ok)), "another key");
-        let mut later = accepted;
-        later.time = EventTime(later.time.0 + 6 * MINUTE_NS);
-        assert!(wants(&later));
-        assert!(wants(&call(1, Outcome::BadSignature)) && wants(&call(1, Outcome::BadSignature)));
-        assert!(!wants(&call(1, Outcome::Throttled)));
-    }
-
     /// A key's call from the network `10.NETWORK.0.0/24`, so many minutes after the beginning.
     fn of_key(key: u64, network: u8, minute: u64, op: Operation) -> ApiCall {
         let mut call = call(key, Outcome::Ok);
@@ -514,16 +416,17 @@ mod tests {
         let mut keys = [new(Stage::Keys), new(Stage::Keys), new(Stage::Keys)];
         let mut groups = new(Stage::Groups);
         let mut offset = 0;
-        let mut feed = |keys: &mut [Partition; 3], groups: &mut Partition, key: u64, call: &ApiCall| {
-            offset += 1;
-            let partition = &mut keys[key as usize % 3];
-            partition.take(&compact_message(offset, call), &writer).unwrap();
-            for said in std::mem::take(&mut partition.waiting) {
-                if let Said::Passed { to: Stage::Groups, bytes, .. } = said {
-                    groups.take(&message(offset, bytes), &writer).unwrap();
+        let mut feed =
+            |keys: &mut [Partition; 3], groups: &mut Partition, key: u64, call: &ApiCall| {
+                offset += 1;
+                let partition = &mut keys[key as usize % 3];
+                partition.take(&compact_message(offset, call), &writer).unwrap();
+                for said in std::mem::take(&mut partition.waiting) {
+                    if let Said::Passed { to: Stage::Groups, bytes, .. } = said {
+                        groups.take(&message(offset, bytes), &writer).unwrap();
+                    }
                 }
-            }
-        };
+            };
         // Three days at home, each in a network of its own.
         for minute in (0..3 * 1_440).step_by(60) {
             for key in 1..=KEYS {
@@ -545,7 +448,7 @@ mod tests {
             })
             .collect();
         assert!(bodies.iter().any(|body| body.contains("\"D20\"")), "{bodies:?}");
-        assert!(bodies.iter().any(|body| body.contains("10.200.0.0/24")), "{bodies:?}");
+        assert!(bodies.iter().any(|body| body.contains("\"10.200.0.0\"")), "{bodies:?}");
     }
 
     #[test]
@@ -576,16 +479,5 @@ mod tests {
         assert!(partition.has_news());
         partition.said();
         assert!(!partition.has_news());
-    }
-
-    #[test]
-    fn a_network_has_one_name() {
-        for (ip, name) in [
-            ("192.0.2.66", "192.0.2.0/24"),
-            ("::ffff:192.0.2.66", "192.0.2.0/24"),
-            ("2001:db8:1:2::3", "2001:db8:1::/48"),
-        ] {
-            assert_eq!(network(ip.parse().unwrap()), name);
-        }
     }
 }
