@@ -145,7 +145,8 @@ impl Sources {
 impl Source {
     fn advance(&mut self, time: EventTime, window_s: u64) {
         let now = half(time, window_s);
-        if now == self.half {
+        // What comes late counts in the half that runs.
+        if now == self.half || now + 1 == self.half {
             return;
         }
         if now == self.half + 1 {
@@ -222,4 +223,29 @@ fn half(time: EventTime, window_s: u64) -> u64 {
 fn client_hash(address: &[u8; 16]) -> u64 {
     use std::hash::BuildHasher;
     foldhash::quality::FixedState::with_seed(0).hash_one(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_late_counts_and_takes_nothing_away() {
+        let settings = Settings::default();
+        let s = &settings.stuffing;
+        let (mut sources, address) = (Sources::new(&settings), [7; 16]);
+        let half = s.window_s / 2 * 1_000_000_000;
+        let mut refused =
+            |key: u64, time: u64| sources.refused(&address, &Tried::Key(key), EventTime(time), s);
+        for key in 1..s.keys_per_client_min - 1 {
+            assert_eq!(refused(key, 1_000 * half + key), None);
+        }
+        // From a host, or a part of the fleet, that lags behind.
+        assert_eq!(refused(100, 1_000 * half - 1), None);
+        let found = refused(101, 1_000 * half + 500).expect("all of them count");
+        assert_eq!(found.keys, s.keys_per_client_min);
+        // A clock that was set back is another matter.
+        assert_eq!(refused(102, 990 * half), None);
+        assert_eq!(refused(103, 990 * half), None);
+    }
 }

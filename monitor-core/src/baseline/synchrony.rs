@@ -293,7 +293,8 @@ impl Pace {
     /// Moves on to a half window; how many began, at most two.
     fn advance(&mut self, half: u64) -> u64 {
         let passed = half.abs_diff(self.half);
-        if passed == 0 {
+        // What comes late counts in the half that runs.
+        if passed == 0 || half.checked_add(1) == Some(self.half) {
             return 0;
         }
         if half < self.half || self.half == 0 {
@@ -369,6 +370,8 @@ mod tests {
         assert!(pace.usual < 3.2, "{}", pace.usual);
         assert_eq!(pace.advance(2_304), 2);
         assert!(pace.usual < 2.5, "quiet counts too: {}", pace.usual);
+        let counts = pace.counts;
+        assert_eq!((pace.advance(2_303), pace.counts), (0, counts), "what comes late");
         assert_eq!(pace.advance(100), 2, "a clock that is set back");
         assert_eq!(pace.advance(u64::MAX), 2);
         assert!(pace.usual.is_finite() && pace.usual >= 0.0, "{}", pace.usual);

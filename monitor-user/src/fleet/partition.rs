@@ -37,6 +37,17 @@ impl Stage {
         }
     }
 
+    /// How far behind the latest a call may be, seconds. What is passed on comes from partitions that lag
+    /// behind one another by as long as it takes to take them over.
+    fn late_max_s(self, settings: &Settings) -> u64 {
+        let half = match self {
+            Stage::Keys => 0,
+            Stage::Sources => settings.stuffing.window_s / 2,
+            Stage::Groups => settings.synchrony.window_s / 2,
+        };
+        settings.late_max_s.max(half)
+    }
+
     /// How far before a state is read again, for what no state has: windows that run.
     pub(super) fn overlap(self, settings: &Settings) -> Duration {
         let windows = match self {
@@ -97,7 +108,8 @@ impl Partition {
         learnt: Option<Loaded>,
         settings: &Settings,
     ) -> Partition {
-        let mut engine = Engine::new(settings.clone());
+        let late_max_s = stage.late_max_s(settings);
+        let mut engine = Engine::new(Settings { late_max_s, ..settings.clone() });
         if stage == Stage::Keys {
             // Of the others what they count lies in windows, which are read again, or in what is common.
             engine.note_changes();
@@ -110,7 +122,7 @@ impl Partition {
             learnt,
             round: None,
             round_at: Instant::now(),
-            late_max_ns: settings.late_max_s.saturating_mul(1_000_000_000),
+            late_max_ns: late_max_s.saturating_mul(1_000_000_000),
             new_from,
             next: 0,
             last_ms: 0,
