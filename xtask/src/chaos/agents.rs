@@ -36,6 +36,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(180);
 pub struct Delivered {
     done: String,
     gaps: usize,
+    took: Duration,
     runs: usize,
     killed: usize,
     raised: usize,
@@ -59,7 +60,8 @@ impl Delivered {
              lost                       {:>9}\n\
              doubles with equal uid     {:>9}\n\
              equal uid, unequal alert   {:>9}\n\
-             keys out of order          {:>9}\n",
+             keys out of order          {:>9}\n\
+             1,000,000 records take     {:>6} min\n",
             self.done,
             self.runs,
             self.killed,
@@ -69,7 +71,8 @@ impl Delivered {
             self.lost,
             self.doubles,
             self.unequal,
-            self.disordered
+            self.disordered,
+            super::minutes(self.took, self.records, 1_000_000)
         )
     }
 
@@ -99,6 +102,7 @@ pub(super) fn deliver(
     fs::write(&many, attacks(alerts)?)?;
     fs::write(&none, attacks(0)?)?;
     let mut delivered = Delivered::default();
+    let begun = Instant::now();
     let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end {
         // A run begins with brokers that answer, or it would end at once.
@@ -123,6 +127,7 @@ pub(super) fn deliver(
     brokers.mend()?;
     disk.as_ref().map_or(Ok(()), SmallDisk::free)?;
     drain(&agent, &none, &mut delivered)?;
+    delivered.took = begun.elapsed();
     let mut raised: HashMap<String, Alert> = HashMap::new();
     for run in 0..delivered.runs {
         // The last line may have been cut off by the kill.

@@ -109,6 +109,7 @@ pub struct Table {
     done: String,
     left: usize,
     settled: Duration,
+    took: Duration,
 }
 
 impl Table {
@@ -124,7 +125,8 @@ impl Table {
              twice                      {:>9}\n\
              keys out of order          {:>9}\n\
              members at the end         {:>9}\n\
-             until all were there       {:>8.1}s\n",
+             until all were there       {:>8.1}s\n\
+             10,000,000 calls take      {:>6} min\n",
             self.seed,
             self.done,
             self.calls,
@@ -135,7 +137,8 @@ impl Table {
             self.doubles,
             self.disordered,
             self.left,
-            self.settled.as_secs_f64()
+            self.settled.as_secs_f64(),
+            minutes(self.took, self.calls, 10_000_000)
         )
     }
 
@@ -160,6 +163,7 @@ pub fn fleet(options: &Options, keywatch: &Path) -> Result<Table> {
     let mut stage = Stage::open(options, keywatch)?;
     stage.join()?;
     stage.join()?;
+    let begun = Instant::now();
     let steps = usize::try_from(options.seconds.div_ceil(STEP.as_secs()))?.max(4);
     for part in calls.chunks(calls.len().div_ceil(steps).max(1)) {
         let begun = Instant::now();
@@ -170,20 +174,29 @@ pub fn fleet(options: &Options, keywatch: &Path) -> Result<Table> {
     stage.heal()?;
     let healed = Instant::now();
     let mut arrived = stage.brokers.cluster.read_topic(ALERTS).unwrap_or_default();
-    // Later ones than these there must not be: the members get a moment more for what is too much.
-    while arrived.len() < expected.len() && healed.elapsed() < SETTLE_MAX {
+    // As long as there are more each time.
+    let mut grew = Instant::now();
+    while arrived.len() < expected.len() && grew.elapsed() < SETTLE_MAX {
         process::sleep_until(Instant::now() + Duration::from_secs(1))?;
         stage.check_members()?;
-        arrived = stage.brokers.cluster.read_topic(ALERTS).unwrap_or(arrived);
+        let now = stage.brokers.cluster.read_topic(ALERTS).unwrap_or_default();
+        if now.len() > arrived.len() {
+            (arrived, grew) = (now, Instant::now());
+        }
     }
-    let settled = healed.elapsed();
+    let (settled, took) = (healed.elapsed(), begun.elapsed());
     let left = stage.members.len();
     let done = stage.finish()?;
     let arrived = done.1.read_topic(ALERTS)?;
     let mut table = compare(&expected, &arrived)?;
     (table.seed, table.calls, table.done) = (options.seed, calls.len(), done.0);
-    (table.left, table.settled) = (left, settled);
+    (table.left, table.settled, table.took) = (left, settled, took);
     Ok(table)
+}
+
+/// How many minutes so many take at the pace of those that were done.
+fn minutes(took: Duration, done: usize, all: usize) -> u64 {
+    (took.as_secs_f64() / 60.0 * all as f64 / done.max(1) as f64).ceil() as u64
 }
 
 /// What a single Engine says of all calls.
