@@ -343,6 +343,7 @@ pub(super) mod tests {
     use rdkafka::message::OwnedMessage;
 
     use super::*;
+    use crate::compact::Summary;
     use crate::compact::tests::full;
     use crate::sinks::Format;
 
@@ -474,6 +475,22 @@ pub(super) mod tests {
         ] {
             assert_eq!(partition.take(&message(0, bytes), &writer).unwrap_err(), said);
         }
+    }
+
+    #[test]
+    fn a_summary_counts_as_its_calls() {
+        let writer = Writer::new(Format::Native, "fleet");
+        let mut partition = Partition::new(Stage::Keys, 0, None, &Settings::default());
+        let summary =
+            Summary { call: call(1_000, Outcome::Ok), count: 300, span_ns: 20_000_000_000 };
+        let mut bytes = Vec::new();
+        compact::encode_summary(&summary, &mut bytes);
+        partition.take(&message(0, bytes), &writer).unwrap();
+        assert_eq!((partition.calls, partition.engine.counters().calls), (300, 300));
+        assert_eq!(partition.latest, call(1_020, Outcome::Ok).time);
+        // Of all of them the key's address is passed on once.
+        let to_sources = |said: &&Said| matches!(said, Said::Passed { to: Stage::Sources, .. });
+        assert_eq!(partition.waiting.iter().filter(to_sources).count(), 1);
     }
 
     #[test]
