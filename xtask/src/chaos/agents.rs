@@ -25,8 +25,6 @@ use crate::setup;
 const ALERTS: &str = "agent.alerts";
 const HEALTH: &str = "agent.health";
 const PORT: u16 = 8080;
-/// The disk of the spool: the part of it that is for alerts, and little more.
-const DISK_BYTES: u64 = 48 << 20;
 const SNAP_BYTES: usize = 262_144;
 /// How long what waits may take to arrive once everything is mended.
 const DRAIN_MAX: Duration = Duration::from_secs(180);
@@ -95,9 +93,10 @@ pub(super) fn deliver(
 ) -> Result<Delivered> {
     let scratch = tempfile::Builder::new().prefix("keywatch-chaos.").tempdir()?;
     let dir = scratch.path();
-    let disk = setup::is_root().then(|| SmallDisk::mount(&dir.join("spool"), DISK_BYTES));
+    let bytes = disk_bytes(alerts);
+    let disk = setup::is_root().then(|| SmallDisk::mount(&dir.join("spool"), bytes));
     let disk = disk.transpose()?;
-    let agent = Agent::prepare(dir, keywatch, &brokers.cluster.bootstrap)?;
+    let agent = Agent::prepare(dir, keywatch, &brokers.cluster.bootstrap, bytes)?;
     let (many, none) = (dir.join("many.pcap"), dir.join("none.pcap"));
     fs::write(&many, attacks(alerts)?)?;
     fs::write(&none, attacks(0)?)?;
@@ -141,6 +140,11 @@ pub(super) fn deliver(
     delivered.gaps = brokers.cluster.read_topic(HEALTH).map_or(0, |gaps| gaps.len());
     compare(&raised, &brokers.cluster.read_topic(ALERTS)?, &mut delivered)?;
     Ok(delivered)
+}
+
+/// The disk of the spool: a little, and room for what some runs raise while no broker takes it.
+fn disk_bytes(alerts: usize) -> u64 {
+    (48 << 20) + ((alerts as u64) << 14)
 }
 
 /// A moment of 200 ms to `most_ms`.
@@ -196,20 +200,23 @@ struct Agent {
 }
 
 impl Agent {
-    fn prepare(dir: &Path, keywatch: &Path, bootstrap: &str) -> Result<Agent> {
+    fn prepare(dir: &Path, keywatch: &Path, bootstrap: &str, disk_bytes: u64) -> Result<Agent> {
         let set = settings();
         let brokers = format!("\"{}\"", bootstrap.replace(',', "\",\""));
         fs::write(
             dir.join("keywatch.toml"),
             format!(
                 "[engine]\nhost = \"edge\"\nalerts_per_day_max = {}\nalerts_per_day_hard_max = {}\n\
-                 [sinks.spool]\ndir = \"{}\"\nbytes_max = \"40MiB\"\nalerts_reserve_bytes = \"16MiB\"\n[sinks.kafka]\nbrokers = [{brokers}]\n\
+                 [sinks.spool]\ndir = \"{}\"\nbytes_max = \"{}B\"\n\
+                 alerts_reserve_bytes = \"{}B\"\n[sinks.kafka]\nbrokers = [{brokers}]\n\
                  format = \"native\"\nactivity_format = \"compact\"\nflush_max = \"60s\"\n\
                  alerts_topic = \"{ALERTS}\"\nactivity_topic = \"agent.activity\"\n\
                  health_topic = \"{HEALTH}\"\n",
                 set.alerts_per_day_max,
                 set.alerts_per_day_hard_max,
-                dir.join("spool").display()
+                dir.join("spool").display(),
+                disk_bytes / 6 * 5,
+                disk_bytes / 3
             ),
         )?;
         Ok(Agent { dir: dir.into(), keywatch: keywatch.into() })
