@@ -1,5 +1,6 @@
 //! Which partitions are ours, and from where each is read.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
 use super::partition::Stage;
-use super::state::{self, At, Loaded};
+use super::state::{self, At, Loaded, Wanted};
 use crate::fault::tell;
 use crate::sinks::kafka::options;
 use crate::sinks::lock;
@@ -81,37 +82,36 @@ impl Members {
         wait: Duration,
     ) -> KafkaResult<(TopicPartitionList, Vec<Move>)> {
         let committed = consumer.committed_offsets(given.clone(), wait)?;
-        let mut times = TopicPartitionList::new();
-        let mut moves = Vec::new();
+        let mut places = Vec::new();
         for place in committed.elements() {
             place.error()?;
-            let (topic, partition) = (place.topic(), place.partition());
-            let ways = self.ways.stages.iter().find(|(known, ..)| known == topic);
+            let ways = self.ways.stages.iter().find(|(known, ..)| known == place.topic());
             let Some((_, stage, overlap)) = ways else { continue };
-            let note = Note::read(place.metadata());
-            let mut moved = Move::Given {
-                place: (topic.into(), partition),
-                stage: *stage,
-                committed: 0,
-                learnt: None,
+            // Without an offset nobody was here before.
+            let offset = if let Offset::Offset(it) = place.offset() { Some(it) } else { None };
+            let note = offset.and(Note::read(place.metadata()));
+            let name: Place = (place.topic().into(), place.partition());
+            places.push((name, *stage, *overlap, offset.unwrap_or(0), note));
+        }
+        let wanted = |(place, stage, .., note): &(Place, Stage, Duration, i64, Option<Note>)| {
+            let at = note.as_ref()?.state?;
+            Some(Wanted { partition: place.1, stage: *stage, at })
+        };
+        let mut learnt = self.learnt(&places.iter().filter_map(wanted).collect::<Vec<_>>());
+        let mut times = TopicPartitionList::new();
+        let mut moves = Vec::new();
+        for (place, stage, overlap, committed, note) in places {
+            let learnt = learnt.remove(&(place.1, stage));
+            let since = match &learnt {
+                Some(learnt) => Some((learnt.at.time_ms, overlap)),
+                None => note.map(|note| (note.time_ms, self.ways.warmup)),
             };
-            // Otherwise nobody was here before.
-            if let (Move::Given { committed, learnt, .. }, Offset::Offset(offset)) =
-                (&mut moved, place.offset())
-            {
-                *committed = offset;
-                *learnt = note.and_then(|note| self.learnt(topic, partition, *stage, note.state?));
-                let since = match learnt {
-                    Some(learnt) => Some((learnt.at.time_ms, *overlap)),
-                    None => note.map(|note| (note.time_ms, self.ways.warmup)),
-                };
-                if let Some((time, back)) = since {
-                    let back = i64::try_from(back.as_millis()).unwrap_or(i64::MAX);
-                    let from = Offset::Offset(time.saturating_sub(back).max(0));
-                    times.add_partition_offset(topic, partition, from)?;
-                }
+            if let Some((time, back)) = since {
+                let back = i64::try_from(back.as_millis()).unwrap_or(i64::MAX);
+                let from = Offset::Offset(time.saturating_sub(back).max(0));
+                times.add_partition_offset(&place.0, place.1, from)?;
             }
-            moves.push(moved);
+            moves.push(Move::Given { place, stage, committed, learnt });
         }
         let times = match times.count() {
             0 => times,
@@ -134,25 +134,27 @@ impl Members {
         Ok((starts, moves))
     }
 
-    /// What an earlier holder has learnt.
-    fn learnt(&self, topic: &str, partition: i32, stage: Stage, at: At) -> Option<Loaded> {
+    /// What earlier holders have learnt.
+    fn learnt(&self, wanted: &[Wanted]) -> HashMap<(i32, Stage), Loaded> {
         let Ways { options, state_topic, warmup, .. } = &self.ways;
         let begun = Instant::now();
-        match state::load(options, state_topic, partition, stage, at) {
-            Ok(learnt) => {
-                let (keys, ms) = (learnt.keys.len(), begun.elapsed().as_millis() as u64);
-                tracing::info!(topic, partition, keys, ms, "state read");
-                Some(learnt)
-            }
-            Err(reason) => {
-                tell(&format!(
-                    "the state of {topic}, partition {partition}, cannot be read from {state_topic}: \
-                     {reason}: calls of the last {} are read instead",
+        let mut all = HashMap::new();
+        for (it, loaded) in wanted.iter().zip(state::load(options, state_topic, wanted)) {
+            let Wanted { partition, stage, .. } = *it;
+            match loaded {
+                Ok(loaded) => {
+                    all.insert((partition, stage), loaded);
+                }
+                Err(reason) => tell(&format!(
+                    "the state of partition {partition} ({stage:?}) cannot be read from \
+                     {state_topic}: {reason}: records of the last {} are read instead",
                     humantime::format_duration(*warmup)
-                ));
-                None
+                )),
             }
         }
+        let (keys, ms) = (all.values().map(|it| it.keys.len()).sum::<usize>(), begun.elapsed());
+        tracing::info!(states = all.len(), keys, ms = ms.as_millis() as u64, "states read");
+        all
     }
 
     fn assign(&self, consumer: &BaseConsumer<Self>, given: &TopicPartitionList) -> KafkaResult<()> {

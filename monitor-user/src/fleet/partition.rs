@@ -17,7 +17,7 @@ use crate::sinks::event::{Event, Writer};
 use crate::sinks::record::View;
 
 /// What a partition is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Stage {
     /// Calls by key: alerts about keys.
     Keys,

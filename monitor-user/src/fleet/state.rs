@@ -9,7 +9,7 @@
 //! All that changed since the last time is written at once, in the transaction that commits the offset,
 //! so that what finished transactions left is always the state at one offset.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use monitor_core::call::KeyId;
@@ -83,49 +83,87 @@ impl Round {
     }
 }
 
-/// Reads the state of a partition that goes up to `at`; an error says why there is none.
+/// A state that is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    pub(super) partition: i32,
+    pub(super) stage: Stage,
+    /// Up to where it goes.
+    pub(super) at: At,
+}
+
+/// Reads states, all at once; for each an error says why there is none.
 pub(super) fn load(
     options: &ClientConfig,
     topic: &str,
-    partition: i32,
-    stage: Stage,
-    at: At,
-) -> Result<Loaded, String> {
-    let said = |error: KafkaError| options::reason(&error);
-    let mut options = options.clone();
-    // That nothing more is there is said after this wait.
-    options.set("enable.partition.eof", "true").set("fetch.wait.max.ms", "20");
-    let consumer: BaseConsumer<Silent> = options.create_with_context(Silent).map_err(said)?;
-    let mut place = TopicPartitionList::new();
-    place.add_partition_offset(topic, partition, Offset::Beginning).map_err(said)?;
-    consumer.assign(&place).map_err(said)?;
-    let mut table = Table::new(stage);
+    wanted: &[Wanted],
+) -> Vec<Result<Loaded, String>> {
+    let mut tables: Vec<Table> = wanted.iter().map(|it| Table::new(it.stage)).collect();
+    let trouble = read(options, topic, wanted, &mut tables).err();
+    let finish = |(it, table): (&Wanted, Table)| {
+        table.finish(it.at).map_err(|reason| trouble.clone().unwrap_or(reason))
+    };
+    wanted.iter().zip(tables).map(finish).collect()
+}
+
+/// Fills tables until each goes as far as it should, or nothing more comes.
+fn read(
+    options: &ClientConfig,
+    topic: &str,
+    wanted: &[Wanted],
+    tables: &mut [Table],
+) -> Result<(), String> {
+    let mut open: HashSet<i32> = wanted.iter().map(|it| it.partition).collect();
+    if open.is_empty() {
+        return Ok(());
+    }
+    let consumer = reader(options, topic, &open).map_err(|error| options::reason(&error))?;
     let (begun, mut heard) = (Instant::now(), Instant::now());
     loop {
+        let of = |partition: i32| move |(it, _): &(&Wanted, &mut Table)| it.partition == partition;
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 heard = Instant::now();
-                table.take(&message);
+                let here = wanted.iter().zip(tables.iter_mut()).filter(of(message.partition()));
+                here.for_each(|(_, table)| table.take(&message));
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => {
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
                 heard = Instant::now();
-                if table.at().is_some_and(|found| found.next >= at.next) {
-                    return table.finish(at);
-                }
-                if begun.elapsed() > UNSEEN_MAX {
-                    return Err("it is not there".into());
-                }
-            }
-            Some(Err(error)) if heard.elapsed() > SILENCE_MAX => return Err(said(error)),
-            None if heard.elapsed() > SILENCE_MAX => {
-                return match table.finish(at) {
-                    Err(_) => Err("no broker answers".into()),
-                    whole => whole,
+                let is_there = |(it, table): (&Wanted, &mut Table)| {
+                    table.at().is_some_and(|found| found.next >= it.at.next)
                 };
+                if wanted.iter().zip(tables.iter_mut()).filter(of(partition)).all(is_there) {
+                    open.remove(&partition);
+                }
+                if open.is_empty() || begun.elapsed() > UNSEEN_MAX {
+                    return Ok(());
+                }
             }
+            Some(Err(error)) if heard.elapsed() > SILENCE_MAX => {
+                return Err(options::reason(&error));
+            }
+            None if heard.elapsed() > SILENCE_MAX => return Err("no broker answers".into()),
             Some(Err(_)) | None => {}
         }
     }
+}
+
+/// Of some partitions from their beginning.
+fn reader(
+    options: &ClientConfig,
+    topic: &str,
+    partitions: &HashSet<i32>,
+) -> Result<BaseConsumer<Silent>, KafkaError> {
+    let mut options = options.clone();
+    // That nothing more is there is said after this wait.
+    options.set("enable.partition.eof", "true").set("fetch.wait.max.ms", "20");
+    let consumer: BaseConsumer<Silent> = options.create_with_context(Silent)?;
+    let mut places = TopicPartitionList::new();
+    for partition in partitions {
+        places.add_partition_offset(topic, *partition, Offset::Beginning)?;
+    }
+    consumer.assign(&places)?;
+    Ok(consumer)
 }
 
 /// Whoever polls hears of errors.
