@@ -23,6 +23,7 @@ pub mod http;
 pub mod kafka;
 pub mod network;
 pub mod nginx;
+pub mod openssl;
 pub mod passive;
 pub mod process;
 pub mod setup;

@@ -98,6 +98,14 @@ impl Nginx {
         Ok(Nginx { child, dir: dir.to_owned() })
     }
 
+    /// Process ids of its workers, which do the work.
+    pub fn workers(&self) -> Result<Vec<u32>> {
+        let pid = self.child.pid();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+            .context("reading nginx's workers")?;
+        children.split_whitespace().map(|pid| Ok(pid.parse()?)).collect()
+    }
+
     /// Lets open requests end, then stops: afterwards the access log is whole.
     pub fn stop(mut self) -> Result<Vec<Logged>> {
         self.child.signal(Signal::QUIT)?;

@@ -18,7 +18,9 @@ pub enum Purpose {
     Live,
     /// A real Apache Kafka.
     Kafka,
-    /// Load generators and their peers.
+    /// Load generators, and what a live run is measured with and beside.
+    Load,
+    /// Other readers of captures, to be measured beside replays.
     Bench,
     /// Other readers of captures, to compare with.
     Conformance,
@@ -31,7 +33,7 @@ struct Tool {
     package: &'static str,
 }
 
-const TOOLS: [Tool; 26] = [
+const TOOLS: [Tool; 27] = [
     Tool { purpose: Purpose::Build, command: "cc", package: "gcc" },
     Tool { purpose: Purpose::Build, command: "c++", package: "g++" },
     Tool { purpose: Purpose::Build, command: "make", package: "make" },
@@ -52,9 +54,10 @@ const TOOLS: [Tool; 26] = [
     Tool { purpose: Purpose::Kafka, command: "mvn", package: "maven" },
     Tool { purpose: Purpose::Kafka, command: "kcat", package: "kcat" },
     Tool { purpose: Purpose::Kafka, command: "openssl", package: "openssl" },
-    Tool { purpose: Purpose::Bench, command: "wrk", package: "wrk" },
+    Tool { purpose: Purpose::Load, command: "wrk", package: "wrk" },
     Tool { purpose: Purpose::Live, command: "h2load", package: "nghttp2-client" },
-    Tool { purpose: Purpose::Bench, command: "bpftool", package: "bpftool" },
+    Tool { purpose: Purpose::Load, command: "bpftool", package: "bpftool" },
+    Tool { purpose: Purpose::Load, command: "bpftrace", package: "bpftrace" },
     Tool { purpose: Purpose::Bench, command: "suricata", package: "suricata" },
     Tool { purpose: Purpose::Bench, command: "tshark", package: "tshark" },
     Tool { purpose: Purpose::Conformance, command: "tshark", package: "tshark" },

@@ -9,11 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use xtask::http::Connection;
 use xtask::nginx::{Listen, Nginx, Role};
+use xtask::openssl::certificate;
 use xtask::process::{self, Proc};
 
 use super::compare::as_logged;
 use super::namespace::Namespace;
-use super::rig::{BLOCK, certificate, start_agent, stop_agent};
+use super::rig::{BLOCK, start_agent, stop_agent};
 use crate::replay::scratch;
 
 const START_WAIT: Duration = Duration::from_secs(20);

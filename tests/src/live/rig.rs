@@ -3,13 +3,13 @@
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use monitor_core::call::ApiCall;
 use tempfile::TempDir;
 use xtask::agent::{self, Agent, Setup};
 use xtask::nginx::{Listen, Logged, Nginx, Role};
+use xtask::openssl::certificate;
 use xtask::process;
 
 use super::namespace::Namespace;
@@ -121,30 +121,6 @@ impl Rig {
     pub(crate) fn logged(self) -> Result<Vec<Logged>> {
         self.nginx.stop()
     }
-}
-
-/// Makes a certificate for `exchange.test` in `dir`, good for nothing else; gives the lines that name
-/// it.
-pub(crate) fn certificate(dir: &Path) -> Result<String> {
-    let (key, certificate) = (dir.join("tls.key"), dir.join("tls.pem"));
-    let mut openssl = Command::new("openssl");
-    openssl.args([
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-    ]);
-    openssl.args(["-days", "2", "-subj", "/CN=exchange.test"]);
-    openssl.args(["-addext", "subjectAltName=DNS:exchange.test", "-keyout"]).arg(&key);
-    process::run(openssl.arg("-out").arg(&certificate)).context("making a certificate")?;
-    Ok(format!(
-        "    ssl_certificate {};\n    ssl_certificate_key {};\n",
-        certificate.display(),
-        key.display()
-    ))
 }
 
 /// Attaches Keywatch with its files in `dir`.

@@ -12,13 +12,14 @@ use anyhow::{Context, Result, bail, ensure};
 use monitor_core::call::{ApiCall, Operation, Protocol};
 use rustix::process::Signal;
 use xtask::nginx::{Listen, Nginx, Role};
+use xtask::openssl::certificate;
 use xtask::process::{self, Proc};
 
 use super::compare::{all_whole, as_logged, same_calls};
 use super::namespace::Namespace;
 use super::plain::owned_by;
 use super::recording;
-use super::rig::{BLOCK, Rig, certificate, start_agent, stop_agent};
+use super::rig::{BLOCK, Rig, start_agent, stop_agent};
 use crate::replay::{replay, scratch};
 
 /// A client of many connections at once: each call names the port that it comes from.

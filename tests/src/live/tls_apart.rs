@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use monitor_core::call::{ApiCall, Protocol};
+use xtask::openssl::certificate;
 use xtask::process::{self, Proc};
 use xtask::setup;
 
 use super::compare::{all_whole, as_logged};
-use super::rig::{certificate, start_agent, stop_agent};
+use super::rig::{start_agent, stop_agent};
 use super::tls::{client, curl, on_their_ports};
 use crate::replay::scratch;
 

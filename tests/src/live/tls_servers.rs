@@ -6,12 +6,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use monitor_core::call::ApiCall;
+use xtask::openssl::{self, certificate};
 use xtask::process::{self, Proc};
 
 use super::compare::all_whole;
-use super::rig::{certificate, start_agent, stop_agent};
+use super::rig::{start_agent, stop_agent};
 use super::tls::{client, on_their_ports};
 use crate::replay::scratch;
 
@@ -19,16 +20,20 @@ const CONNECTIONS: usize = 200;
 const AT_ONCE: usize = 20;
 const CALLS: usize = 3;
 
-/// A threaded server whose threads block in their library.
-const PYTHON: &str = r#"
+/// A threaded server whose threads block in their library. Arguments: port, certificate, key, and maybe
+/// a key log.
+pub(super) const PYTHON: &str = r#"
 import http.server, ssl, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
+        # A number is the length of the body that is asked for.
+        asked = self.path[1:]
+        body = b"k" * int(asked) if asked.isdigit() else b"{}"
         self.send_response(200)
-        self.send_header("Content-Length", "2")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(b"{}")
+        self.wfile.write(body)
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
         self.do_GET()
@@ -39,6 +44,8 @@ class Server(http.server.ThreadingHTTPServer):
 server = Server(("127.0.0.1", int(sys.argv[1])), Handler)
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(sys.argv[2], sys.argv[3])
+if len(sys.argv) > 4:
+    context.keylog_filename = sys.argv[4]
 server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
 server.serve_forever()
 "#;
@@ -161,15 +168,8 @@ pub(crate) fn nothing_is_left() -> Result<()> {
     let at = SocketAddr::new([127, 0, 0, 1].into(), process::free_server_port()?);
     // Of their own: a test beside this one may probe those of the system.
     let other = scratch()?;
-    for name in ["libssl.so.3", "libcrypto.so.3"] {
-        let library = ["x86_64-linux-gnu", "aarch64-linux-gnu"]
-            .map(|machine| Path::new("/usr/lib").join(machine).join(name))
-            .into_iter()
-            .find(|path| path.exists())
-            .with_context(|| format!("no {name}"))?;
-        fs::copy(&library, dir.path().join(name))?;
-        fs::copy(&library, other.path().join(name))?;
-    }
+    openssl::copy_libraries(dir.path())?;
+    openssl::copy_libraries(other.path())?;
     let server_at = |at: SocketAddr, libraries: &Path| -> Result<Proc> {
         let mut command = Command::new(xtask::setup::find("python3").unwrap_or_default());
         command.env("LD_LIBRARY_PATH", libraries);
@@ -235,7 +235,7 @@ pub(crate) fn nothing_is_left() -> Result<()> {
 }
 
 /// The bytes of the TLS library's code in a process.
-fn library_code(pid: u32) -> Result<Vec<u8>> {
+pub(super) fn library_code(pid: u32) -> Result<Vec<u8>> {
     use std::os::unix::fs::FileExt as _;
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
     let memory = fs::File::open(format!("/proc/{pid}/mem"))?;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::live;
+use super::host;
 use crate::agent::{Agent, Setup};
 use crate::http::Connection;
 use crate::kafka::Kafka;
@@ -74,10 +74,8 @@ pub(super) fn measure(
         calls: false,
     })?;
     println!("{rate} calls a second for {seconds} s, and attacks among them ...");
-    let load = {
-        let dir = dir.to_owned();
-        std::thread::spawn(move || live::load(server, rate, seconds, &dir))
-    };
+    let mut load = host::steady_load(&format!("http://{server}"), rate, seconds, dir)?;
+    let load = std::thread::spawn(move || process::run(&mut load).map(drop));
     let mut attacks = Attacks { server, number: 0 };
     attacks.one()?;
     // The agent makes the topic.
@@ -102,8 +100,8 @@ pub(super) fn measure(
     let log = agent_dir.join("keywatch.log");
     let status = agent.stop()?;
     ensure!(status.success(), "keywatch ended with {status}");
-    let summary = live::summary(&log)?;
-    let (seen, served) = (live::count(&summary, "/calls")?, nginx.stop()?.len());
+    let summary = host::summary(&log)?;
+    let (seen, served) = (host::count(&summary, "/calls")?, nginx.stop()?.len());
     took.sort_by(f64::total_cmp);
     let at = |share: f64| {
         let place = (took.len() as f64 * share).ceil() as usize;

@@ -1,12 +1,14 @@
 //! `cargo xtask bench`: speed, loss and memory, beside the figures to reach. Never part of a test.
 
 mod engine;
+mod host;
 mod identity;
 mod kafka;
 mod kernel;
 mod latency;
 mod live;
 mod replay;
+mod tls;
 mod usage;
 
 use anyhow::Result;
@@ -24,6 +26,8 @@ pub enum Bench {
     Identity(identity::Options),
     /// `keywatch replay` on captures made for it.
     Replay(replay::Options),
+    /// nginx with HTTPS under load with Keywatch, tcpdump or a script of bpftrace beside it.
+    Tls(tls::Options),
 }
 
 /// Measures and prints a table.
@@ -35,6 +39,7 @@ pub fn run(bench: &Bench) -> Result<()> {
         Bench::Kafka(options) => kafka::run(options),
         Bench::Live(options) => live::run(options),
         Bench::Replay(options) => replay::run(options),
+        Bench::Tls(options) => tls::run(options),
     }
 }
 
