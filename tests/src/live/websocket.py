@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import ssl
 import sys
 
 import websockets
@@ -60,9 +61,13 @@ async def handle(socket):
             await socket.send(held.pop())
 
 
-async def serve(host):
-    extensions = [ServerPerMessageDeflateFactory()]
-    async with websockets.serve(handle, host, 0, extensions=extensions, **NO_LIMITS) as server:
+async def serve(host, certificate=None, key=None):
+    context = None
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+    options = {"extensions": [ServerPerMessageDeflateFactory()], "ssl": context} | NO_LIMITS
+    async with websockets.serve(handle, host, 0, **options) as server:
         print("listening", server.sockets[0].getsockname()[1], flush=True)
         await asyncio.Future()
 
@@ -167,11 +172,15 @@ class Client:
         }
 
 
-async def connect(host, port):
+async def connect(host, port, scheme):
+    context = None
+    if scheme == "wss":
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     for seed, deflate in enumerate(DEFLATE):
         extensions = [ClientPerMessageDeflateFactory(**deflate)] if deflate else None
-        address = f"ws://{host}:{port}/ws"
-        async with websockets.connect(address, extensions=extensions, **NO_LIMITS) as socket:
+        options = {"extensions": extensions, "ssl": context} | NO_LIMITS
+        async with websockets.connect(f"{scheme}://{host}:{port}/ws", **options) as socket:
             client = Client(socket, seed)
             await client.talk()
             agreed = getattr(socket, "protocol", socket).extensions
@@ -180,6 +189,6 @@ async def connect(host, port):
 
 
 if sys.argv[1] == "serve":
-    asyncio.run(serve(sys.argv[2]))
+    asyncio.run(serve(*sys.argv[2:]))
 else:
-    asyncio.run(connect(sys.argv[2], int(sys.argv[3])))
+    asyncio.run(connect(sys.argv[2], int(sys.argv[3]), sys.argv[4]))

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -11,6 +12,8 @@ use anyhow::{Context, Result, ensure};
 use monitor_core::call::{ApiCall, Protocol};
 use monitor_core::connection::{Connection, Deflate, Peer, Traffic, WebSocket};
 use serde::Deserialize;
+use xtask::nginx::{Listen, Nginx, Role};
+use xtask::openssl::certificate;
 use xtask::process::{self, Proc};
 use xtask::setup;
 
@@ -48,20 +51,53 @@ struct Side {
     continuations: u64,
 }
 
+/// What is between the clients and the server's code.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Between {
+    Nothing,
+    /// The server's own TLS, on memory BIOs.
+    Tls,
+    /// nginx, which ends TLS and passes on what is inside.
+    Nginx,
+}
+
 /// Fragments, pings between, large messages, replies out of order.
 pub(crate) fn calls_and_counts() -> Result<()> {
+    seen_as_counted(Between::Nothing)
+}
+
+/// The same over TLS.
+pub(crate) fn over_tls() -> Result<()> {
+    seen_as_counted(Between::Tls)
+}
+
+/// The same with nginx in front.
+pub(crate) fn behind_nginx() -> Result<()> {
+    seen_as_counted(Between::Nginx)
+}
+
+fn seen_as_counted(between: Between) -> Result<()> {
     let dir = scratch()?;
     let namespace = Namespace::new()?;
     let script = dir.path().join("websocket.py");
     fs::write(&script, SCRIPT)?;
-    let (mut server, port) = start_server(&namespace, &script, dir.path())?;
+    let tls = between == Between::Tls;
+    let (mut server, mut port) = start_server(&namespace, &script, dir.path(), tls)?;
+    let mut front = None;
+    if between == Between::Nginx {
+        let behind = SocketAddr::new(namespace.v4, port);
+        port = process::free_server_port()?;
+        front = Some(start_front(&namespace, dir.path(), behind, port)?);
+    }
     let connections = dir.path().join("connections.jsonl");
     let more = ["--connections".to_owned(), connections.display().to_string()];
     let agent = start_agent(dir.path(), &[port], &more)?;
     let mut client = Command::new(python()?);
     client.arg(&script).args(["connect", &namespace.v4.to_string(), &port.to_string()]);
+    client.arg(if between == Between::Nothing { "ws" } else { "wss" });
     let told = process::run(&mut client)?;
     server.kill()?;
+    drop(front);
     let calls = stop_agent(agent)?;
     let told: Vec<Told> = told.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     ensure!(told.len() == CONNECTIONS, "{} clients", told.len());
@@ -88,14 +124,35 @@ fn python() -> Result<std::path::PathBuf> {
 }
 
 /// A server in the namespace, and its port.
-fn start_server(namespace: &Namespace, script: &Path, dir: &Path) -> Result<(Proc, u16)> {
+fn start_server(
+    namespace: &Namespace,
+    script: &Path,
+    dir: &Path,
+    tls: bool,
+) -> Result<(Proc, u16)> {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", &namespace.name]).arg(python()?).arg(script);
     command.args(["serve", &namespace.v4.to_string()]);
+    if tls {
+        certificate(dir)?;
+        command.args([dir.join("tls.pem"), dir.join("tls.key")]);
+    }
     let mut server = Proc::spawn("websocket server", &command, &dir.join("server.log"))?;
     let line = server.wait_for_line("listening ", Duration::from_secs(20))?;
     let port = line.trim().rsplit(' ').next().context("the server names no port")?.parse()?;
     Ok((server, port))
+}
+
+/// nginx in the namespace, with TLS on this port, that passes everything on.
+fn start_front(namespace: &Namespace, dir: &Path, to: SocketAddr, port: u16) -> Result<Nginx> {
+    let block = format!(
+        "{}    location / {{ proxy_pass http://{to}; proxy_http_version 1.1; \
+         proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; }}\n",
+        certificate(dir)?
+    );
+    let at = SocketAddr::new(namespace.v4, port);
+    let listen = Listen { at, http2: false, tls: true };
+    Nginx::start(&[listen], &Role::Block(block), dir, Some(&namespace.name))
 }
 
 /// Every message of the client is a call with the reply that came.
