@@ -6,14 +6,14 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use monitor_core::call::ApiCall;
 use xtask::openssl::{self, certificate};
 use xtask::process::{self, Proc};
 
-use super::compare::all_whole;
+use super::compare::{all_whole, as_logged};
 use super::rig::{start_agent, stop_agent};
-use super::tls::{client, on_their_ports};
+use super::tls::{client, curl, on_their_ports};
 use crate::replay::scratch;
 
 const CONNECTIONS: usize = 200;
@@ -160,7 +160,8 @@ fn once_each(calls: &[ApiCall]) -> Result<()> {
 }
 
 /// Twenty agents come and go while one server works: its code is as it was, and calls go on. Twenty
-/// servers come and go under one agent: it holds no more files open than after the first. The server
+/// servers come and go under one agent: it holds no more files open than after the first, lets go of what
+/// nobody uses, and finds it again. The server
 /// has a library of its own, which no other test attaches to.
 pub(crate) fn nothing_is_left() -> Result<()> {
     let dir = scratch()?;
@@ -212,16 +213,34 @@ pub(crate) fn nothing_is_left() -> Result<()> {
         }
         bail!("the number of files that the agent holds goes on changing: {last}")
     };
+    let said = |what: &str| agent.output().matches(what).count();
+    let detached = || {
+        process::wait_until("Keywatch to detach", Duration::from_secs(60), || {
+            let attached = said("looks inside TLS");
+            Ok(attached > 0 && said("no longer used, detached") == attached)
+        })
+    };
     let mut after_first = 0;
     for round in 0..20 {
         let running = server()?;
         client(at, 2, 2, 2)?;
         running.stop()?;
         if round == 0 {
+            detached()?;
             after_first = settled()?;
         }
     }
+    detached()?;
     let after_all = settled()?;
+    // What was detached is attached to again.
+    let before_again = said("looks inside TLS");
+    let running = server()?;
+    process::wait_until("Keywatch to find it again", Duration::from_secs(20), || {
+        Ok(said("looks inside TLS") > before_again)
+    })?;
+    curl(&at, &["--http1.1"], "/api/again")?;
+    running.stop()?;
+    detached()?;
     ensure!(after_all == after_first, "{after_all} files, {after_first} after the first");
     // One that listens on no watched port is left alone.
     let elsewhere = SocketAddr::new(at.ip(), process::free_server_port()?);
@@ -231,7 +250,11 @@ pub(crate) fn nothing_is_left() -> Result<()> {
     ensure!(with_stranger == after_all, "{with_stranger} files, {after_all} before the stranger");
     ensure!(library_code(stranger.pid())? == before, "a probe in a server of another port");
     stranger.stop()?;
-    stop_agent(agent).map(drop)
+    let calls = stop_agent(agent)?;
+    let again = |call: &&ApiCall| as_logged(call).target == "/api/again";
+    let again = calls.iter().find(again).context("it was not seen again")?;
+    ensure!(again.complete, "not whole: {again:?}");
+    Ok(())
 }
 
 /// The bytes of the TLS library's code in a process.

@@ -3,13 +3,18 @@
 mod go;
 mod library;
 mod processes;
+mod prologue;
 mod sealed;
+mod users;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::os::fd::AsRawFd as _;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use aya::Ebpf;
@@ -21,6 +26,7 @@ use aya::programs::uprobe::{
 use self::library::{Function, Functions, Random};
 pub use self::processes::{Found, Looked, Sight, holding_ports, look_at, name};
 pub(super) use self::sealed::Sealed;
+use self::users::Users;
 use super::privilege;
 
 /// A process that begins to listen, or to speak TLS.
@@ -52,6 +58,8 @@ const LIBRARIES_MAX: usize = 256;
 const UNSEEN_MAX: usize = 64;
 /// Processes that wait to be looked into.
 const WAITING_MAX: usize = 4096;
+/// How often it is looked whether files are used still: a server that is started again is there before.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// A thread that attaches to the libraries of processes as they come, and keeps the rights for it.
 pub(super) struct Watcher {
@@ -82,7 +90,7 @@ impl Watcher {
         tracepoints: Result<(), String>,
     ) -> anyhow::Result<Watcher> {
         let state = Arc::new(Mutex::new(State::default()));
-        let ready = tracepoints.and_then(|()| load(&mut object).map_err(|e| format!("{e:#}")));
+        let ready = tracepoints.and_then(|()| load(&mut object).map_err(|error| told(&error)));
         if let Err(reason) = &ready {
             tracing::warn!("TLS is not looked into: {reason}");
         }
@@ -151,6 +159,16 @@ pub(super) fn load(object: &mut Ebpf) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// In one line: what the verifier says of a program has thousands, and goes to the log at debug level.
+pub(super) fn told(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
+    if !rest.is_empty() {
+        tracing::debug!("{rest}");
+    }
+    first.to_owned()
+}
+
 fn program<'a>(object: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut UProbe> {
     let program = object.program_mut(name);
     Ok(program.with_context(|| format!("the kernel object has no program {name}"))?.try_into()?)
@@ -162,7 +180,7 @@ struct Attacher {
     /// Why nothing can be attached.
     ready: Result<(), String>,
     /// By file.
-    attached: HashMap<FileId, Result<Vec<UProbeLink>, String>>,
+    attached: HashMap<FileId, Attached>,
     ports: Vec<u16>,
     looked: Looked,
     state: Arc<Mutex<State>>,
@@ -171,19 +189,72 @@ struct Attacher {
 /// Device and inode.
 type FileId = (u64, u64);
 
+/// A file that was attached to, or cannot be.
+struct Attached {
+    path: PathBuf,
+    probes: Result<Vec<UProbeLink>, String>,
+    users: Users,
+}
+
 impl Attacher {
     fn run(mut self, orders: &Receiver<Process>) {
         if let Err(error) = privilege::drop_all_but_attaching() {
             tracing::error!("the thread that attaches to TLS libraries ends: {error:#}");
             return;
         }
-        while let Ok(process) = orders.recv() {
-            {
-                let mut state = lock(&self.state);
-                state.waiting = state.waiting.saturating_sub(1);
+        let mut swept = Instant::now();
+        loop {
+            match orders.recv_timeout(SWEEP_EVERY) {
+                Ok(process) => {
+                    {
+                        let mut state = lock(&self.state);
+                        state.waiting = state.waiting.saturating_sub(1);
+                    }
+                    self.look_into(process);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.look_into(process);
+            if swept.elapsed() >= SWEEP_EVERY {
+                self.sweep();
+                swept = Instant::now();
+            }
         }
+    }
+
+    /// Detaches from files that no process uses any more. A process that begins to use one meanwhile waits
+    /// to be looked into, and has it attached to anew.
+    fn sweep(&mut self) {
+        let unused = self.attached.iter_mut();
+        let unused = unused.filter_map(|(id, file)| (!file.users.are_there()).then_some(*id));
+        let unused: Vec<FileId> = unused.collect();
+        if unused.is_empty() {
+            return;
+        }
+        // Children of those that are gone may hold their sockets, and not have been met yet.
+        for pid in holding_ports(&self.ports).into_keys() {
+            let Ok(sight) = look_at(pid, &mut self.looked) else { continue };
+            for found in sight.libraries {
+                if let Some(file) = self.attached.get_mut(&found.id) {
+                    file.users.add(pid);
+                }
+            }
+        }
+        for id in unused {
+            if let Entry::Occupied(file) = self.attached.entry(id)
+                && file.get().users.is_empty()
+            {
+                let Attached { path, probes, users: _ } = file.remove();
+                drop(probes);
+                tracing::info!(path = %path.display(), "no longer used, detached");
+            }
+        }
+        self.count_libraries();
+    }
+
+    fn count_libraries(&self) {
+        let libraries = self.attached.values().filter(|file| file.probes.is_ok()).count();
+        lock(&self.state).libraries = libraries as u64;
     }
 
     fn look_into(&mut self, process: Process) {
@@ -195,8 +266,8 @@ impl Attacher {
             Ok(()) => self.try_look_into(pid),
             Err(reason) => Err(reason.clone()),
         };
+        self.count_libraries();
         let mut state = lock(&self.state);
-        state.libraries = self.attached.values().filter(|file| file.is_ok()).count() as u64;
         let trouble = match seen {
             Ok(Seen::Attached | Seen::Gone) => None,
             // Most processes that listen have none.
@@ -240,12 +311,14 @@ impl Attacher {
                     }
                     Err(reason) => tracing::warn!(%path, pid, "not attached: {reason}"),
                 }
-                self.attached.insert(found.id, links);
+                let file = Attached { path: found.path, probes: links, users: Users::default() };
+                self.attached.insert(found.id, file);
             }
-            match self.attached.get(&found.id) {
-                Some(Ok(_)) => seen = Seen::Attached,
-                Some(Err(reason)) => return Err(format!("{}: {reason}", found.path.display())),
-                None => {}
+            let Some(file) = self.attached.get_mut(&found.id) else { continue };
+            file.users.add(pid);
+            match &file.probes {
+                Ok(_) => seen = Seen::Attached,
+                Err(reason) => return Err(format!("{}: {reason}", file.path.display())),
             }
         }
         Ok(seen)

@@ -161,6 +161,12 @@ pub(super) fn exists(pid: u32) -> bool {
     std::fs::exists(format!("/proc/{pid}")).unwrap_or(false)
 }
 
+/// When a process was started, ticks since the boot; `None` when it is gone, a zombie among them.
+pub(super) fn started(pid: u32) -> Option<u64> {
+    let stat = Process::new(i32::try_from(pid).ok()?).ok()?.stat().ok()?;
+    (stat.state != 'Z').then_some(stat.starttime)
+}
+
 /// The command name of a process; empty when it is gone.
 pub fn name(pid: u32) -> String {
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
