@@ -15,9 +15,9 @@ pub const PAYLOAD_BYTES_MAX: usize = 1 << 16;
 /// Records that one packet may become. BIG TCP makes packets of up to 512 KiB.
 pub const RECORDS_PER_PACKET_MAX: usize = 8;
 
-/// Records that one call of a TLS library may become, 4 MiB: a quarter of the usual ring. What is left
-/// of the call is missing.
-pub const RECORDS_PER_TLS_CALL_MAX: usize = 64;
+/// Most bytes of one call of a TLS library that can be carried, 16 MiB: as much as the usual ring holds,
+/// and as many records as the verifier follows.
+pub const TLS_CALL_BYTES_MAX: usize = 256 * PAYLOAD_BYTES_MAX;
 
 /// Payload bytes of a TLS connection that are delivered as they stand on the wire, both directions
 /// together: hellos and certificates take a few KiB.

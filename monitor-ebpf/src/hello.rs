@@ -75,7 +75,7 @@ pub fn keywatch_tls_random_return(_: RetProbeContext) -> u32 {
     // SAFETY: the value is this thread's own.
     let under_way = unsafe { &mut *under_way };
     let buffer = under_way.random;
-    if buffer != 0 {
+    if buffer != 0 && under_way.session != 0 {
         under_way.random = 0;
         expect(buffer, key(under_way.session, thread));
     }

@@ -17,7 +17,7 @@ use crate::hello;
 use crate::rings::{Packet, put_control, put_payload};
 use crate::sockets::{
     add, count, first_bytes_decide, has_netns_cookie, is_watched, known, known_or_new,
-    looks_inside_tls,
+    looks_inside_tls, takes_tls_whole,
 };
 
 /// What a cgroup_skb program returns to let a packet through.
@@ -115,6 +115,7 @@ fn before_accept(skb: *mut __sk_buff, headers: &Headers, now: u64) {
         match first_bytes(skb, headers) {
             Some(Content::Api) => Verdict::Watch,
             Some(Content::Tls) if looks_inside_tls() => Verdict::Tls,
+            Some(Content::Tls) if takes_tls_whole() => Verdict::Watch,
             Some(Content::Tls) | None => return,
         }
     } else {
@@ -196,6 +197,7 @@ fn decide(
     } else {
         match (first_bytes(skb, headers), fresh && direction == INGRESS) {
             (Some(Content::Api), _) => Verdict::Watch,
+            (Some(Content::Tls), _) if takes_tls_whole() => Verdict::Watch,
             (Some(Content::Tls), _) => Verdict::Tls,
             (None, true) => Verdict::Ignore,
             (None, false) => Verdict::Undecided,

@@ -8,7 +8,9 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::RingBuf;
-use monitor_common::{Control, Counter, DataHeader, PAYLOAD_CLASSES, WAKE_BYTES};
+use monitor_common::{
+    Control, Counter, DataHeader, PAYLOAD_BYTES_MAX, PAYLOAD_CLASSES, WAKE_BYTES,
+};
 
 use crate::sockets::count;
 
@@ -71,9 +73,21 @@ pub fn put_payload(source: impl Source, header: &DataHeader) -> bool {
     } else {
         put_class::<{ PAYLOAD_CLASSES[4] }>(source, header)
     };
+    counted(put, header)
+}
+
+/// The same for a record of [`PAYLOAD_BYTES_MAX`] bytes: in a loop, one class is less for the verifier to
+/// follow than all of them.
+#[inline(always)]
+pub fn put_largest(source: impl Source, header: &DataHeader) -> bool {
+    counted(put_class::<PAYLOAD_BYTES_MAX>(source, header), header)
+}
+
+#[inline(always)]
+fn counted(put: bool, header: &DataHeader) -> bool {
     if !put {
         count(Counter::LostRecords, 1);
-        count(Counter::LostBytes, len as u64);
+        count(Counter::LostBytes, header.payload_len.into());
     }
     put
 }
@@ -86,7 +100,7 @@ fn put_empty(header: &DataHeader) -> bool {
         let record = bpf_ringbuf_reserve(data(), size_of::<DataHeader>() as u64, 0);
         let Some(slot) = record.cast::<DataHeader>().as_mut() else { return false };
         *slot = *header;
-        bpf_ringbuf_submit(record, wake());
+        bpf_ringbuf_submit(record, wake(size_of::<DataHeader>()));
     }
     true
 }
@@ -104,7 +118,7 @@ fn put_class<const CLASS: usize>(source: impl Source, header: &DataHeader) -> bo
             bpf_ringbuf_discard(record, u64::from(BPF_RB_NO_WAKEUP));
             return false;
         }
-        bpf_ringbuf_submit(record, wake());
+        bpf_ringbuf_submit(record, wake(size_of::<DataHeader>() + CLASS));
     }
     true
 }
@@ -130,13 +144,16 @@ pub fn put_control(event: &Control) -> bool {
     false
 }
 
-/// The reader looks by itself every few milliseconds; it is woken only when much has come meanwhile,
-/// since a wake-up for each record would cost more than the record.
+/// The reader looks by itself every few milliseconds; it is woken only when much has come meanwhile, and
+/// then once for so much: a wake-up for each record would cost more than the record, most of all when the
+/// reader is behind. `bytes`: those of the record.
 #[inline(always)]
-fn wake() -> u64 {
+fn wake(bytes: usize) -> u64 {
+    const { assert!(WAKE_BYTES.is_power_of_two()) };
     // SAFETY: `data()` is a ring buffer.
     let waiting = unsafe { bpf_ringbuf_query(data(), u64::from(BPF_RB_AVAIL_DATA)) };
-    u64::from(if waiting >= WAKE_BYTES { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP })
+    let is_first = waiting >= WAKE_BYTES && waiting % WAKE_BYTES < bytes as u64;
+    u64::from(if is_first { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP })
 }
 
 #[inline(always)]

@@ -26,14 +26,31 @@ static HAS_NETNS_COOKIE: Global<u8> = Global::new(0);
 #[unsafe(no_mangle)]
 static FIRST_BYTES: Global<u8> = Global::new(1);
 
-/// 1 to deliver the handshakes of TLS connections and the plaintext that is found in processes.
+/// 1 to deliver the handshakes of TLS connections and the plaintext that is found in processes, 2 to
+/// deliver them whole, as they stand on the wire.
 #[unsafe(no_mangle)]
 static INSIDE_TLS: Global<u8> = Global::new(0);
 
-/// Whether TLS connections are of interest.
+/// Bytes of one call of a TLS library that are carried: no more than `TLS_CALL_BYTES_MAX`.
+#[unsafe(no_mangle)]
+static TLS_CALL_BYTES_MAX: Global<u32> = Global::new(0);
+
+/// Bytes of one call of a TLS library that are carried.
+#[inline(always)]
+pub fn tls_call_bytes_max() -> u32 {
+    TLS_CALL_BYTES_MAX.load()
+}
+
+/// Whether TLS connections are looked into where they end.
 #[inline(always)]
 pub fn looks_inside_tls() -> bool {
     INSIDE_TLS.load() == 1
+}
+
+/// Whether TLS connections are delivered as others are.
+#[inline(always)]
+pub fn takes_tls_whole() -> bool {
+    INSIDE_TLS.load() == 2
 }
 
 /// Whether the kernel tells the network namespace here.

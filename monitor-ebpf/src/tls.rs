@@ -13,13 +13,13 @@ use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_ktime_get_ns, bpf_
 use aya_ebpf::macros::{btf_map, uprobe, uretprobe};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use monitor_common::{
-    Counter, DataHeader, PAYLOAD_BYTES_MAX, PLAIN_END, PLAIN_IN, PLAIN_OUT,
-    RECORDS_PER_TLS_CALL_MAX, Socket, TLS_CALLS_MAX, TLS_CALLS_UNBOUND_MAX, TLS_SESSIONS_MAX,
-    TlsCall, TlsSession, TlsSessionKey, TlsUnderWay, Verdict,
+    Counter, DataHeader, PAYLOAD_BYTES_MAX, PLAIN_END, PLAIN_IN, PLAIN_OUT, Socket,
+    TLS_CALL_BYTES_MAX, TLS_CALLS_MAX, TLS_CALLS_UNBOUND_MAX, TLS_SESSIONS_MAX, TlsCall,
+    TlsSession, TlsSessionKey, TlsUnderWay, Verdict,
 };
 
-use crate::rings::{User, put_payload};
-use crate::sockets::{count, looks_inside_tls};
+use crate::rings::{User, put_largest, put_payload};
+use crate::sockets::{count, looks_inside_tls, tls_call_bytes_max};
 
 /// By thread. What a thread that died in a call left here goes when others need the room.
 #[btf_map]
@@ -61,12 +61,6 @@ fn begin(ctx: &ProbeContext, session: u64) {
     if call == TlsCall::Shutdown as u64 {
         return;
     }
-    if let Some(other) = TLS_CALLS.get_ptr_mut(thread) {
-        // SAFETY: the value is this thread's own.
-        if unsafe { (*other).session } != session {
-            count(Counter::TlsCallsMissed, 1);
-        }
-    }
     let under_way = TlsUnderWay {
         session,
         buffer: ctx.arg(1).unwrap_or(0),
@@ -74,6 +68,15 @@ fn begin(ctx: &ProbeContext, session: u64) {
         call,
         random: 0,
     };
+    if let Some(before) = TLS_CALLS.get_ptr_mut(thread) {
+        // SAFETY: the value is this thread's own.
+        let before = unsafe { &mut *before };
+        if before.session != 0 && before.session != session {
+            count(Counter::TlsCallsMissed, 1);
+        }
+        *before = under_way;
+        return;
+    }
     // The map makes room by itself; without kernel memory the return finds nothing.
     let _ = TLS_CALLS.insert(thread, under_way, BPF_ANY.into());
 }
@@ -84,9 +87,13 @@ pub fn keywatch_tls_return(ctx: RetProbeContext) -> u32 {
     let thread = bpf_get_current_pid_tgid();
     if let Some(under_way) = TLS_CALLS.get_ptr_mut(thread) {
         // SAFETY: the value is this thread's own.
-        let under_way = unsafe { *under_way };
-        let _ = TLS_CALLS.remove(thread);
-        end(&under_way, ctx.ret(), thread);
+        let under_way = unsafe { &mut *under_way };
+        let ended = *under_way;
+        // It stays in the map for the thread's next call.
+        under_way.session = 0;
+        if ended.session != 0 {
+            end(&ended, ctx.ret(), thread);
+        }
     }
     0
 }
@@ -155,23 +162,26 @@ pub fn pass(session: &mut TlsSession, inward: bool, buffer: Option<u64>, bytes: 
         tell(session, way, put_payload(User(0), &header));
         return;
     };
+    let carried = bytes.min(tls_call_bytes_max());
+    let beyond = bytes - carried;
+    if beyond > 0 {
+        count(Counter::TlsBytesMissing, u64::from(beyond));
+    }
+    const PIECE: u32 = PAYLOAD_BYTES_MAX as u32;
     let mut done: u32 = 0;
-    for record in 0..RECORDS_PER_TLS_CALL_MAX {
-        let rest = bytes - done;
-        let len = rest.min(PAYLOAD_BYTES_MAX as u32);
-        let last = record + 1 == RECORDS_PER_TLS_CALL_MAX || len == rest;
-        header.before = before.wrapping_add(u64::from(done));
-        header.payload_len = len;
-        header.missing = if last { rest - len } else { 0 };
-        tell(session, way, put_payload(User(buffer + u64::from(done)), &header));
-        if last && rest > len {
-            count(Counter::TlsBytesMissing, u64::from(rest - len));
-        }
-        done += len;
-        if last {
+    for _ in 1..TLS_CALL_BYTES_MAX / PAYLOAD_BYTES_MAX {
+        if carried - done <= PIECE {
             break;
         }
+        header.before = before.wrapping_add(u64::from(done));
+        header.payload_len = PIECE;
+        tell(session, way, put_largest(User(buffer + u64::from(done)), &header));
+        done += PIECE;
     }
+    header.before = before.wrapping_add(u64::from(done));
+    header.payload_len = (carried - done).min(PIECE);
+    header.missing = beyond;
+    tell(session, way, put_payload(User(buffer + u64::from(done)), &header));
 }
 
 /// Whether user side knows where a direction stands: what is delivered tells of what was lost before.
@@ -211,6 +221,9 @@ pub fn meet(socket: &mut Socket) {
     let Some(under_way) = TLS_CALLS.get_ptr_mut(thread) else { return };
     // SAFETY: the value is this thread's own.
     let under_way = unsafe { *under_way };
+    if under_way.session == 0 {
+        return;
+    }
     let key = key(under_way.session, thread);
     let begun = u8::from(under_way.call == TlsCall::Handshake as u64);
     let fresh = TlsSession { cookie: socket.cookie, begun, ..TlsSession::NEW };
@@ -247,18 +260,21 @@ fn put_empty(session: &TlsSession, direction: u8, flags: u8) {
 
 #[inline(always)]
 fn header(session: &TlsSession, direction: u8) -> DataHeader {
+    let nothing = unknown_zero();
+    // SAFETY: same size, and any bytes are an address.
+    let nobody: [u8; 16] = unsafe { core::mem::transmute([nothing; 2]) };
     DataHeader {
         // SAFETY: helper without arguments.
         time_ns: unsafe { bpf_ktime_get_ns() },
         cookie: session.cookie,
-        scope: 0,
-        before: 0,
-        source: [0; 16],
-        target: [0; 16],
-        source_port: 0,
-        target_port: 0,
-        seq: 0,
-        ack: 0,
+        scope: nothing,
+        before: nothing,
+        source: nobody,
+        target: nobody,
+        source_port: nothing as u16,
+        target_port: nothing as u16,
+        seq: nothing as u32,
+        ack: nothing as u32,
         payload_len: 0,
         missing: 0,
         tcp_flags: 0,
@@ -266,6 +282,15 @@ fn header(session: &TlsSession, direction: u8) -> DataHeader {
         midstream: 1 - session.begun,
         padding: 0,
     }
+}
+
+/// 0, which the compiler does not know: it would make loops over bytes of what is zero.
+#[inline(always)]
+fn unknown_zero() -> u64 {
+    let mut zero = 0;
+    // SAFETY: does nothing with a register.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) zero) };
+    zero
 }
 
 #[inline(always)]

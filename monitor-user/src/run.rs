@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use crate::baseline::{self, Baseline};
-use crate::capture::{Capture, Options, privilege};
+use crate::capture::{Capture, InsideTls, Options, privilege};
 use crate::cli::{LiveArgs, RunArgs};
 use crate::commands::{self, Outputs};
 use crate::config::{Config, LogLevel, TlsCapture};
@@ -103,6 +103,10 @@ pub(crate) fn options(args: &LiveArgs, config: &Config, ports: &[u16]) -> Option
         control_ring_bytes: set.control_ring_bytes,
         kernel_log,
         first_bytes: set.first_bytes,
-        tls: set.tls == TlsCapture::Auto,
+        tls: match set.tls {
+            TlsCapture::Auto => InsideTls::Libraries { call_bytes_max: set.tls_call_bytes_max },
+            TlsCapture::Keylog => InsideTls::KeyLogs(set.tls_keylogs.clone()),
+            TlsCapture::Off => InsideTls::Off,
+        },
     }
 }

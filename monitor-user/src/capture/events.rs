@@ -11,6 +11,7 @@ use monitor_core::input::{Direction, Endpoint, FlowKey, Input, Open, Plain, Segm
 use monitor_core::time::EventTime;
 
 use crate::capture::clock::{Clock, now_ns};
+use crate::capture::keylog::KeyLogs;
 use crate::capture::owner::Owners;
 use crate::capture::tls::{Process, Sealed};
 
@@ -26,8 +27,10 @@ pub(super) struct Events {
     sockets: HashMap<u64, Socket>,
     owners: Owners,
     clock: Clock,
-    /// Whether TLS is of interest.
+    /// Whether TLS is looked into where it ends.
     tls: bool,
+    /// Secrets of TLS.
+    keylogs: KeyLogs,
     records: u64,
     payload_bytes: u64,
     plain_bytes: u64,
@@ -65,7 +68,7 @@ impl Socket {
 }
 
 impl Events {
-    pub(super) fn new(control: RingBuf<MapData>, tls: bool) -> Events {
+    pub(super) fn new(control: RingBuf<MapData>, tls: bool, keylogs: KeyLogs) -> Events {
         Events {
             control,
             waiting: VecDeque::new(),
@@ -73,6 +76,7 @@ impl Events {
             owners: Owners::default(),
             clock: Clock::new(),
             tls,
+            keylogs,
             records: 0,
             payload_bytes: 0,
             plain_bytes: 0,
@@ -82,6 +86,11 @@ impl Events {
             lingering: VecDeque::new(),
             lingering_flows: HashMap::new(),
         }
+    }
+
+    /// What keeps key logs from being read.
+    pub(super) fn keylog_troubles(&self) -> Vec<String> {
+        self.keylogs.troubles()
     }
 
     /// TLS connections that are over and were not seen from within.
@@ -126,6 +135,8 @@ impl Events {
         each: &mut dyn FnMut(Input<'_>),
     ) -> usize {
         self.clock.refresh();
+        // Once at the start, to tell of what is wrong with them; then as records need them.
+        self.keylogs.read_for(0, &mut |lines| each(Input::Secrets(lines)));
         self.pull();
         let mut pulled_before = self.waiting.len();
         let mut records = 0;
@@ -137,6 +148,7 @@ impl Events {
                 tracing::warn!(bytes = record.len(), "a record in the ring has a wrong size");
                 continue;
             };
+            self.keylogs.read_for(header.time_ns, &mut |lines| each(Input::Secrets(lines)));
             self.end_lingering(header.time_ns, each);
             while self.waiting.front().is_some_and(|event| event.time_ns <= header.time_ns) {
                 self.give_first_waiting(each);

@@ -3,6 +3,7 @@
 pub mod cgroup;
 mod clock;
 mod events;
+mod keylog;
 mod object;
 mod owner;
 pub mod privilege;
@@ -20,6 +21,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::capture::events::Events;
+use crate::capture::keylog::KeyLogs;
 use crate::capture::object::{Loaded, Programs};
 
 /// What to capture, and with how much memory.
@@ -37,8 +39,29 @@ pub struct Options {
     pub kernel_log: Option<String>,
     /// Whether the first bytes of a connection decide if it is of interest.
     pub first_bytes: bool,
-    /// Whether the TLS libraries of the servers are looked into.
-    pub tls: bool,
+    /// How TLS is looked into.
+    pub tls: InsideTls,
+}
+
+/// How TLS is looked into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InsideTls {
+    /// Not at all.
+    Off,
+    /// At the calls into the TLS libraries of the servers.
+    Libraries {
+        /// Bytes of one call that are carried; what is beyond them is missing.
+        call_bytes_max: u32,
+    },
+    /// By the secrets that servers write to these files: packets are decrypted here.
+    KeyLogs(Vec<PathBuf>),
+}
+
+impl InsideTls {
+    /// The servers' processes are looked into.
+    fn at_libraries(&self) -> bool {
+        matches!(self, InsideTls::Libraries { .. })
+    }
 }
 
 /// Totals since the start.
@@ -128,7 +151,7 @@ impl Capture {
             data: polled(data)?,
             counters,
             logger,
-            events: Events::new(control, options.tls),
+            events: Events::new(control, options.tls.at_libraries(), keylogs(&options.tls)),
             pause: PAUSE_MIN,
             cgroup,
         })
@@ -212,6 +235,7 @@ impl Capture {
         let subject = |line: &str| line.split("): ").next().map(str::to_owned);
         let known: Vec<_> = unseen.iter().map(|line| subject(line)).collect();
         unseen.extend(more.into_iter().filter(|line| !known.contains(&subject(line))));
+        unseen.extend(self.events.keylog_troubles());
         unseen
     }
 
@@ -221,6 +245,13 @@ impl Capture {
             // A program that runs on another CPU right now ends within microseconds.
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+}
+
+fn keylogs(tls: &InsideTls) -> KeyLogs {
+    match tls {
+        InsideTls::KeyLogs(paths) => KeyLogs::new(paths),
+        InsideTls::Off | InsideTls::Libraries { .. } => KeyLogs::new(&[]),
     }
 }
 

@@ -7,10 +7,10 @@ use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use aya::programs::cgroup_skb::CgroupSkbLink;
 use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType};
 use aya::{Btf, Ebpf, EbpfLoader};
-use monitor_common::PORT_WORDS;
+use monitor_common::{PORT_WORDS, TLS_CALL_BYTES_MAX};
 
-use crate::capture::Options;
 use crate::capture::tls::{self, Process, Watcher};
+use crate::capture::{InsideTls, Options};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KEYWATCH_BPF_OBJECT"));
 
@@ -122,7 +122,7 @@ pub(super) fn load_and_attach(options: &Options, cgroup: &File) -> anyhow::Resul
         let program_id = program.info().with_context(|| format!("asking about {name}"))?.id();
         packets.push(Packets { name, program_id, _link: link });
     }
-    let attached = attach_lifecycle(&mut object, options.tls);
+    let attached = attach_lifecycle(&mut object, options.tls.at_libraries());
     let logger = match &options.kernel_log {
         Some(_) => Some(aya_log::EbpfLogger::init(&mut object).context("reading the kernel log")?),
         None => None,
@@ -131,7 +131,7 @@ pub(super) fn load_and_attach(options: &Options, cgroup: &File) -> anyhow::Resul
     let data = take("DATA")?.try_into()?;
     let control = take("CONTROL")?.try_into()?;
     let counters = take("COUNTERS")?.try_into()?;
-    let objects = if options.tls {
+    let objects = if options.tls.at_libraries() {
         Objects::Attaching(Watcher::start(object, &options.ports, attached)?)
     } else {
         Objects::Kept { _object: object }
@@ -147,10 +147,16 @@ fn load(options: &Options) -> anyhow::Result<Ebpf> {
 
 fn load_with(options: &Options, has_netns_cookie: bool) -> anyhow::Result<Ebpf> {
     let level = options.kernel_log.as_deref().map_or(Ok(0), log_level)?;
+    let (inside, call_bytes_max): (u8, u32) = match options.tls {
+        InsideTls::Off => (0, 0),
+        InsideTls::Libraries { call_bytes_max } => (1, call_bytes_max),
+        InsideTls::KeyLogs(_) => (2, 0),
+    };
     let mut object = EbpfLoader::new()
         .override_global("HAS_NETNS_COOKIE", &u8::from(has_netns_cookie), true)
         .override_global("FIRST_BYTES", &u8::from(options.first_bytes), true)
-        .override_global("INSIDE_TLS", &u8::from(options.tls), true)
+        .override_global("INSIDE_TLS", &inside, true)
+        .override_global("TLS_CALL_BYTES_MAX", &call_bytes_max, true)
         .override_global("AYA_LOG_LEVEL", &level, true)
         .map_max_entries("DATA", ring_size(options.ring_bytes)?)
         .map_max_entries("CONTROL", ring_size(options.control_ring_bytes)?)
@@ -245,7 +251,7 @@ pub(super) fn probe() -> Vec<(String, Result<(), String>)> {
         control_ring_bytes: 0,
         kernel_log: None,
         first_bytes: true,
-        tls: true,
+        tls: InsideTls::Libraries { call_bytes_max: TLS_CALL_BYTES_MAX as u32 },
     };
     let mut object = match load(&options) {
         Ok(object) => object,
@@ -264,7 +270,7 @@ pub(super) fn probe() -> Vec<(String, Result<(), String>)> {
             attached.map_err(|error| format!("{error:#}")),
         ));
     }
-    let probes = tls::load(&mut object).map_err(|error| format!("{error:#}"));
+    let probes = tls::load(&mut object).map_err(|error| tls::told(&error));
     parts.push(("probes of TLS libraries".to_owned(), probes));
     parts
 }

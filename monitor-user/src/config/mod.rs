@@ -72,9 +72,17 @@ pub struct Capture {
     pub first_bytes: bool,
     /// How TLS is looked into.
     pub tls: TlsCapture,
+    /// Files to which servers write their TLS secrets.
+    pub tls_keylogs: Vec<PathBuf>,
+    /// Bytes of one call into a TLS library that are carried.
+    #[serde(with = "units::size")]
+    pub tls_call_bytes_max: u32,
     /// Log of the kernel programs.
     pub kernel_log: LogLevel,
 }
+
+/// Key logs that are followed at once: each costs two system calls every few milliseconds.
+const KEYLOGS_MAX: usize = 16;
 
 /// How TLS is looked into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +90,8 @@ pub struct Capture {
 pub enum TlsCapture {
     /// At the calls into the TLS libraries of the servers, where they are known.
     Auto,
+    /// By the secrets that servers write to key logs.
+    Keylog,
     /// Not at all.
     Off,
 }
@@ -95,6 +105,8 @@ impl Default for Capture {
             control_ring_bytes: 1 << 20,
             first_bytes: true,
             tls: TlsCapture::Auto,
+            tls_keylogs: Vec::new(),
+            tls_call_bytes_max: 4 << 20,
             kernel_log: LogLevel::Off,
         }
     }
@@ -432,6 +444,15 @@ impl Config {
         let years = Duration::from_secs(10 * 366 * 86_400);
         let kept_ok = self.identity.former_secret_max <= years;
         check("identity.former_secret_max", kept_ok, "must be at most 3660d");
+        let (by_keylog, keylogs) =
+            (self.capture.tls == TlsCapture::Keylog, &self.capture.tls_keylogs);
+        let named = by_keylog != keylogs.is_empty();
+        let mend = "goes with `tls = \"keylog\"`, which needs files here";
+        check("capture.tls_keylogs", named, mend);
+        check("capture.tls_keylogs", keylogs.len() <= KEYLOGS_MAX, "must be 16 files at most");
+        let call = 64 << 10..=monitor_common::TLS_CALL_BYTES_MAX;
+        let call = call.contains(&(self.capture.tls_call_bytes_max as usize));
+        check("capture.tls_call_bytes_max", call, "must be from 64KiB to 16MiB");
         let poll = Duration::from_secs(1)..=Duration::from_secs(86_400);
         let poll_ok = poll.contains(&self.policy.registry_poll);
         check("policy.registry_poll", poll_ok, "must be from 1s to 1d");

@@ -237,6 +237,24 @@ mod tests {
                  to 1GiB",
             ),
             (
+                "[capture]\ntls_call_bytes_max = \"63KiB\"\n",
+                "wrong value of capture.tls_call_bytes_max: k.toml:2: must be from 64KiB to 16MiB",
+            ),
+            (
+                "[capture]\ntls_call_bytes_max = \"17MiB\"\n",
+                "wrong value of capture.tls_call_bytes_max: k.toml:2: must be from 64KiB to 16MiB",
+            ),
+            (
+                "[capture]\ntls = \"keylog\"\n",
+                "wrong value of capture.tls_keylogs: k.toml:1: goes with `tls = \"keylog\"`, which \
+                 needs files here",
+            ),
+            (
+                "[capture]\ntls_keylogs = [\"/a\"]\n",
+                "wrong value of capture.tls_keylogs: k.toml:2: goes with `tls = \"keylog\"`, which \
+                 needs files here",
+            ),
+            (
                 "[limits]\nidle_max = \"soon\"",
                 "wrong value of limits.idle_max: k.toml:2: `soon` is not a duration; write a \
                  number and ms, s, m, h or d, such as \"15m\"",

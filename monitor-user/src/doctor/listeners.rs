@@ -42,13 +42,12 @@ pub(super) fn checks(ports: &[u16]) -> Vec<Check> {
             names => Check::ok("port", format!("{port}: {}", names.join(", "))),
         });
     }
-    checks.extend(inside_tls(ports));
     checks
 }
 
 /// Each process that holds a socket of a watched port: its TLS library, and whether it can be looked
 /// into. Whether what is found there can be tied to connections, the live run tells.
-fn inside_tls(ports: &[u16]) -> Vec<Check> {
+pub(super) fn inside_tls(ports: &[u16]) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut looked = Looked::default();
     for pid in holding_ports(ports).into_keys() {

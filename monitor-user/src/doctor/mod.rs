@@ -4,13 +4,15 @@ mod host;
 mod listeners;
 
 use std::fmt;
+use std::fs::File;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 use serde::Serialize;
 
 use crate::cli::DoctorArgs;
-use crate::config::Config;
+use crate::config::{Config, TlsCapture};
 use crate::fault::AlreadyTold;
 use crate::sinks::kafka;
 use crate::{capture, commands, secret};
@@ -75,6 +77,11 @@ pub(crate) fn doctor(args: &DoctorArgs, config: &Config) -> Result<()> {
     let mut checks = host::checks(config.capture.cgroup.as_deref());
     checks.extend(kernel_programs());
     checks.extend(listeners::checks(&ports));
+    checks.extend(match config.capture.tls {
+        TlsCapture::Auto => listeners::inside_tls(&ports),
+        TlsCapture::Keylog => config.capture.tls_keylogs.iter().map(|path| keylog(path)).collect(),
+        TlsCapture::Off => vec![Check::ok("TLS", "not looked into, as the config says".to_owned())],
+    });
     checks.push(secret_file(config));
     checks.extend(broker(config));
     let mut text = String::new();
@@ -111,6 +118,18 @@ fn kernel_programs() -> Vec<Check> {
         ),
     };
     capture::probe().into_iter().map(check).collect()
+}
+
+fn keylog(path: &Path) -> Check {
+    let shown = path.display().to_string();
+    match File::open(path) {
+        Ok(_) => Check::ok("key log", shown),
+        Err(error) => Check::warn(
+            "key log",
+            format!("{shown}: {error}"),
+            "have the server make it, readable for the user that Keywatch runs as",
+        ),
+    }
 }
 
 fn secret_file(config: &Config) -> Check {

@@ -20,7 +20,9 @@ mod sinks;
 mod tcpdump;
 mod tls;
 mod tls_apart;
+mod tls_keylog;
 mod tls_servers;
+mod tls_soak;
 mod websocket;
 
 use libtest_mimic::Trial;
@@ -35,7 +37,7 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 62] = [
+    let tests: [(&str, Test, &[&str]); 67] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -69,6 +71,11 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("tls::haproxy", tls_servers::haproxy, &["python3", "haproxy"]),
         ("tls::apache", tls_servers::apache, &["python3", "apache2"]),
         ("tls::gnutls", tls_servers::gnutls, &["python3", "gnutls-serv"]),
+        ("tls::websocket", websocket::over_tls, &["python3"]),
+        ("tls::websocket_nginx", websocket::behind_nginx, &["python3", "nginx"]),
+        ("tls::keylog", tls_keylog::keylog, &["python3"]),
+        ("tls::short_lived", tls_soak::short_lived, &["python3", "curl"]),
+        ("tls::call_bound", tls_keylog::bound_of_a_call, &["python3", "curl"]),
         ("tls::node", tls_apart::node, &["python3", "curl", "node"]),
         ("tls::node_http2", tls_apart::node_http2, &["h2load", "node"]),
         ("tls::asyncio", tls_apart::asyncio, &["python3", "curl"]),
@@ -127,7 +134,7 @@ fn missing(name: &str, programs: &[&str]) -> Option<String> {
             return Some("io_uring is disabled (kernel.io_uring_disabled)".to_owned());
         }
     }
-    if name.ends_with("websocket_calls_and_counts") && setup::python_with("websockets").is_none() {
+    if name.contains("websocket") && setup::python_with("websockets").is_none() {
         return Some("no Python module websockets (mend: cargo xtask setup)".to_owned());
     }
     if (name.ends_with("exchanges_by_ccxt") || name.ends_with("aiohttp"))

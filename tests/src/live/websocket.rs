@@ -151,7 +151,7 @@ fn start_front(namespace: &Namespace, dir: &Path, to: SocketAddr, port: u16) -> 
         certificate(dir)?
     );
     let at = SocketAddr::new(namespace.v4, port);
-    let listen = Listen { at, http2: false, tls: true };
+    let listen = Listen { tls: true, ..Listen::from(at) };
     Nginx::start(&[listen], &Role::Block(block), dir, Some(&namespace.name))
 }
 

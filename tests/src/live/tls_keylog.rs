@@ -1,0 +1,116 @@
+//! What is configured of TLS: key logs in place of probes, and how much of one call is carried.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use monitor_core::call::ApiCall;
+use xtask::agent::Agent;
+use xtask::openssl::{self, certificate};
+use xtask::process::{self, Proc};
+
+use super::compare::all_whole;
+use super::rig::{start_agent, stop_agent};
+use super::tls::{client, curl, on_their_ports};
+use super::tls_servers::{PYTHON, library_code};
+use crate::replay::scratch;
+
+/// Python's `ssl` writes a key log, which is put aside, cut and made anew: every call is seen, and the
+/// server's library is as it was.
+pub(crate) fn keylog() -> Result<()> {
+    const CONNECTIONS: usize = 100;
+    let dir = scratch()?;
+    let keys = dir.path().join("keys.log");
+    let (server, at) = start_server(dir.path(), Some(&keys))?;
+    let code = library_code(server.pid())?;
+    let set = format!("tls = \"keylog\"\ntls_keylogs = [\"{}\"]\n", keys.display());
+    let agent = start_agent_with(dir.path(), at, &set)?;
+    client(at, CONNECTIONS, 20, 3)?;
+    // The server goes on writing to the file that was put aside.
+    fs::rename(&keys, dir.path().join("keys.log.1"))?;
+    client(at, CONNECTIONS, 20, 3)?;
+    server.stop()?;
+    let (server, at) = start_server_at(dir.path(), Some(&keys), at)?;
+    client(at, CONNECTIONS, 20, 3)?;
+    // Cut in place, as copytruncate does.
+    fs::File::options().write(true).open(&keys)?.set_len(0)?;
+    client(at, CONNECTIONS, 20, 3)?;
+    ensure!(library_code(server.pid())? == code, "a probe was set");
+    let calls = stop_agent(agent)?;
+    server.stop()?;
+    ensure!(calls.len() == 4 * CONNECTIONS * 3, "{} calls", calls.len());
+    all_whole(&calls)?;
+    on_their_ports(&calls)?;
+    let bare = calls.iter().find(|call| !call.flow.tls || call.flow.ja4.is_none());
+    ensure!(bare.is_none(), "without its hello: {bare:?}");
+    // A credential of the connection is in nothing that was written.
+    let secret = fs::read_to_string(&keys)?;
+    let secret = secret.lines().find_map(|line| line.split(' ').nth(2)).context("no secret")?;
+    for file in ["calls.jsonl", "alerts.jsonl", "keywatch.log"] {
+        let written = fs::read_to_string(dir.path().join(file))?;
+        ensure!(!written.contains(secret), "a secret is in {file}");
+    }
+    Ok(())
+}
+
+/// What a call has beyond its bound is missing with its exact length; what is within a larger bound is
+/// there.
+pub(crate) fn bound_of_a_call() -> Result<()> {
+    const SMALL: u64 = 64 << 10;
+    let calls = downloads("tls_call_bytes_max = \"64KiB\"\n", &[SMALL, 1_000_000])?;
+    let bodies: Vec<_> = calls.iter().map(body_bytes).collect();
+    ensure!(bodies == [SMALL, 1_000_000], "bodies: {bodies:?}");
+    ensure!(calls[0].complete, "not whole: {:?}", calls[0]);
+    ensure!(!calls[1].complete, "more than the bound was carried: {:?}", calls[1]);
+    let calls = downloads("tls_call_bytes_max = \"16MiB\"\n", &[12_000_000])?;
+    let bodies: Vec<_> = calls.iter().map(body_bytes).collect();
+    ensure!(bodies == [12_000_000], "bodies: {bodies:?}");
+    all_whole(&calls)
+}
+
+fn body_bytes(call: &ApiCall) -> u64 {
+    call.response.as_ref().map_or(0, |response| response.body_bytes)
+}
+
+/// Bodies of so many bytes, each written in one call.
+fn downloads(set: &str, bytes: &[u64]) -> Result<Vec<ApiCall>> {
+    let dir = scratch()?;
+    let (server, at) = start_server(dir.path(), None)?;
+    let agent = start_agent_with(dir.path(), at, set)?;
+    for bytes in bytes {
+        curl(&at, &["--http1.1"], &format!("/{bytes}"))?;
+    }
+    let calls = stop_agent(agent)?;
+    server.stop()?;
+    ensure!(calls.len() == bytes.len(), "{} calls", calls.len());
+    Ok(calls)
+}
+
+/// Starts Keywatch with these lines under `[capture]`.
+fn start_agent_with(dir: &Path, at: SocketAddr, set: &str) -> Result<Agent> {
+    let config = dir.join("keywatch.toml");
+    // It ends in that section.
+    let others = fs::read_to_string(&config)?;
+    fs::write(&config, others + set)?;
+    start_agent(dir, &[at.port()], &[])
+}
+
+fn start_server(dir: &Path, keys: Option<&Path>) -> Result<(Proc, SocketAddr)> {
+    certificate(dir)?;
+    // Of its own: a test beside this one may probe those of the system.
+    openssl::copy_libraries(dir)?;
+    start_server_at(dir, keys, SocketAddr::new([127, 0, 0, 1].into(), process::free_server_port()?))
+}
+
+fn start_server_at(dir: &Path, keys: Option<&Path>, at: SocketAddr) -> Result<(Proc, SocketAddr)> {
+    let mut command = Command::new(xtask::setup::find("python3").context("no python3")?);
+    command.env("LD_LIBRARY_PATH", dir);
+    command.args(["-c", PYTHON, &at.port().to_string()]);
+    command.arg(dir.join("tls.pem")).arg(dir.join("tls.key")).args(keys);
+    let mut server = Proc::spawn("python3", &command, &dir.join("server.log"))?;
+    server.wait_for_listener(at, Duration::from_secs(20))?;
+    Ok((server, at))
+}
