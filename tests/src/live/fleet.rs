@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use xtask::chaos::{self, Options};
 use xtask::kafka::Kafka;
 use xtask::process::{self, Proc};
+use xtask::setup;
 
 use crate::replay::keywatch;
 
@@ -38,7 +39,7 @@ pub(crate) fn what_was_learnt_outlives_a_member() -> Result<()> {
     let kafka = Kafka::start()?;
     put(dir.path(), &kafka, &ten_days())?;
     let mut first = member(dir.path(), &kafka, "fleet", "first")?;
-    wait_for_state(&kafka, "fleet")?;
+    wait_for_state(&kafka, "fleet", &[0xcd, 0x01, 0xe0])?; // 480
     first.kill()?;
     for topic in ["keywatch.activity", "fleet.sources", "fleet.groups"] {
         kafka.forget(topic)?;
@@ -57,7 +58,7 @@ pub(crate) fn what_was_learnt_outlives_a_member() -> Result<()> {
 
     // The same withdrawal, where nobody has learnt anything.
     let third = member(dir.path(), &kafka, "another", "third")?;
-    wait_for_state(&kafka, "another")?;
+    wait_for_state(&kafka, "another", &[1])?;
     third.stop()?;
     judged_one_call(dir.path(), "third")?;
     ensure!(!speaks(&alerts()?[known.len()..], "D9")?, "D9 took no baseline");
@@ -75,25 +76,15 @@ fn judged_one_call(dir: &Path, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits until some key has a state.
-fn wait_for_state(kafka: &Kafka, group: &str) -> Result<()> {
-    let topic = format!("{group}.state");
+/// Waits until a key's state says, in MessagePack, that it has made so many calls.
+fn wait_for_state(kafka: &Kafka, group: &str, calls: &[u8]) -> Result<()> {
+    let said = [&b"\xa5calls"[..], calls].concat();
+    let kcat = setup::find("kcat").context("no kcat (mend: cargo xtask setup)")?;
     process::wait_until("a state of the key", WAIT, || {
-        // Sizes of keys: all else has a shorter one.
-        let sizes = kafka.kcat(&[
-            "-b",
-            &kafka.bootstrap,
-            "-t",
-            &topic,
-            "-C",
-            "-e",
-            "-q",
-            "-f",
-            "%K\n",
-            "-X",
-            "isolation.level=read_committed",
-        ])?;
-        Ok(sizes.lines().any(|size| size == "18"))
+        let mut read = Command::new(&kcat);
+        read.args(["-b", &kafka.bootstrap, "-t", &format!("{group}.state"), "-C", "-e", "-q"]);
+        let output = read.output().context("starting kcat")?;
+        Ok(output.stdout.windows(said.len()).any(|bytes| bytes == said))
     })
 }
 
