@@ -124,6 +124,10 @@ bitflags! {
         /// An authorization code that is exchanged without a verifier, by a client that shows no secret
         /// beside it (RFC 7636; RFC 9700, 2.1.1).
         const NO_PKCE = 1 << 57;
+        /// A key, a token or a password in the part of the response that is read.
+        const SECRET_IN_RESPONSE = 1 << 58;
+        /// The number of a card in the part of the response that is read.
+        const CARD_IN_RESPONSE = 1 << 59;
     }
 }
 

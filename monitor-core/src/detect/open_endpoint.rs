@@ -7,7 +7,7 @@
 use super::{Detector, Found, Layer, Report, Rule, Scene, changes, ip, is_sensitive, op_words};
 use crate::alert::{Entity, Severity};
 use crate::baseline::{Endpoint, Host};
-use crate::call::{Anomalies, ApiCall, Outcome, Protocol};
+use crate::call::{Anomalies, ApiCall, Operation, Outcome, Protocol};
 
 pub(super) struct OpenEndpoint;
 
@@ -25,6 +25,14 @@ static INVENTORY: Rule = Rule {
     layer: Layer::Invariant,
     attack: &["T1190"],
     owasp: &["API9"],
+};
+
+static LEAK: Rule = Rule {
+    id: "D24",
+    name: "secrets in a response",
+    layer: Layer::Invariant,
+    attack: &["T1552"],
+    owasp: &["API3"],
 };
 
 static NEW: Rule =
@@ -45,14 +53,22 @@ const HOST_CALLS_MIN: u32 = 1000;
 impl Detector for OpenEndpoint {
     fn on_call(&self, scene: &mut Scene<'_>, report: &mut Report) {
         let call = scene.call;
-        let Some(request) = call.request.as_ref().filter(|_| is_judged(call)) else { return };
+        let (is_judged, leaks) = (is_judged(call), leaks(call));
+        if !is_judged && leaks.is_none() {
+            return;
+        }
+        let Some(request) = &call.request else { return };
         let host = request.host.as_deref().unwrap_or_default();
         let has_key = call.key.is_some();
         let (method, path) = (request.method.as_str(), request.path.as_str());
         let known = scene.inventory.note(scene.named, has_key, scene.time);
         let before = *known.endpoint;
-        known.endpoint.count(has_key);
-        let found = by_policy(scene.policy.host(host), method, path)
+        if is_judged {
+            known.endpoint.count(has_key);
+        }
+        let found = leaks
+            .map(|what| leak(what, method, path))
+            .or_else(|| by_policy(scene.policy.host(host), method, path))
             .or_else(|| without_key(call, &before, &known.host))
             .or_else(|| {
                 let age_s = scene.time.secs().saturating_sub(known.host.first_s);
@@ -84,6 +100,29 @@ impl Detector for OpenEndpoint {
             first_step: "Find the server that answered and what it checks; close the endpoint until \
                          it is mended",
         });
+    }
+}
+
+/// What a response gives away. Logins give tokens, and who makes a key is shown its secret once.
+fn leaks(call: &ApiCall) -> Option<&'static str> {
+    if matches!(call.op, Operation::Auth | Operation::KeyManagement) {
+        return None;
+    }
+    if call.anomalies.contains(Anomalies::CARD_IN_RESPONSE) {
+        return Some("the number of a card");
+    }
+    call.anomalies.contains(Anomalies::SECRET_IN_RESPONSE).then_some("a secret")
+}
+
+fn leak(what: &str, method: &str, path: &str) -> Problem {
+    Problem {
+        rule: &LEAK,
+        evidence: EVIDENCE,
+        severity: Severity::Medium,
+        alone: true,
+        expected: "no secrets in what is answered",
+        seen: format!("{what} by {method} {}", short(path)),
+        title: "Response holds secrets or personal data",
     }
 }
 

@@ -4,6 +4,7 @@ mod body;
 mod credential;
 mod grant;
 mod known;
+mod leak;
 mod operation;
 mod outcome;
 mod payload;
@@ -34,6 +35,7 @@ use crate::call::{Anomalies, Detail, Key, KeyId, Operation, Outcome, Quota, Sign
 use crate::connection::Certificate;
 pub(crate) use body::BODY_BYTES_MAX;
 use credential::{Hasher, Keyring};
+pub(crate) use leak::leaks;
 use profile::{Count, Parameter};
 use routes::{Does, Routes};
 use target::Scan;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use monitor_core::alert::Severity;
-use monitor_core::call::{ApiCall, Detail, KeyId, Operation, Outcome, Request, Token};
+use monitor_core::call::{Anomalies, ApiCall, Detail, KeyId, Operation, Outcome, Request, Token};
 use monitor_core::policy::Policy;
 
 use crate::world::{DAY, SECOND, START, World, call, detectors, show};
@@ -224,4 +224,23 @@ fn endpoints_that_a_policy_does_not_know() {
     assert_eq!(open("retired = [\"/orders/*\"]"), medium);
     assert_eq!(open("endpoints = [\"/balances\"]"), medium);
     assert_eq!(open("endpoints = [\"/balances\", \"POST /orders/*\"]"), []);
+}
+
+#[test]
+fn secrets_in_a_response_are_one_alert_an_endpoint() {
+    let raised_by = |op, odd| {
+        let mut world = world();
+        for n in 0..20 {
+            let mut asked = asked(&world, n, op);
+            asked.request = Some(request("GET", "/profile"));
+            (asked.outcome, asked.anomalies) = (Some(Outcome::Error), odd);
+            world.feed(&asked);
+        }
+        raised(&world)
+    };
+    for odd in [Anomalies::SECRET_IN_RESPONSE, Anomalies::CARD_IN_RESPONSE] {
+        assert_eq!(raised_by(Operation::Read, odd), one("D24", Severity::Medium));
+        assert_eq!(raised_by(Operation::Auth, odd), [], "a login gives tokens");
+    }
+    assert_eq!(raised_by(Operation::Read, Anomalies::empty()), []);
 }

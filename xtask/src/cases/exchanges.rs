@@ -14,6 +14,7 @@ pub(super) fn all() -> Vec<Case> {
         proxied(),
         proxy_protocol(),
         oauth(),
+        leaks(),
     ]
 }
 
@@ -303,6 +304,30 @@ fn oauth() -> Case {
             ),
             (post("/webauthn/assertion/options", &key, "{}"), ok(r#"{"challenge":"made-up"}"#)),
             (post("/webauthn/assertion/verify", &key, r#"{"response":{}}"#), ok("{}")),
+        ],
+    )
+}
+
+/// Answers with what belongs in none: in an error, and in one that comes with status 200. A login's token
+/// is in order.
+fn leaks() -> Case {
+    let okx = "OK-ACCESS-KEY: made-up-okx-key\r\nOK-ACCESS-SIGN: made-up-sign\r\n";
+    let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJtYWRlLXVwIn0.bWFkZS11cA";
+    one(
+        "leaks",
+        &[
+            (
+                get("/api/v5/account/balance", okx),
+                ok(r#"{"code":"0","data":[{"holder":"x","card":"4111 1111 1111 1111"}]}"#),
+            ),
+            (
+                get("/v1/me", "X-API-Key: made-up-key\r\n"),
+                reply(
+                    "500 Internal Server Error",
+                    &format!(r#"{{"error":"upstream refused {jwt}"}}"#),
+                ),
+            ),
+            (get("/v1/me", "X-API-Key: made-up-key\r\n"), reply("404 Not Found", "{}")),
         ],
     )
 }

@@ -14,7 +14,7 @@ use crate::decode::content::Prefix;
 use crate::decode::context::Context;
 use crate::decode::conversation::{Next, Switch, Upgraded};
 use crate::decode::early::Early;
-use crate::identity::Style;
+use crate::identity::{Style, leaks};
 use crate::input::Direction;
 use crate::time::EventTime;
 
@@ -393,7 +393,10 @@ impl Connection {
             let bytes = prefix.as_mut().map(|prefix| prefix.bytes()).unwrap_or_default();
             answer.outcome = match self.pairing.talk().filter(|_| paired) {
                 Some(talk) => talk.outcome(cx.identifier, style, Some(status), answer.complete),
-                None => Some(cx.identifier.outcome(style, status, bytes)),
+                None => {
+                    answer.anomalies |= leaks(bytes);
+                    Some(cx.identifier.outcome(style, status, bytes))
+                }
             };
         }
         if let Some(prefix) = &mut prefix {

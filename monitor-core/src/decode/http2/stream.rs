@@ -6,7 +6,7 @@ use crate::decode::content::Prefix;
 use crate::decode::context::Context;
 use crate::decode::conversation::Upgraded;
 use crate::decode::grpc::{Flavour, Talk};
-use crate::identity::{BODY_BYTES_MAX, Identified, Identifier, Style};
+use crate::identity::{BODY_BYTES_MAX, Identified, Identifier, Style, leaks};
 use crate::input::Direction;
 use crate::time::EventTime;
 
@@ -326,6 +326,7 @@ impl Stream {
             }
             (None, Some(status)) => {
                 let text = self.prefix.as_mut().map(|prefix| prefix.bytes()).unwrap_or_default();
+                self.anomalies |= leaks(text);
                 Some(cx.identifier.outcome(style, status, text))
             }
             (None, None) => None,

@@ -1,0 +1,132 @@
+//! What should not stand in a response: keys and passwords, and numbers of cards (OWASP API3:2023). Looked
+//! for in what is read of a response anyway, its beginning, and only named: nothing of it is kept.
+
+use memchr::memmem;
+
+use crate::call::Anomalies;
+
+/// Beginnings of members that hold a secret. The value follows at once, as servers write JSON.
+const SECRETS: [&[u8]; 6] = [
+    b"password\":\"",
+    b"passwd\":\"",
+    b"secret\":\"",
+    b"secret_key\":\"",
+    b"secretKey\":\"",
+    b"private_key\":\"",
+];
+
+/// Digits of a card in groups: Visa, Mastercard and most others have sixteen (ISO/IEC 7812-1).
+const CARD_DIGITS: usize = 16;
+
+/// What the beginning of a response gives away.
+pub(crate) fn leaks(text: &[u8]) -> Anomalies {
+    let mut found = Anomalies::empty();
+    found.set(Anomalies::SECRET_IN_RESPONSE, has_secret(text));
+    found.set(Anomalies::CARD_IN_RESPONSE, has_card(text));
+    found
+}
+
+fn has_secret(text: &[u8]) -> bool {
+    let has_value = |name: &&[u8]| {
+        memmem::find_iter(text, *name).any(|at| {
+            let value = &text[at + name.len()..];
+            // Nothing, or stars in its place, is no secret.
+            value.first().is_some_and(|byte| !matches!(byte, b'"' | b'*' | b'[' | b'<'))
+        })
+    };
+    memmem::find(text, b"PRIVATE KEY-----").is_some()
+        || memmem::find_iter(text, b"eyJ").any(|at| is_token(&text[at..]))
+        || SECRETS.iter().any(has_value)
+}
+
+/// A JSON web token, or the beginning of one (RFC 7519): two objects in base64 with a dot between them.
+fn is_token(text: &[u8]) -> bool {
+    let in_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
+    let head = text.iter().take_while(|byte| in_base64(byte)).count();
+    head >= 16 && text[head..].starts_with(b".eyJ")
+}
+
+/// A number of a card in four groups, `4111 1111 1111 1111`; without gaps it is as good as any order's.
+fn has_card(text: &[u8]) -> bool {
+    const LENGTH: usize = CARD_DIGITS + 3;
+    text.windows(LENGTH).enumerate().any(|(at, window)| {
+        let gap = window[4];
+        if !matches!(gap, b' ' | b'-') || !matches!(window[0], b'2'..=b'6') {
+            return false;
+        }
+        let is_digit = |at: usize| text.get(at).is_some_and(u8::is_ascii_digit);
+        let stands_alone = !at.checked_sub(1).is_some_and(is_digit) && !is_digit(at + LENGTH);
+        let in_groups = window.iter().enumerate().all(|(place, byte)| match place % 5 {
+            4 => *byte == gap,
+            _ => byte.is_ascii_digit(),
+        });
+        stands_alone && in_groups && is_luhn(window)
+    })
+}
+
+/// The last digit checks the others (ISO/IEC 7812-1, annex B).
+fn is_luhn(digits: &[u8]) -> bool {
+    let digits = digits.iter().rev().filter(|byte| byte.is_ascii_digit());
+    let sum: u32 = digits
+        .enumerate()
+        .map(|(place, byte)| {
+            let digit = u32::from(byte - b'0') << (place % 2);
+            if digit > 9 { digit - 9 } else { digit }
+        })
+        .sum();
+    sum.is_multiple_of(10)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_gives_a_secret_away_is_named() {
+        for text in [
+            r#"{"error":"x","password":"hunter2"}"#,
+            r#"{"user":{"client_secret":"s"}}"#,
+            "-----BEGIN RSA PRIVATE KEY-----\nMII",
+            r#"{"msg":"bad token eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln"}"#,
+        ] {
+            assert_eq!(leaks(text.as_bytes()), Anomalies::SECRET_IN_RESPONSE, "{text}");
+        }
+        for text in [
+            "",
+            r#"{"password":"","secret":"***"}"#,
+            r#"{"password":null}"#,
+            r#"{"msg":"password is wrong"}"#,
+            r#"{"key":"eyJub3QiOiJhIHRva2VuIn0"}"#,
+            "-----BEGIN CERTIFICATE-----",
+        ] {
+            assert_eq!(leaks(text.as_bytes()), Anomalies::empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn cards_are_told_by_groups_and_check_digit() {
+        for text in ["{\"card\":\"4111 1111 1111 1111\"}", "5555-5555-5555-4444"] {
+            assert_eq!(leaks(text.as_bytes()), Anomalies::CARD_IN_RESPONSE, "{text}");
+        }
+        for text in [
+            "4111 1111 1111 1112",
+            "4111-1111 1111-1111",
+            "4111111111111111",
+            "14111 1111 1111 1111",
+            "4111 1111 1111 11119",
+            "9111 1111 1111 1111",
+            "2026-11-23 2026-11-2",
+        ] {
+            assert_eq!(leaks(text.as_bytes()), Anomalies::empty(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read(text in "[eyJ.0-9 \"password:-]{0,80}") {
+            leaks(text.as_bytes());
+        }
+    }
+}
