@@ -1,42 +1,65 @@
 //! What should not stand in a response: keys and passwords, and numbers of cards (OWASP API3:2023). Looked
 //! for in what is read of a response anyway, its beginning, and only named: nothing of it is kept.
 
-use memchr::memmem;
+use std::sync::LazyLock;
+
+use memchr::memchr2_iter;
+use memchr::memmem::Finder;
 
 use crate::call::Anomalies;
 
-/// Beginnings of members that hold a secret. The value follows at once, as servers write JSON.
-const SECRETS: [&[u8]; 6] = [
-    b"password\":\"",
-    b"passwd\":\"",
-    b"secret\":\"",
-    b"secret_key\":\"",
-    b"secretKey\":\"",
-    b"private_key\":\"",
+/// Words in names of members that hold a secret, and how such a name goes on.
+const SECRETS: [(&str, &[&[u8]]); 3] = [
+    ("secret", &[b"", b"_key", b"Key", b"key"]),
+    ("passw", &[b"ord", b"d"]),
+    ("private_key", &[b""]),
 ];
+
+/// Each is made once: that takes longer than a search.
+struct Finders {
+    private_key: Finder<'static>,
+    token: Finder<'static>,
+    secrets: [(Finder<'static>, &'static [&'static [u8]]); SECRETS.len()],
+}
+
+static FINDERS: LazyLock<Finders> = LazyLock::new(|| Finders {
+    private_key: Finder::new("PRIVATE KEY-----"),
+    token: Finder::new("eyJ"),
+    secrets: SECRETS.map(|(word, rest)| (Finder::new(word), rest)),
+});
 
 /// Digits of a card in groups: Visa, Mastercard and most others have sixteen (ISO/IEC 7812-1).
 const CARD_DIGITS: usize = 16;
 
 /// What the beginning of a response gives away.
-pub(crate) fn leaks(text: &[u8]) -> Anomalies {
+pub fn leaks(text: &[u8]) -> Anomalies {
     let mut found = Anomalies::empty();
+    if text.is_empty() {
+        return found;
+    }
     found.set(Anomalies::SECRET_IN_RESPONSE, has_secret(text));
     found.set(Anomalies::CARD_IN_RESPONSE, has_card(text));
     found
 }
 
 fn has_secret(text: &[u8]) -> bool {
-    let has_value = |name: &&[u8]| {
-        memmem::find_iter(text, *name).any(|at| {
-            let value = &text[at + name.len()..];
-            // Nothing, or stars in its place, is no secret.
-            value.first().is_some_and(|byte| !matches!(byte, b'"' | b'*' | b'[' | b'<'))
+    let Finders { private_key, token, secrets } = &*FINDERS;
+    private_key.find(text).is_some()
+        || token.find_iter(text).any(|at| is_token(&text[at..]))
+        || secrets.iter().any(|(word, rests)| {
+            let has_value = |at: usize| holds_value(&text[at + word.needle().len()..], rests);
+            word.find_iter(text).any(has_value)
         })
-    };
-    memmem::find(text, b"PRIVATE KEY-----").is_some()
-        || memmem::find_iter(text, b"eyJ").any(|at| is_token(&text[at..]))
-        || SECRETS.iter().any(has_value)
+}
+
+/// Whether a name goes on in one of these ways, and a text follows it as its value. Nothing, or stars in its
+/// place, is no secret.
+fn holds_value(text: &[u8], rests: &[&[u8]]) -> bool {
+    let in_name = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte == b'_';
+    let (rest, text) = text.split_at(text.iter().take_while(in_name).count());
+    let value = text.strip_prefix(b"\":").map(<[u8]>::trim_ascii_start);
+    let first = value.and_then(|value| value.strip_prefix(b"\"")).and_then(<[u8]>::first);
+    rests.contains(&rest) && first.is_some_and(|byte| !matches!(byte, b'"' | b'*' | b'[' | b'<'))
 }
 
 /// A JSON web token, or the beginning of one (RFC 7519): two objects in base64 with a dot between them.
@@ -49,18 +72,16 @@ fn is_token(text: &[u8]) -> bool {
 /// A number of a card in four groups, `4111 1111 1111 1111`; without gaps it is as good as any order's.
 fn has_card(text: &[u8]) -> bool {
     const LENGTH: usize = CARD_DIGITS + 3;
-    text.windows(LENGTH).enumerate().any(|(at, window)| {
-        let gap = window[4];
-        if !matches!(gap, b' ' | b'-') || !matches!(window[0], b'2'..=b'6') {
-            return false;
-        }
+    memchr2_iter(b' ', b'-', text).any(|gap_at| {
+        let Some(at) = gap_at.checked_sub(4) else { return false };
+        let Some(window) = text.get(at..at + LENGTH) else { return false };
         let is_digit = |at: usize| text.get(at).is_some_and(u8::is_ascii_digit);
         let stands_alone = !at.checked_sub(1).is_some_and(is_digit) && !is_digit(at + LENGTH);
         let in_groups = window.iter().enumerate().all(|(place, byte)| match place % 5 {
-            4 => *byte == gap,
+            4 => *byte == text[gap_at],
             _ => byte.is_ascii_digit(),
         });
-        stands_alone && in_groups && is_luhn(window)
+        matches!(window[0], b'2'..=b'6') && stands_alone && in_groups && is_luhn(window)
     })
 }
 
@@ -88,6 +109,7 @@ mod tests {
         for text in [
             r#"{"error":"x","password":"hunter2"}"#,
             r#"{"user":{"client_secret":"s"}}"#,
+            r#"{"secretKey": "s"}"#,
             "-----BEGIN RSA PRIVATE KEY-----\nMII",
             r#"{"msg":"bad token eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln"}"#,
         ] {
@@ -97,6 +119,7 @@ mod tests {
             "",
             r#"{"password":"","secret":"***"}"#,
             r#"{"password":null}"#,
+            r#"{"password_policy":"long","secretary":"x"}"#,
             r#"{"msg":"password is wrong"}"#,
             r#"{"key":"eyJub3QiOiJhIHRva2VuIn0"}"#,
             "-----BEGIN CERTIFICATE-----",

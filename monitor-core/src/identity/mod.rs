@@ -26,6 +26,7 @@ use compact_str::{CompactString, format_compact};
 use httparse::Header;
 use zeroize::Zeroizing;
 
+pub use self::leak::leaks;
 pub use self::profile::{Fault, Profile, Profiles};
 pub use self::proxies::{Network, Proxies};
 pub use self::survey::Survey;
@@ -35,7 +36,6 @@ use crate::call::{Anomalies, Detail, Key, KeyId, Operation, Outcome, Quota, Sign
 use crate::connection::Certificate;
 pub(crate) use body::BODY_BYTES_MAX;
 use credential::{Hasher, Keyring};
-pub(crate) use leak::leaks;
 use profile::{Count, Parameter};
 use routes::{Does, Routes};
 use target::Scan;

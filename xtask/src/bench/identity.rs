@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use httparse::Header;
 use monitor_core::call::{Outcome, Request};
-use monitor_core::identity::{Identifier, RequestHead, Secret};
+use monitor_core::identity::{Identifier, RequestHead, Secret, leaks};
 
 use super::{median, table};
 
@@ -145,7 +145,7 @@ pub fn run(options: &Options) -> Result<()> {
                 if identifier.reads_reply(style, sample.status) { sample.reply } else { "" };
             let outcome = identifier.outcome(style, sample.status, reply.as_bytes());
             ensure!(outcome == sample.outcome, "{}: {outcome}", sample.target);
-            black_box(identified);
+            black_box((identified, leaks(reply.as_bytes())));
         }
         Ok(())
     };
