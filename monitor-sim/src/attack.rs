@@ -7,6 +7,7 @@ use monitor_core::time::EventTime;
 use serde::{Deserialize, Serialize};
 
 use crate::client::{Client, Role, cloud, home};
+use crate::ledger::order_at;
 use crate::names::{Endpoint, Endpoint::*, ILLIQUID_FROM, SYMBOLS};
 use crate::phases::{Fault, From, Objects, Phase, Who};
 use crate::random::Random;
@@ -239,7 +240,8 @@ impl Planner<'_> {
             }
             Kind::ForeignAccount => {
                 let who = self.pick(TRADERS, 1);
-                let account = Some(1_000_000 + self.random.below(1 << 32));
+                let other = self.random.below(self.clients.len() as u64) as usize;
+                let account = Some(self.clients[other].account);
                 let end = at + minutes(60.0, 10.0);
                 let per_minute = spread(s, 3.0, 30.0) / ((end - at) / MINUTE) as f64;
                 self.phases.push(Phase {
@@ -332,7 +334,7 @@ impl Planner<'_> {
                 let end = at + minutes(600.0, 120.0);
                 let outcomes =
                     vec![(Outcome::Error, self.random.between(0.3, 0.9)), (Outcome::Ok, 0.3)];
-                let objects = Objects::InOrder(self.random.below(1 << 33));
+                let objects = Objects::InOrder(order_at(at) - self.random.below(10_000_000));
                 self.phases.push(Phase {
                     end,
                     per_minute: spread(s, 2.0, 20.0),

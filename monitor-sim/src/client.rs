@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::draft::{Ask, Face, LIMIT, Style, call, flow, key};
 use crate::fleet::Fleet;
+use crate::ledger::{Ledger, any_account};
 use crate::names::{APPS_FROM, Endpoint, ILLIQUID_FROM, PROGRAMS, SYMBOLS};
 use crate::random::Random;
 use crate::{DAY, HOUR, MINUTE, SECOND, START};
@@ -45,6 +46,10 @@ const SHARES: [(Role, f64); 6] = [
     (Role::Dormant, 0.10),
 ];
 
+/// Days between two times that a client takes its whole history, a page after the other: for the tax
+/// office, and when it moves to another program.
+const EXPORT_DAYS: f64 = 250.0;
+
 type Mix = [(Endpoint, f64); 8];
 
 pub(crate) struct Client {
@@ -68,6 +73,8 @@ pub(crate) struct Client {
     burst_shape: f64,
     burst: f64,
     burst_until: u64,
+    /// A person on the move: the telephone's network and another in turns.
+    roams: bool,
     spike: f64,
     spike_until: u64,
     error_share: f64,
@@ -78,7 +85,9 @@ pub(crate) struct Client {
     session: (u64, u64),
     next_session: u64,
     login: u64,
-    orders: u64,
+    ledger: Ledger,
+    /// When it takes its history the next time.
+    next_export: u64,
     face: Option<Face>,
     face_until: u64,
     faces: u64,
@@ -139,13 +148,21 @@ impl Client {
             let at = START + random.below(u64::from(days) * DAY);
             (at, at + random.between(0.5, 12.0) as u64 * HOUR)
         });
+        let account = any_account(random);
+        let ledger = Ledger::new(role, account, random);
+        let next_export = match role {
+            Role::RetailBot | Role::Portfolio | Role::Broker => {
+                START + (random.exponential(EXPORT_DAYS) * DAY as f64) as u64
+            }
+            Role::MarketMaker | Role::Mobile | Role::Dormant => u64::MAX,
+        };
         Client {
             role,
             id,
             style: if role == Role::Mobile { Style::Login } else { Style::ApiKey },
             joins,
             program,
-            account: 1_000_000 + random.below(1 << 32),
+            account,
             lag_ns: (random.exponential(2.0) * DAY as f64) as u64,
             places,
             symbols: (0..symbols).map(|_| popular(random)).collect(),
@@ -161,6 +178,7 @@ impl Client {
             burst_shape: random.between(1.0, 4.0),
             burst: 1.0,
             burst_until: 0,
+            roams: role == Role::Mobile && random.chance(0.2),
             spike: 1.0,
             spike_until: 0,
             error_share: random.lognormal(0.01, 0.8).min(0.2),
@@ -178,7 +196,8 @@ impl Client {
                 START
             },
             login: 0,
-            orders: random.below(1 << 33),
+            ledger,
+            next_export,
             face: None,
             face_until: 0,
             faces: u64::from(n) << 32,
@@ -211,9 +230,9 @@ impl Client {
         &self.mix
     }
 
-    pub(crate) fn next_order(&mut self) -> u64 {
-        self.orders += 1 + self.faces % 7;
-        self.orders
+    /// One of its open orders.
+    pub(crate) fn order(&self, random: &mut Random) -> u64 {
+        self.ledger.order(random)
     }
 
     /// Calls of one minute, added to `out`.
@@ -255,7 +274,8 @@ impl Client {
         if calls == 0 && !withdraws {
             return;
         }
-        if now >= self.face_until || self.face.is_none() {
+        let is_elsewhere = self.roams && random.chance(0.1);
+        if now >= self.face_until || self.face.is_none() || is_elsewhere {
             self.connect(now, fleet, random);
         }
         let listing = fleet.fresh_listing(now).filter(|_| self.account.is_multiple_of(3));
@@ -278,6 +298,17 @@ impl Client {
             ask.used = n as u32 + 1;
             self.finish(&mut ask, down, random, out);
         }
+        if now >= self.next_export {
+            self.next_export = now + (random.exponential(EXPORT_DAYS) * DAY as f64) as u64;
+            let size = random.between(5.0, 20.0);
+            let start = now + random.below(MINUTE / 2);
+            for page in 0..3 + random.below(8) {
+                let mut ask = Ask::new(start + page * 2 * SECOND, Endpoint::Trades);
+                ask.symbol = random.one(&self.symbols);
+                ask.size = size;
+                self.finish(&mut ask, down, random, out);
+            }
+        }
         if withdraws {
             let mut ask = Ask::new(now + random.below(MINUTE), Endpoint::WithdrawOut);
             // An address that is not on the list is forgotten once in a while.
@@ -295,7 +326,12 @@ impl Client {
         } else {
             ask.skew_ns = -((random.unit() * 0.08e9) as i64);
         }
-        ask.object = Some(self.next_order());
+        ask.object = Some(if ask.endpoint == Endpoint::Place {
+            self.ledger.place(ask.time, random)
+        } else {
+            self.ledger.order(random)
+        });
+        ask.account = self.ledger.account(ask.time, random);
         let signed = ask.endpoint.looks().signed;
         if down && random.chance(0.95) {
             ask.outcome = Outcome::Error;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use compact_str::{CompactString, format_compact};
 use monitor_core::call::{
     Anomalies, ApiCall, Detail, Flow, FlowId, Key, KeyId, Outcome, Protocol, Quota, Request,
-    Response, Token,
+    Response, SignatureId, Signed, Token,
 };
 use monitor_core::input::Endpoint as Address;
 use monitor_core::time::EventTime;
@@ -111,15 +111,17 @@ pub(crate) fn call(face: &Face, ask: &Ask, random: &mut Random) -> ApiCall {
     if let Some(object) = &object {
         add("orderId", object);
     }
-    let account = ask.account.map(|n| format_compact!("{n}"));
+    let account = ask.account.filter(|_| looks.signed).map(|n| format_compact!("{n}"));
     if let Some(account) = &account {
         add("subAccountId", account);
     }
-    if looks.signed && face.token.is_none() {
-        let stated = ask.time.saturating_add_signed(ask.skew_ns) / 1_000_000;
-        add("timestamp", &format_compact!("{stated}"));
+    let signed = (looks.signed && face.token.is_none()).then(|| {
+        let stated_ms = ask.time.saturating_add_signed(ask.skew_ns) / 1_000_000;
+        add("timestamp", &format_compact!("{stated_ms}"));
         add("signature", "[redacted]");
-    }
+        let fingerprint = SignatureId(random.below(u64::MAX));
+        Signed { fingerprint: Some(fingerprint), nonce: None, stated_ms: Some(stated_ms) }
+    });
     let path = looks.path.split('?').next().unwrap_or_default();
     let bytes = if is_ok { looks.bytes * ask.size * random.lognormal(1.0, 0.3) } else { 60.0 };
     ApiCall {
@@ -148,8 +150,8 @@ pub(crate) fn call(face: &Face, ask: &Ask, random: &mut Random) -> ApiCall {
         stream_id: None,
         grpc: None,
         token: face.token.clone(),
-        detail: account
-            .map(|account| Box::new(Detail { account: Some(account), ..Detail::default() })),
+        detail: (account.is_some() || signed.is_some())
+            .then(|| Box::new(Detail { account, signed, ..Detail::default() })),
         complete: true,
         anomalies: Anomalies::empty(),
     }

@@ -9,6 +9,7 @@ mod attack;
 mod client;
 mod draft;
 pub mod fleet;
+mod ledger;
 mod names;
 mod phases;
 mod random;

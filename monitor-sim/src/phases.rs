@@ -1,10 +1,12 @@
 //! What an attacker does for a while.
 
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use compact_str::format_compact;
-use monitor_core::call::{ApiCall, KeyId, Outcome, Token};
+use monitor_core::call::{ApiCall, KeyId, Operation, Outcome, Token};
+use monitor_core::time::EventTime;
 
 use crate::client::Client;
 use crate::draft::{Ask, Face, LIMIT, Style, call, flow, key};
@@ -68,8 +70,10 @@ pub(crate) struct Phase {
     pub(crate) size: f64,
     pub(crate) account: Option<u64>,
     pub(crate) fault: Option<Fault>,
-    /// What was sent once is sent again.
+    /// What the owner sent is sent again.
     pub(crate) replayed: bool,
+    /// The owner's calls, the latest last.
+    pub(crate) heard: Vec<ApiCall>,
     pub(crate) done: Vec<u32>,
     pub(crate) faces: Vec<Option<Face>>,
     pub(crate) number: u64,
@@ -95,6 +99,7 @@ impl Phase {
             account: None,
             fault: None,
             replayed: false,
+            heard: Vec::new(),
             done: vec![0; names],
             faces: vec![None; names],
             number: start,
@@ -113,6 +118,10 @@ impl Phase {
             return;
         }
         let (from, to) = (now.max(self.start), (now + MINUTE).min(self.end));
+        if self.replayed {
+            self.replay(from..to, clients, fleet, random, out);
+            return;
+        }
         let share = (to - from) as f64 / MINUTE as f64;
         for at in 0..self.who.len() {
             let left = self.most.saturating_sub(self.done[at]);
@@ -126,7 +135,6 @@ impl Phase {
             }
             self.done[at] += count as u32;
             let face = self.face(at, now, clients, fleet, random);
-            let mut last: Option<Ask> = None;
             for n in 0..count.min(u64::from(2 * LIMIT)) {
                 let mut ask = Ask::new(from + random.below(to - from), random.weighted(&self.mix));
                 if let Endpoint::Probe(_) = ask.endpoint {
@@ -145,7 +153,7 @@ impl Phase {
                         *next += 1;
                         *next
                     }
-                    (Objects::Own, Some(client)) => client.next_order(),
+                    (Objects::Own, Some(client)) => client.order(random),
                     (Objects::Own, None) => random.below(1 << 33),
                 });
                 ask.outcome = random.weighted(&self.outcomes);
@@ -153,23 +161,52 @@ impl Phase {
                 ask.account = self.account;
                 ask.used = n as u32 + 1;
                 ask.skew_ns = -((random.unit() * 0.2e9) as i64);
-                if self.replayed {
-                    if let Some(first) = &last {
-                        // The same bytes, so the same time in them.
-                        ask = Ask {
-                            time: ask.time.max(first.time + 1),
-                            outcome: ask.outcome,
-                            skew_ns: first.skew_ns
-                                - (ask.time.max(first.time + 1) - first.time) as i64,
-                            ..first.clone()
-                        };
-                    } else {
-                        ask.skew_ns = -(20 * SECOND as i64);
-                    }
-                }
                 out.push(call(&face, &ask, random));
-                last.get_or_insert(ask);
             }
+        }
+    }
+
+    /// Calls of the owner are listened to, an order at least, and sent again.
+    fn replay(
+        &mut self,
+        span: Range<u64>,
+        clients: &mut [Client],
+        fleet: &Fleet,
+        random: &mut Random,
+        out: &mut Vec<ApiCall>,
+    ) {
+        let Some(Who::Client(client)) = self.who.first().copied() else { return };
+        let (id, now) = (clients[client].id, span.start);
+        let is_theirs =
+            |call: &&ApiCall| call.key.as_ref().is_some_and(|key| key.id == id) && changes(call);
+        self.heard.extend(out.iter().filter(is_theirs).cloned());
+        if self.heard.is_empty() {
+            let face = clients[client].own_face(now, fleet, random);
+            let mut ask = Ask::new(now, Endpoint::Place);
+            ask.symbol = random.one(&clients[client].symbols);
+            self.heard.push(call(&face, &ask, random));
+            out.extend(self.heard.last().cloned());
+        }
+        self.heard.drain(..self.heard.len().saturating_sub(HEARD_MAX));
+        let face = self.face(0, now, clients, fleet, random);
+        let share = (span.end - span.start) as f64 / MINUTE as f64;
+        for _ in 0..random.poisson(self.per_minute * share) {
+            let first = &self.heard[random.below(self.heard.len() as u64) as usize];
+            let time = EventTime(span.start + random.below(span.end - span.start));
+            if time <= first.time {
+                continue;
+            }
+            let mut again = first.clone();
+            let outcome = random.weighted(&self.outcomes);
+            (again.time, again.outcome) = (time, Some(outcome));
+            again.flow = face.flow.clone();
+            if let Some(request) = &mut again.request {
+                request.user_agent = Some(face.agent.clone());
+            }
+            if let Some(response) = &mut again.response {
+                response.status = Some(if outcome == Outcome::Ok { 200 } else { 400 });
+            }
+            out.push(again);
         }
     }
 
@@ -225,4 +262,12 @@ impl Phase {
         }
         Some(Arc::new(token))
     }
+}
+
+/// Calls that an eavesdropper keeps to choose from.
+const HEARD_MAX: usize = 8;
+
+/// Worth sending again.
+fn changes(call: &ApiCall) -> bool {
+    matches!(call.op, Operation::Trade | Operation::Cancel | Operation::Transfer)
 }

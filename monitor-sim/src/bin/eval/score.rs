@@ -21,7 +21,7 @@ pub(crate) struct Raised {
 }
 
 /// Alerts that come as long after an attack still count: what is seen of it only when it is over.
-const AFTER: u64 = 30 * 60 * 1_000_000_000;
+pub(crate) const AFTER: u64 = 30 * 60 * 1_000_000_000;
 
 /// Keeps a new alert, or what an update adds.
 pub(crate) fn note(raised: &mut Vec<Raised>, alert: &Alert) {
