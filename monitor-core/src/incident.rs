@@ -12,10 +12,11 @@ use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
 use crate::alert::{Alert, AlertId, Entity, Finding, Severity};
-use crate::baseline::Slots;
+use crate::baseline::{Slots, prefix};
 use crate::call::{ApiCall, FlowId};
 use crate::detect::{Found, Layer};
 use crate::engine::{Counters, Settings};
+use crate::input::Endpoint;
 use crate::time::EventTime;
 use verdicts::Verdicts;
 
@@ -24,6 +25,15 @@ const PRIOR: f32 = 3.0;
 /// Different detectors that must agree, and their evidence, for one step more in severity.
 const AGREEING_MIN: usize = 3;
 const AGREEING_EVIDENCE_MIN: f32 = 8.0;
+
+/// For so long what is new to a key stays so, seconds: a session.
+const NOVEL_S: u64 = 3_600;
+/// One in so many of a day's alerts may be about what was told of on that day before: keys that are used
+/// from the same network, or of a crowd that has an alert. One thief with many keys leaves room for what
+/// others do.
+const REPEATED_PART: u32 = 4;
+/// For so long a crowd explains a key that does the same, seconds.
+const CROWD_S: u64 = 3_600;
 
 /// Where a call came from and what it did.
 pub(crate) struct Place {
@@ -87,6 +97,12 @@ struct Raised {
 pub(crate) struct Budget {
     day: u64,
     raised: u32,
+    /// Networks that they came from, and how many came from one that was told of before.
+    origins: Vec<[u8; 16]>,
+    repeated: u32,
+    /// What many keys did at once, a bit an operation, and until when that explains a key of them.
+    crowd_ops: u16,
+    crowd_until: EventTime,
     bypassed: u32,
     /// Of those that bypassed it: clients and networks.
     sources: u32,
@@ -114,13 +130,21 @@ impl Incidents {
         self.open.bytes()
     }
 
-    /// A further call of an entity that may have an open incident.
-    pub(crate) fn note_call(&mut self, entity: Entity, call: &ApiCall, settings: &Settings) {
+    /// A further call of an entity that may have an open incident; true when that goes on by it.
+    pub(crate) fn note_call(
+        &mut self,
+        entity: Entity,
+        call: &ApiCall,
+        settings: &Settings,
+    ) -> bool {
         if let Some(incident) = self.open.find(&entity)
             && !incident.is_over(call.time, settings)
         {
             incident.calls += 1;
             incident.note_flow(call.flow.id, settings);
+            incident.goes_on(call, settings)
+        } else {
+            false
         }
     }
 
@@ -157,7 +181,7 @@ impl Incidents {
             }
         }
         for (entity, is_news) in touched {
-            self.settle(entity, is_news, time, settings, counters);
+            self.settle(entity, is_news, time, place, settings, counters);
         }
     }
 
@@ -166,6 +190,7 @@ impl Incidents {
         entity: Entity,
         is_news: bool,
         time: EventTime,
+        place: Option<&Place>,
         settings: &Settings,
         counters: &mut Counters,
     ) {
@@ -182,7 +207,8 @@ impl Incidents {
             }
             None if !verdict.is_due(settings) => return,
             None => {
-                if !self.budget.allows(entity, &verdict, time, settings) {
+                let origin = place.map(|place| prefix(&place.address));
+                if !self.budget.allows(entity, &verdict, origin, time, settings) {
                     counters.suppressed_by_budget += u64::from(!incident.is_suppressed);
                     incident.is_suppressed = true;
                     return;
@@ -210,6 +236,8 @@ struct Verdict {
     alone: bool,
     /// Nothing but novelty.
     only_novelty: bool,
+    /// What was done: a bit an operation.
+    ops: u16,
     /// May not be held back: an invariant that is high, or anything critical.
     urgent: bool,
 }
@@ -225,6 +253,7 @@ impl Budget {
         &mut self,
         entity: Entity,
         verdict: &Verdict,
+        origin: Option<[u8; 16]>,
         time: EventTime,
         settings: &Settings,
     ) -> bool {
@@ -242,13 +271,39 @@ impl Budget {
             && verdict.severity < Severity::Critical
             && self.sources >= settings.alerts_per_day_max;
         if verdict.urgent && !is_one_of_many {
+            self.note_told(entity, verdict, origin, time);
             self.bypassed += 1;
             self.sources += u32::from(is_source);
             return true;
         }
-        let allowed = self.raised < settings.alerts_per_day_max;
-        self.raised += u32::from(allowed);
+        let is_of_crowd = matches!(entity, Entity::Key(_))
+            && time < self.crowd_until
+            && verdict.ops & self.crowd_ops != 0;
+        let is_repeated =
+            is_of_crowd || origin.is_some_and(|origin| self.origins.contains(&origin));
+        let has_room = !is_repeated || self.repeated * REPEATED_PART < settings.alerts_per_day_max;
+        let allowed = self.raised < settings.alerts_per_day_max && has_room;
+        if allowed {
+            self.raised += 1;
+            self.repeated += u32::from(is_repeated);
+            self.note_told(entity, verdict, origin, time);
+        }
         allowed
+    }
+
+    /// Somebody reads of it now.
+    fn note_told(
+        &mut self,
+        entity: Entity,
+        verdict: &Verdict,
+        origin: Option<[u8; 16]>,
+        time: EventTime,
+    ) {
+        self.origins.extend(origin.filter(|origin| !self.origins.contains(origin)));
+        if matches!(entity, Entity::Group(_)) {
+            self.crowd_ops = if time < self.crowd_until { self.crowd_ops } else { 0 } | verdict.ops;
+            self.crowd_until = time.after(Duration::from_secs(CROWD_S));
+        }
     }
 }
 
@@ -266,6 +321,27 @@ impl Incident {
     fn is_over(&self, time: EventTime, settings: &Settings) -> bool {
         time.since(self.last) > Duration::from_secs(settings.incident_window_s)
             || time.since(self.first) > Duration::from_secs(settings.incident_max_s)
+    }
+
+    /// What is new stays new for a while: as long as calls come from where the findings were made, those
+    /// of novelty do not age, up to [`NOVEL_S`] in all.
+    fn goes_on(&mut self, call: &ApiCall, settings: &Settings) -> bool {
+        let is_novel = |held: &&mut Held| held.layer == Layer::Novelty;
+        if call.time.since(self.first) > Duration::from_secs(NOVEL_S)
+            || self.is_over(call.time, settings)
+            || !self.addresses.contains(&Endpoint::new(call.client(), 0).addr)
+        {
+            return false;
+        }
+        let mut goes_on = false;
+        for held in self.findings.iter_mut().filter(is_novel) {
+            held.finding.time = held.finding.time.max(call.time);
+            goes_on = true;
+        }
+        if goes_on {
+            self.last = self.last.max(call.time);
+        }
+        goes_on
     }
 
     /// Keeps the strongest finding of each detector; true when this one had not spoken yet.
@@ -325,6 +401,7 @@ impl Incident {
             severity,
             evidence,
             alone: found().any(|found| found.alone),
+            ops: self.ops,
             only_novelty: found().all(|held| held.layer == Layer::Novelty),
             urgent: severity == Severity::Critical || found().any(urgent),
         }

@@ -14,6 +14,9 @@ const ACCOUNTS: usize = 8;
 /// Calls with an account after which a key has shown its own (DETECTORS.md, D26).
 const SETTLED_CALLS: u8 = 50;
 
+/// And after which another key's account is no beginner's mistake any more.
+const SHOWN_CALLS: u8 = 8;
+
 /// Calls that make an account a key's own, for other keys to keep off.
 const OWNED_CALLS: u32 = 8;
 
@@ -33,8 +36,10 @@ const _: () = assert!(size_of::<Accounts>() <= 64, "DETECTORS.md: 64 B a key at 
 pub(crate) enum Account {
     /// Its own, or the key is too young to tell.
     Own,
-    /// The key has so many accounts.
+    /// The key has shown its own, so many of them.
     New(u8),
+    /// It has shown some of its own, so many of them.
+    Early(u8),
 }
 
 impl Accounts {
@@ -55,7 +60,13 @@ impl Accounts {
             }
             None => self.many = true,
         }
-        if settled && !self.many { Account::New(before) } else { Account::Own }
+        match (before, settled) {
+            (_, _) if self.many => Account::Own,
+            (0, _) => Account::Own,
+            (_, true) => Account::New(before),
+            (_, false) if self.calls > SHOWN_CALLS => Account::Early(before),
+            (_, false) => Account::Own,
+        }
     }
 }
 

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::drift::Daily;
-use super::market::{AgentTable, Market};
+use super::market::{AgentTable, Market, Uptake};
 use super::outcomes::Failures;
+use super::rarity::Rarity;
 use super::rate::{Advance, Cohort, Rate};
 use super::sizes::EndpointSizes;
 use super::{OPS, Slots, saved};
@@ -41,7 +42,7 @@ pub(crate) struct Fleet {
     users: [u32; OPS],
     /// How many keys learnt each network.
     #[serde(skip)]
-    networks: Slots<[u8; 16], u32>,
+    networks: Slots<[u8; 16], Uptake>,
     /// Which agents and TLS clients keys take up.
     #[serde(skip)]
     pub(crate) agents: AgentTable,
@@ -50,6 +51,12 @@ pub(crate) struct Fleet {
     pub(crate) market: Market,
     /// Calls a day.
     pub(crate) daily: Daily,
+    /// How often settled keys use each class for the first time, name another account, and name one at
+    /// all.
+    #[serde(with = "saved::array")]
+    pub(crate) first_uses: [Rarity; OPS],
+    pub(crate) new_accounts: Rarity,
+    pub(crate) first_accounts: Rarity,
     /// Bytes of big answers.
     #[serde(skip)]
     pub(crate) endpoint_sizes: EndpointSizes,
@@ -79,10 +86,13 @@ impl Fleet {
             active: [0; 2],
             busy: [0; 2],
             users: [0; OPS],
-            networks: Slots::new(settings.networks_max, |keys| *keys > 1),
+            networks: Slots::new(settings.networks_max, |uptake| uptake.keys > 1),
             agents: AgentTable::new(),
             market: Market::new(),
             daily: Daily::default(),
+            first_uses: [Rarity::default(); OPS],
+            new_accounts: Rarity::default(),
+            first_accounts: Rarity::default(),
             endpoint_sizes: EndpointSizes::new(),
             watched_since_s: 0,
             last_s: 0,
@@ -91,7 +101,7 @@ impl Fleet {
 
     /// How many keys learnt each network: for a snapshot.
     pub(crate) fn networks(&self) -> impl Iterator<Item = ([u8; 16], u32)> {
-        self.networks.iter().map(|(network, keys)| (*network, *keys))
+        self.networks.iter().map(|(network, uptake)| (*network, uptake.keys))
     }
 
     /// Goes on from a snapshot; what no snapshot has stays.
@@ -101,7 +111,7 @@ impl Fleet {
         (self.networks, self.agents, self.market) = (known, agents, market);
         self.endpoint_sizes = endpoint_sizes;
         for (network, keys) in networks {
-            *self.networks.find_or_insert(network, || 0) = keys;
+            *self.networks.find_or_insert(network, Uptake::default) = Uptake::of_old(keys);
         }
         self.rate.mend();
         self.failures.mend();
@@ -215,12 +225,15 @@ impl Fleet {
     }
 
     /// A key learnt a network.
-    pub(crate) fn note_network(&mut self, prefix: [u8; 16]) {
-        *self.networks.find_or_insert(prefix, || 0) += 1;
+    pub(crate) fn note_network(&mut self, prefix: [u8; 16], day: u32) {
+        self.networks.find_or_insert(prefix, Uptake::default).note(day, true);
     }
 
-    /// How many keys are known in a network.
-    pub(crate) fn keys_in_network(&mut self, prefix: &[u8; 16]) -> u32 {
-        self.networks.find(prefix).map_or(0, |keys| *keys)
+    /// How many keys are at home in a network: they came before yesterday. Those who come now may be one
+    /// thief's.
+    pub(crate) fn keys_in_network(&mut self, prefix: &[u8; 16], day: u32) -> u32 {
+        self.networks
+            .find(prefix)
+            .map_or(0, |uptake| uptake.keys.saturating_sub(uptake.recent(day)))
     }
 }

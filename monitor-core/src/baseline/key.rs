@@ -1,5 +1,7 @@
 //! What is known of one API key: about a kilobyte.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 use super::accounts::Accounts;
@@ -51,8 +53,9 @@ pub(crate) struct KeyState {
     habits: u16,
     /// Absences (D4).
     pub(crate) presence: Presence,
-    /// Networks at once (D7).
+    /// Networks at once (D7): within a minute, and within a quarter of an hour.
     pub(crate) concurrency: Concurrency,
+    pub(crate) turns: Concurrency,
     /// Parts of each operation (D8), and their order (D23).
     pub(crate) mix: Mix,
     pub(crate) sequences: Sequences,
@@ -67,8 +70,8 @@ pub(crate) struct KeyState {
     pub(crate) sizes: Sizes,
     /// User agents and TLS clients (D6).
     pub(crate) agents: Agents,
-    /// What it trades (D18).
-    pub(crate) symbols: Symbols,
+    /// What it trades (D18), of a key that does.
+    pub(crate) symbols: Option<Box<Symbols>>,
     /// What was reported in this minute, by [`News::bit`].
     reported: u64,
     /// An incident may be open until then.
@@ -140,6 +143,7 @@ impl KeyState {
             habits: 0,
             presence: Presence::default(),
             concurrency: Concurrency::default(),
+            turns: Concurrency::default(),
             mix: Mix::default(),
             sequences: Sequences::default(),
             sessions: Sessions::default(),
@@ -148,7 +152,7 @@ impl KeyState {
             nearness: Nearness::default(),
             sizes: Sizes::default(),
             agents: Agents::default(),
-            symbols: Symbols::default(),
+            symbols: None,
             reported: 0,
             incident_until: EventTime(0),
             is_changed: false,
@@ -200,6 +204,7 @@ impl KeyState {
         late_minutes: u32,
         fleet: &mut Fleet,
     ) -> bool {
+        let quarter = self.rate.minute() / 15;
         match self.rate.advance(time, late_minutes, Some(&mut fleet.cohort)) {
             Advance::Same => return false,
             Advance::Closed => {
@@ -212,6 +217,11 @@ impl KeyState {
             }
         }
         self.reported = 0;
+        match (self.rate.minute() / 15).cmp(&quarter) {
+            Ordering::Equal => {}
+            Ordering::Greater => self.turns.close(),
+            Ordering::Less => self.turns.discard(),
+        }
         true
     }
 

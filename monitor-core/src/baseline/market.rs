@@ -29,7 +29,12 @@ pub(crate) struct Uptake {
 }
 
 impl Uptake {
-    fn note(&mut self, day: u32, is_settled: bool) {
+    /// Long ago, by so many.
+    pub(crate) fn of_old(keys: u32) -> Uptake {
+        Uptake { keys, ..Uptake::default() }
+    }
+
+    pub(crate) fn note(&mut self, day: u32, is_settled: bool) {
         self.advance(day);
         self.keys = self.keys.saturating_add(1);
         self.days[0] += u32::from(is_settled);

@@ -5,6 +5,7 @@ mod across;
 mod agents;
 mod cold;
 mod concurrency;
+mod crowd;
 mod distinct;
 mod drift;
 mod endpoints;
@@ -21,6 +22,7 @@ mod outcomes;
 mod presence;
 mod probes;
 mod quoting;
+mod rarity;
 mod rate;
 mod replays;
 mod routes;
@@ -39,6 +41,7 @@ pub(crate) use accounts::{Account, Owners};
 pub(crate) use across::Across;
 pub(crate) use agents::print;
 pub(crate) use cold::Cold;
+pub(crate) use crowd::Tide;
 pub(crate) use endpoints::{Endpoint, Host, Inventory};
 pub(crate) use familiar::{Place, prefix};
 pub(crate) use fleet::Fleet;
@@ -57,7 +60,7 @@ pub(crate) use slots::Slots;
 pub(crate) use sources::{Sources, Sprayed, Tried};
 pub(crate) use symbols::Familiarity;
 pub(crate) use synchrony::{
-    Edge, Kind, Saved as Groups, SavedRef as GroupsRef, Standing, Synchrony, Together,
+    AWAY_MAX, Edge, Kind, Saved as Groups, SavedRef as GroupsRef, Standing, Synchrony, Together,
 };
 
 use crate::call::Operation;

@@ -13,21 +13,33 @@ const GAP_MAX: u64 = 4;
 /// Of the largest count so far, a quarter of an hour later: half in two days.
 const DECAY: f32 = 0.996_4;
 
-/// About 120 bytes, of keys that ask for objects only.
+/// Walks that are followed at once: the one through others' objects goes on between looks at one's own.
+const TRACKS: usize = 3;
+
+/// About 150 bytes, of keys that ask for objects only.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Objects {
     quarter: u32,
     registers: [[u8; REGISTERS / 2]; 2],
     /// The most different objects in a quarter of an hour, decayed.
     most: f32,
-    route: u32,
-    last: u64,
-    descends: bool,
-    run: u16,
+    #[serde(default)]
+    tracks: [Track; TRACKS],
     asked: u16,
     denied: u16,
     /// Evidence that was reported in this quarter, tenths.
     told: u8,
+}
+
+/// Ids of one endpoint that are neighbours.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+struct Track {
+    route: u32,
+    last: u64,
+    descends: bool,
+    run: u16,
+    /// It went on in this quarter of an hour.
+    is_live: bool,
 }
 
 /// How a key goes through objects.
@@ -67,7 +79,7 @@ impl Objects {
         Walk {
             distinct: self.distinct(),
             most: self.most,
-            run: self.run,
+            run: self.tracks.iter().map(|track| track.run).max().unwrap_or(0),
             asked: self.asked,
             denied: self.denied,
         }
@@ -92,27 +104,34 @@ impl Objects {
         let halvings = passed.clamp(1, 15);
         (self.asked, self.denied) = (self.asked >> halvings, self.denied >> halvings);
         self.registers = Default::default();
+        for track in &mut self.tracks {
+            let is_over = passed > 1 || !track.is_live;
+            track.run = if is_over { 0 } else { track.run };
+            track.is_live = false;
+        }
         (self.quarter, self.told) = (quarter, 0);
     }
 
     fn step(&mut self, route: u32, number: u64) {
-        if route != self.route {
-            // A look elsewhere does not end a long run.
-            if self.run < 4 {
-                (self.route, self.last, self.run) = (route, number, 0);
-            } else {
-                self.run -= 1;
+        let is_near =
+            |track: &&mut Track| track.route == route && number.abs_diff(track.last) <= GAP_MAX;
+        if let Some(track) = self.tracks.iter_mut().find(is_near) {
+            if number == track.last {
+                return;
             }
+            let descends = number < track.last;
+            let goes_on = track.run == 0 || descends == track.descends;
+            track.run = if goes_on { track.run.saturating_add(1) } else { 1 };
+            (track.last, track.descends, track.is_live) = (number, descends, true);
             return;
         }
-        let gap = number.abs_diff(self.last);
-        let descends = number < self.last;
-        if gap == 0 {
-            return;
+        // The oldest of the shortest makes room.
+        self.tracks.sort_by_key(|track| std::cmp::Reverse(track.run));
+        let [.., oldest, latest] = &mut self.tracks;
+        if oldest.run == 0 {
+            *oldest = *latest;
         }
-        let goes_on = gap <= GAP_MAX && (self.run == 0 || descends == self.descends);
-        self.run = if goes_on { self.run.saturating_add(1) } else { 0 };
-        (self.last, self.descends) = (number, descends);
+        *latest = Track { route, last: number, ..Track::default() };
     }
 
     /// HyperLogLog with linear counting for small sets (Flajolet et al., 2007, figure 3).

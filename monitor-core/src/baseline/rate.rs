@@ -10,6 +10,8 @@ use crate::time::EventTime;
 
 /// Windows that the prior of a new key counts for: half an hour of its own calls outweighs it.
 const PRIOR_WINDOWS: u32 = 30;
+/// The same of long windows.
+const PRIOR_LONG: u32 = PRIOR_WINDOWS / LONG_MINUTES;
 /// Mean calls a minute of a class before anything is known of any key.
 const PRIOR_MEAN: f32 = 5.0;
 /// Dispersion over keys: their means spread like a gamma of shape 1/4, two orders of magnitude.
@@ -28,6 +30,10 @@ const HOUR_PRIOR_WINDOWS: f64 = 240.0;
 const HOUR_FACTOR_MAX: f64 = 5.0;
 /// The largest own surprise fades by half in a week.
 const OWN_MAX_HALF_LIFE_WINDOWS: f32 = 7.0 * 1440.0;
+/// Minutes of the long window, over all classes: what goes on so long is seen at a lower rate.
+const LONG_MINUTES: u32 = 10;
+/// Times the least of a minute that is the least of a long window: a tenth of what it may be.
+const LONG_LEAST: u32 = 3;
 /// A surprise beyond this (a probability of 1e-60) says nothing more.
 const SURPRISE_MAX: f64 = 60.0;
 
@@ -73,6 +79,9 @@ pub(crate) struct Rate {
     opened: EventTime,
     #[serde(with = "saved::array")]
     classes: [Class; OPS],
+    /// Of all classes, over the long window.
+    #[serde(rename = "l")]
+    long: Class,
     hour_means: [f32; 24],
     hour_windows: [u16; 24],
 }
@@ -96,11 +105,13 @@ impl Rate {
             let square = mean + (1.0 + PRIOR_DISPERSION) * mean * mean;
             Class { mean, square, ..Class::default() }
         };
+        let classes: [Class; OPS] = std::array::from_fn(class);
         Rate {
             minute: minute(time),
             windows: PRIOR_WINDOWS,
             opened: time,
-            classes: std::array::from_fn(class),
+            long: Class::long_of(&classes),
+            classes,
             hour_means: [0.0; 24],
             hour_windows: [0; 24],
         }
@@ -149,7 +160,12 @@ impl Rate {
                 return Advance::Same;
             }
             self.open(time);
+            self.long.clear();
             return Advance::Discarded;
+        }
+        let long = now / LONG_MINUTES - self.minute / LONG_MINUTES;
+        if long > 0 {
+            self.close_long(long);
         }
         self.close(cohort);
         self.pass_empty(now - self.minute - 1);
@@ -159,11 +175,15 @@ impl Rate {
 
     /// Puts what was read back from a snapshot within its bounds, whatever wrote it.
     pub(crate) fn mend(&mut self) {
-        for class in &mut self.classes {
+        for class in self.classes.iter_mut().chain([&mut self.long]) {
             for value in [&mut class.mean, &mut class.square] {
                 saved::mend(value, 0.0..=1e12, PRIOR_MEAN);
             }
             saved::mend(&mut class.own_max, 0.0..=SURPRISE_MAX as f32, 0.0);
+        }
+        // One that was written before there was a long window.
+        if self.long.square == 0.0 {
+            self.long = Class::long_of(&self.classes);
         }
         for (mean, windows) in self.hour_means.iter_mut().zip(&mut self.hour_windows) {
             saved::mend(mean, 0.0..=1e12, 0.0);
@@ -190,6 +210,7 @@ impl Rate {
         for (class, (mean, square)) in self.classes.iter_mut().zip(known) {
             (class.mean, class.square, class.own_max) = (*mean, *square, rates.own_max);
         }
+        self.long = Class { own_max: rates.own_max, ..Class::long_of(&self.classes) };
         self.mend();
     }
 
@@ -199,13 +220,24 @@ impl Rate {
         let mean = f64::from(class.mean).max(MEAN_MIN);
         let seen = surprise(count, mean, class.dispersion()).min(SURPRISE_MAX) as f32;
         class.own_max = class.own_max.max(seen);
+        let mean = f64::from(self.long.mean).max(MEAN_MIN);
+        let seen = surprise(count, mean, self.long.dispersion()).min(SURPRISE_MAX) as f32;
+        self.long.own_max = self.long.own_max.max(seen);
     }
 
-    /// Counts one call; true when it is time to [`check`](Rate::check).
+    /// Number of the running window: minutes since the epoch.
+    pub(crate) fn minute(&self) -> u32 {
+        self.minute
+    }
+
+    /// Counts one call; true when it is time to [`check`](Rate::check) or
+    /// [`check_long`](Rate::check_long).
     pub(crate) fn count(&mut self, op: usize) -> bool {
+        self.long.count = self.long.count.saturating_add(1);
+        let is_long_due = self.long.count >= self.long.check_at;
         let class = &mut self.classes[op];
         class.count = class.count.saturating_add(1);
-        class.count >= class.check_at
+        class.count >= class.check_at || is_long_due
     }
 
     /// Whether the class is first seen to be busy in this window: twice its mean.
@@ -227,39 +259,45 @@ impl Rate {
         settings: &RateSettings,
     ) -> Option<Spike> {
         let mean = self.expected_of(op).max(MEAN_MIN) * fleet_factor;
-        let opened = self.opened;
-        let class = &mut self.classes[op];
-        if class.count < class.check_at {
+        let least = settings.calls_per_minute_min;
+        self.classes[op].check(mean, least, self.opened, settings)
+    }
+
+    /// Judges all classes together over the long window, when their count reached the point set for it.
+    pub(crate) fn check_long(
+        &mut self,
+        fleet_factor: f64,
+        settings: &RateSettings,
+    ) -> Option<Spike> {
+        if self.long.count < self.long.check_at {
             return None;
         }
-        let dispersion = class.dispersion();
-        let bar = (-settings.tail_probability.log10())
-            .max(settings.own_max_factor * f64::from(class.own_max))
-            .clamp(1.0, SURPRISE_MAX);
-        let from = u64::from(settings.calls_per_minute_min);
-        let ln_p = -bar * std::f64::consts::LN_10;
-        let threshold = quantile_negative_binomial(from, mean, dispersion, ln_p);
-        class.threshold = u32::try_from(threshold).unwrap_or(u32::MAX);
-        if class.count < class.threshold {
-            class.check_at = class.threshold;
+        let mean = f64::from(self.long.mean).max(MEAN_MIN) * self.hour_factor();
+        let least = settings.calls_per_minute_min.saturating_mul(LONG_LEAST);
+        if self.long.check_at == 0 {
+            self.long.check_at = (2.0 * mean).clamp(f64::from(least), 1e9) as u32;
             return None;
         }
-        class.check_at = class.count.saturating_add(class.count / 2).saturating_add(1);
-        let surprise = surprise(class.count, mean, dispersion);
-        Some(Spike {
-            count: class.count,
-            usual_max: class.threshold.saturating_sub(1),
-            excess: (surprise - bar).max(0.0),
-            since: opened,
-        })
+        let opened = u64::from(self.minute / LONG_MINUTES * LONG_MINUTES) * 60_000_000_000;
+        self.long.check(mean * fleet_factor, least, EventTime(opened), settings)
     }
 
     fn open(&mut self, time: EventTime) {
         self.minute = minute(time);
         self.opened = time;
         for class in &mut self.classes {
-            (class.count, class.check_at, class.threshold) = (0, 0, 0);
+            class.clear();
         }
+    }
+
+    /// Merges the long window that ends, and those without any call after it: `passed` in all.
+    fn close_long(&mut self, passed: u32) {
+        let factor = self.hour_factor();
+        let known = (self.windows / LONG_MINUTES).clamp(PRIOR_LONG, MEMORY_WINDOWS / LONG_MINUTES);
+        self.long.merge(1.0 / (known as f32 + 1.0), factor, LONG_MINUTES);
+        self.long.clear();
+        let empty = (passed - 1) as f32;
+        self.long.fade((-empty / known as f32).exp(), empty * LONG_MINUTES as f32);
     }
 
     /// Merges the window that ends. One that was too fast is merged only as far as its threshold,
@@ -270,17 +308,8 @@ impl Rate {
         let mut total = 0.0;
         let mut merged = [0.0; OPS];
         for (class, merged) in self.classes.iter_mut().zip(&mut merged) {
-            if class.threshold > 0 {
-                class.remember_surprise(factor);
-            }
-            let most = if class.threshold > 0 { class.threshold } else { u32::MAX };
-            let count = class.count.min(most) as f32;
-            total += count;
-            *merged = count;
-            let level = count / factor as f32;
-            class.mean += step * (level - class.mean);
-            class.square += step * (level * level - class.square);
-            class.own_max *= 1.0 - std::f32::consts::LN_2 / OWN_MAX_HALF_LIFE_WINDOWS;
+            *merged = class.merge(step, factor, 1);
+            total += *merged;
         }
         if let Some(cohort) = cohort {
             cohort.merge(&merged);
@@ -301,11 +330,8 @@ impl Rate {
         let known = self.windows as f32;
         let fade = known / (known + young as f32)
             * (-((windows - young) as f32) / MEMORY_WINDOWS as f32).exp();
-        let own_fade = (-(windows as f32) / OWN_MAX_HALF_LIFE_WINDOWS).exp2();
         for class in &mut self.classes {
-            class.mean *= fade;
-            class.square *= fade;
-            class.own_max *= own_fade;
+            class.fade(fade, windows as f32);
         }
         self.windows = self.windows.saturating_add(windows);
         if windows >= 1440 {
@@ -356,6 +382,70 @@ impl Default for Rate {
 }
 
 impl Class {
+    /// What is expected of all classes together over a long window, from each over a minute.
+    fn long_of(classes: &[Class; OPS]) -> Class {
+        let mean = LONG_MINUTES as f32 * classes.iter().map(|class| class.mean).sum::<f32>();
+        let square = mean + (1.0 + PRIOR_DISPERSION) * mean * mean;
+        Class { mean, square, ..Class::default() }
+    }
+
+    fn clear(&mut self) {
+        (self.count, self.check_at, self.threshold) = (0, 0, 0);
+    }
+
+    /// Judges the running window by a mean, whatever it is made of. Below `least` nothing is a spike.
+    fn check(
+        &mut self,
+        mean: f64,
+        least: u32,
+        opened: EventTime,
+        settings: &RateSettings,
+    ) -> Option<Spike> {
+        if self.count < self.check_at {
+            return None;
+        }
+        let dispersion = self.dispersion();
+        let bar = (-settings.tail_probability.log10())
+            .max(settings.own_max_factor * f64::from(self.own_max))
+            .clamp(1.0, SURPRISE_MAX);
+        let ln_p = -bar * std::f64::consts::LN_10;
+        let threshold = quantile_negative_binomial(u64::from(least), mean, dispersion, ln_p);
+        self.threshold = u32::try_from(threshold).unwrap_or(u32::MAX);
+        if self.count < self.threshold {
+            self.check_at = self.threshold;
+            return None;
+        }
+        self.check_at = self.count.saturating_add(self.count / 2).saturating_add(1);
+        let surprise = surprise(self.count, mean, dispersion);
+        Some(Spike {
+            count: self.count,
+            usual_max: self.threshold.saturating_sub(1),
+            excess: (surprise - bar).max(0.0),
+            since: opened,
+        })
+    }
+
+    /// Merges the window of so many minutes that ends, as far as it was usual; gives that count.
+    fn merge(&mut self, step: f32, factor: f64, minutes: u32) -> f32 {
+        if self.threshold > 0 {
+            self.remember_surprise(factor);
+        }
+        let most = if self.threshold > 0 { self.threshold } else { u32::MAX };
+        let count = self.count.min(most) as f32;
+        let level = count / factor as f32;
+        self.mean += step * (level - self.mean);
+        self.square += step * (level * level - self.square);
+        self.own_max *= 1.0 - std::f32::consts::LN_2 * minutes as f32 / OWN_MAX_HALF_LIFE_WINDOWS;
+        count
+    }
+
+    /// Merges minutes without calls; `kept` is the weight of what was before.
+    fn fade(&mut self, kept: f32, minutes: f32) {
+        self.mean *= kept;
+        self.square *= kept;
+        self.own_max *= (-minutes / OWN_MAX_HALF_LIFE_WINDOWS).exp2();
+    }
+
     /// By moments: variance = mean + dispersion * mean².
     fn dispersion(&self) -> f64 {
         let (mean, square) = (f64::from(self.mean), f64::from(self.square));

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Slots;
 use super::names::Named;
+use crate::call::KeyId;
 
 /// Endpoints held; APIs have a few hundred routes. 40 B each.
 const ENDPOINTS_MAX: usize = 4_096;
@@ -14,12 +15,16 @@ const PRIOR_VARIANCE: f32 = 1.0;
 const PRIOR_ANSWERS: f32 = 20.0;
 /// Least spread: a list with one entry more.
 const DEVIATION_MIN: f32 = 0.3;
-/// Deviations beyond the mean that are usual.
-const DEVIATIONS: f32 = 4.0;
+/// Deviations beyond the mean that are usual: of a key over all that it asks for, and of what is big at an
+/// endpoint.
+const DEVIATIONS: f32 = 3.0;
+const ENDPOINT_DEVIATIONS: f32 = 2.0;
 /// The most that one answer counts: three natural powers.
 const EXCESS_MAX: f32 = 3.0;
-/// Sum beyond which it does not fit: e.g. two answers eight times as big as any.
+/// Sum beyond which it does not fit: e.g. two answers eight times as big as any. And the most of it: a
+/// day of ordinary answers forgets that.
 const BAR: f32 = 4.0;
+const SUM_MAX: f32 = 60.0;
 /// Each finding raises the bar for the next by this factor; what each ordinary answer takes off the
 /// sum; the fading of the raised bar.
 const OWN_MAX_FACTOR: f32 = 1.25;
@@ -37,16 +42,20 @@ pub(crate) struct Size {
 
 impl Size {
     /// The largest usual size, as a logarithm.
-    fn most(&self) -> f32 {
+    fn most(&self, deviations: f32) -> f32 {
         let known = f32::from(self.answers);
         let variance =
             (self.variance * known + PRIOR_VARIANCE * PRIOR_ANSWERS) / (known + PRIOR_ANSWERS);
-        self.mean + DEVIATIONS * variance.max(0.0).sqrt().max(DEVIATION_MIN)
+        self.mean + deviations * variance.max(0.0).sqrt().max(DEVIATION_MIN)
     }
 
     /// Learns a size, as far as it is usual.
     fn learn(&mut self, size: f32) {
-        let size = if self.answers < PRIOR_ANSWERS as u16 { size } else { size.min(self.most()) };
+        let size = if self.answers < PRIOR_ANSWERS as u16 {
+            size
+        } else {
+            size.min(self.most(DEVIATIONS))
+        };
         self.answers = self.answers.saturating_add(1).min(MEMORY);
         let step = 1.0 / f32::from(self.answers);
         let off = size - self.mean;
@@ -85,7 +94,7 @@ impl Sizes {
     ) -> Option<Bulk> {
         let size = ln_of(bytes);
         let own = &mut self.of[usize::from(is_read)];
-        let most = own.most().max(endpoint).max(least);
+        let most = own.most(DEVIATIONS).max(endpoint).max(least);
         own.learn(size);
         let excess = (size - most).min(EXCESS_MAX);
         self.own_max *= OWN_MAX_KEPT;
@@ -93,13 +102,14 @@ impl Sizes {
             self.sum = (self.sum - FALL).max(0.0);
             return None;
         }
-        self.sum += excess;
+        self.sum = (self.sum + excess).min(SUM_MAX);
         let bar = (OWN_MAX_FACTOR * self.own_max).max(BAR);
         if self.sum <= bar {
             return None;
         }
-        let bulk = Bulk { sum: self.sum, bar, usual_bytes: most.exp_m1() };
-        (self.own_max, self.sum) = (bar, 0.0);
+        let bulk = Bulk { sum: self.sum, bar: BAR, usual_bytes: most.exp_m1() };
+        // It goes on from there: the next finding is for more of it.
+        self.own_max = self.sum;
         Some(bulk)
     }
 }
@@ -109,8 +119,16 @@ fn ln_of(bytes: u64) -> f32 {
     (bytes as f32 + 1.0).ln()
 }
 
-/// Sizes of the answers of each endpoint, over all keys.
-pub(crate) struct EndpointSizes(Slots<u64, Size>);
+/// Sizes of the big answers of each endpoint, over all keys: a key that takes a hundred counts once, until
+/// another takes some.
+pub(crate) struct EndpointSizes(Slots<u64, Shared>);
+
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Shared {
+    size: Size,
+    last: u64,
+}
 
 impl Default for EndpointSizes {
     fn default() -> EndpointSizes {
@@ -120,14 +138,17 @@ impl Default for EndpointSizes {
 
 impl EndpointSizes {
     pub(crate) fn new() -> EndpointSizes {
-        EndpointSizes(Slots::new(ENDPOINTS_MAX, |size| size.answers > 20))
+        EndpointSizes(Slots::new(ENDPOINTS_MAX, |shared| shared.size.answers > 20))
     }
 
-    /// The largest usual size at an endpoint, as a logarithm; learns this one.
-    pub(crate) fn most(&mut self, named: Named, bytes: u64) -> f32 {
-        let size = self.0.find_or_insert(named.at_host(), Size::default);
-        let most = if size.answers >= PRIOR_ANSWERS as u16 { size.most() } else { 0.0 };
-        size.learn(ln_of(bytes));
+    /// The largest usual size at an endpoint, as a logarithm; learns this one of a key.
+    pub(crate) fn most(&mut self, named: Named, bytes: u64, key: KeyId) -> f32 {
+        let Shared { size, last } = self.0.find_or_insert(named.at_host(), Shared::default);
+        let is_known = size.answers >= PRIOR_ANSWERS as u16;
+        let most = if is_known { size.most(ENDPOINT_DEVIATIONS) } else { 0.0 };
+        if std::mem::replace(last, key.0 as u64) != key.0 as u64 {
+            size.learn(ln_of(bytes));
+        }
         most
     }
 
@@ -147,8 +168,10 @@ mod tests {
         for n in 0..2_000u64 {
             assert_eq!(sizes.note(true, 500 + n % 700, least, 0.0), None);
         }
-        let found = (0..10).filter_map(|_| sizes.note(true, 5_000_000, least, 0.0)).count();
-        assert!((1..=4).contains(&found), "{found}");
+        let found: Vec<Bulk> =
+            (0..10).filter_map(|_| sizes.note(true, 5_000_000, least, 0.0)).collect();
+        assert!((2..=6).contains(&found.len()), "{found:?}");
+        assert!(found.is_sorted_by(|a, b| 1.2 * a.sum < b.sum), "more of it each time: {found:?}");
         let mut usual = Sizes::default();
         let exports = (0..10).filter_map(|_| usual.note(true, 5_000_000, least, 16.0)).count();
         assert_eq!(exports, 0, "usual at that endpoint");

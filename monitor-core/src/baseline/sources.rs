@@ -1,8 +1,10 @@
 //! Where failed credentials come from: per client address and per network, over ten minutes.
 
 use super::Slots;
+use super::crowd::{Crowd, Tide};
 use super::distinct::Distinct;
 use super::familiar::prefix;
+use crate::call::KeyId;
 use crate::engine::{Settings, StuffingSettings};
 use crate::time::EventTime;
 
@@ -13,6 +15,8 @@ const ACCEPTED_WEIGHT: u64 = 10;
 pub(crate) struct Sources {
     clients: Slots<[u8; 16], Source>,
     networks: Slots<[u8; 16], Source>,
+    /// All of them together.
+    crowd: Crowd,
 }
 
 /// What a client or network did, in two halves of the window: the running one and the one before.
@@ -66,6 +70,7 @@ impl Sources {
         Sources {
             clients: Slots::new(settings.clients_max, keep),
             networks: Slots::new(settings.networks_max, keep),
+            crowd: Crowd::default(),
         }
     }
 
@@ -76,7 +81,10 @@ impl Sources {
     /// Bytes held; walks over all sources.
     pub(crate) fn bytes(&self) -> usize {
         let sets = self.clients.values().chain(self.networks.values()).flat_map(Source::sets);
-        self.clients.bytes() + self.networks.bytes() + sets.map(Distinct::bytes).sum::<usize>()
+        self.clients.bytes()
+            + self.networks.bytes()
+            + self.crowd.bytes()
+            + sets.map(Distinct::bytes).sum::<usize>()
     }
 
     /// A key was accepted: a client with many good keys is a broker, not an attacker.
@@ -129,6 +137,26 @@ impl Sources {
             }
         }
         client.report(*address, s.keys_per_client_min, s.logins_per_client_min)
+    }
+
+    /// A key that nobody knows was refused; tells when far more are than usual, beside those of clients and
+    /// networks that are reported by themselves.
+    pub(crate) fn refused_unknown(
+        &mut self,
+        address: &[u8; 16],
+        key: KeyId,
+        time: EventTime,
+        watched_s: u32,
+        s: &StuffingSettings,
+    ) -> Option<Tide> {
+        let block = prefix(address);
+        let is_reported = |source: &mut Source| source.report_at > 0;
+        if self.clients.find(address).is_some_and(is_reported)
+            || self.networks.find(&block).is_some_and(is_reported)
+        {
+            return None;
+        }
+        self.crowd.note(key, client_hash(&block), time, watched_s, s)
     }
 
     /// True while this client is reported, and had far more keys refused than accepted: where many

@@ -20,10 +20,15 @@ const KEYS_MAX: usize = 256;
 const EXAMPLES_MAX: usize = 4;
 /// Half windows that are remembered: twelve days of 15 minutes.
 const HALVES_MAX: f32 = 1_152.0;
+/// So few say little of what is usual.
+const YOUNG_HALVES: f32 = 8.0;
 /// Newcomers in a window that nothing is known of, and their spread: people come in groups, by links
 /// and news.
 const PRIOR: f64 = 0.3;
 const DISPERSION: f64 = 0.3;
+/// A key that is more often at networks new to it says nothing by that, and each by itself is there with
+/// this chance at most.
+pub(crate) const AWAY_MAX: f64 = 0.2;
 /// As far as others' newcomers excuse: nothing moves a market further.
 const FACTOR_MAX: f64 = 8.0;
 
@@ -122,9 +127,9 @@ struct Target {
 /// How many newcomers a half window has, and is used to.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
-struct Pace {
+pub(super) struct Pace {
     half: u64,
-    counts: [u32; 2],
+    pub(super) counts: [u32; 2],
     usual: f32,
     halves: f32,
 }
@@ -217,7 +222,7 @@ impl Synchrony {
         all.advance(half);
         all.counts[0] = all.counts[0].saturating_add(1);
         let factor = all.factor_without(&target.pace);
-        target.judge(factor, time, s)
+        target.judge(edge.kind, factor, time, s)
     }
 }
 
@@ -249,21 +254,31 @@ impl Target {
         }
     }
 
-    fn judge(&mut self, factor: f64, time: EventTime, s: &SynchronySettings) -> Option<Together> {
-        let fresh = count(&self.fresh);
+    fn judge(
+        &mut self,
+        kind: Kind,
+        factor: f64,
+        time: EventTime,
+        s: &SynchronySettings,
+    ) -> Option<Together> {
+        let (fresh, away) = (count(&self.fresh), count(&self.away));
         let grown = self.report_at > 0;
-        if fresh < s.keys_min.max(self.report_at) {
+        // That all come to a network from others says no more than that they come.
+        let all_away = kind != Kind::Network && away == fresh;
+        let least = if all_away { s.keys_min.div_ceil(2) } else { s.keys_min };
+        if fresh < least.max(self.report_at) {
             return None;
         }
         let expected = self.pace.expected() * factor;
-        let surprise = ln_tail_negative_binomial(fresh, expected, DISPERSION);
+        let chance_away = if all_away { away as f64 * AWAY_MAX.ln() } else { 0.0 };
+        let surprise = ln_tail_negative_binomial(fresh, expected, DISPERSION) + chance_away;
         // A chance that makes no sense flags nothing.
         if s.tail_probability.is_nan() || surprise > s.tail_probability.ln() {
             return None;
         }
         Some(Together {
             fresh,
-            away: count(&self.away),
+            away,
             homes: count(&self.homes),
             regulars: count(&self.regulars),
             expected,
@@ -290,8 +305,21 @@ impl Pace {
         saved::mend(&mut self.halves, 0.0..=HALVES_MAX, 0.0);
     }
 
-    /// Moves on to a half window; how many began, at most two.
+    /// Moves on to a half window; how many began, at most two. A burst is not what is usual: it counts as
+    /// twice that and one.
     fn advance(&mut self, half: u64) -> u64 {
+        let most = 2.0 * self.usual + 1.0;
+        self.advance_with(half, most)
+    }
+
+    /// As [`advance`](Pace::advance), and learns all while it is young.
+    pub(super) fn advance_freely(&mut self, half: u64) -> u64 {
+        let is_young = self.halves < YOUNG_HALVES;
+        let most = if is_young { f32::MAX } else { 2.0 * self.usual + 1.0 };
+        self.advance_with(half, most)
+    }
+
+    fn advance_with(&mut self, half: u64, most: f32) -> u64 {
         let passed = half.abs_diff(self.half);
         // What comes late counts in the half that runs.
         if passed == 0 || half.checked_add(1) == Some(self.half) {
@@ -302,8 +330,7 @@ impl Pace {
             (self.half, self.counts) = (half, [0; 2]);
             return 2;
         }
-        // A burst is not what is usual: it counts as twice that and one.
-        let closed = (self.counts[0] as f32).min(2.0 * self.usual + 1.0);
+        let closed = (self.counts[0] as f32).min(most);
         self.merge(closed, 1.0);
         self.merge(0.0, (passed - 1) as f32);
         self.counts = [0, if passed == 1 { self.counts[0] } else { 0 }];
@@ -322,7 +349,7 @@ impl Pace {
     }
 
     /// In two half windows.
-    fn expected(&self) -> f64 {
+    pub(super) fn expected(&self) -> f64 {
         2.0 * f64::from(self.usual) + PRIOR
     }
 

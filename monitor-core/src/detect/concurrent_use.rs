@@ -5,6 +5,7 @@
 
 use super::{Detector, Found, Layer, Report, Rule, Scene};
 use crate::alert::{Entity, Severity};
+use crate::baseline::{Mark, prefix};
 use crate::call::Outcome;
 
 pub(super) struct ConcurrentUse;
@@ -24,8 +25,11 @@ const EVIDENCE_MORE: f64 = 0.75;
 const EVIDENCE_YOUNG_MAX: f64 = 0.5;
 /// Part of the log-odds that counts: minutes of use are not independent of each other.
 const TEMPER: f64 = 0.5;
-/// Minutes of use before a key's custom is known.
+/// In turns within a quarter of an hour is how a telephone moves about too.
+const EVIDENCE_TURNS_MAX: f64 = 2.5;
+/// Minutes of use, and quarters of an hour, before a key's custom is known.
 const MINUTES_MIN: u16 = 60;
+const QUARTERS_MIN: u16 = 20;
 
 impl Detector for ConcurrentUse {
     fn on_call(&self, scene: &mut Scene<'_>, report: &mut Report) {
@@ -33,18 +37,27 @@ impl Detector for ConcurrentUse {
         if scene.call.outcome != Some(Outcome::Ok) {
             return;
         }
-        let Some(networks) = key.concurrency.note(&scene.address) else { return };
-        let (minutes, chance) = (key.concurrency.minutes(), key.concurrency.chance());
-        if minutes < MINUTES_MIN {
+        let network = Mark::of(prefix(&scene.address));
+        let is_v6 = scene.address[..10] != [0; 10];
+        let in_minute = key.concurrency.note(network, is_v6).map(|networks| (networks, true));
+        let in_quarter = key.turns.note(network, is_v6).map(|networks| (networks, false));
+        let Some((networks, is_minute)) = in_minute.or(in_quarter) else { return };
+        let (window, span, least, two_max) = if is_minute {
+            (&mut key.concurrency, "a minute", MINUTES_MIN, EVIDENCE_TWO_MAX)
+        } else {
+            (&mut key.turns, "a quarter of an hour", QUARTERS_MIN, EVIDENCE_TURNS_MAX)
+        };
+        let (windows, chance) = (window.windows(), window.chance());
+        if windows < least {
             return;
         }
         let is_young = scene.time.since(key.first_seen).as_secs() < scene.settings.young_key_s;
-        let most = if is_young { EVIDENCE_YOUNG_MAX } else { EVIDENCE_TWO_MAX };
+        let most = if is_young { EVIDENCE_YOUNG_MAX } else { two_max };
         let two = (-chance.ln() * TEMPER).clamp(0.0, most);
         let more = if is_young { 0.0 } else { EVIDENCE_MORE * (networks.saturating_sub(2)) as f64 };
         let evidence = if two < 1.0 { two } else { two + more };
         if evidence >= 1.0 {
-            key.concurrency.note_odd();
+            window.note_odd();
         }
         let client = scene.call.client();
         report.add(|| Found {
@@ -56,11 +69,9 @@ impl Detector for ConcurrentUse {
             grown: false,
             complete: scene.call.complete,
             calls: 1,
-            expected: format!("several networks in {:.1} % of its minutes", chance * 100.0),
-            seen: format!(
-                "{networks} networks in turns within a minute, one of them with {client}"
-            ),
-            clause: format!("was used from {networks} networks in turns within a minute"),
+            expected: format!("several networks within {span} one time in {:.0}", 1.0 / chance),
+            seen: format!("{networks} networks in turns within {span}, one of them with {client}"),
+            clause: format!("was used from {networks} networks in turns within {span}"),
             title: "API key used from several networks at once",
             first_step: "Ask the key's owner whether they run it in two places; \
                          if not, disable the key",

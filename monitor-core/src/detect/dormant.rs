@@ -23,11 +23,11 @@ const EVIDENCE_READ: f32 = 2.5;
 const EVIDENCE_TRADE: f32 = 4.0;
 /// One that moves funds out or lets others do so.
 const EVIDENCE_SENSITIVE: f32 = 5.5;
-/// Part of it that counts for an absence of a week, a holiday as likely as not; all of it from two
-/// months on.
-const SHORT_FACTOR: f32 = 0.5;
-/// Two months, seconds.
-const LONG_S: f32 = 60.0 * 86_400.0;
+/// Part of it that counts for an absence of a week, a holiday as likely as not; all of it from six
+/// weeks on.
+const SHORT_FACTOR: f32 = 0.6;
+/// Six weeks, seconds: no holiday lasts longer.
+const LONG_S: f32 = 42.0 * 86_400.0;
 
 impl Detector for Dormant {
     fn on_call(&self, scene: &mut Scene<'_>, report: &mut Report) {

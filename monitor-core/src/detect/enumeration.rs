@@ -27,6 +27,8 @@ const DISTINCT_MIN: u32 = 30;
 /// Denials that are no mistake any more, and their part of all.
 const DENIED_MIN: u16 = 10;
 const DENIED_PART: u16 = 3;
+/// Others' calls fail as well: an outage, not a denial.
+const OUTAGE_SHARE: f64 = 0.3;
 /// Neighbours in a row that are no accident, and so many that nothing else is left.
 const RUN_MIN: u16 = 20;
 const RUN_LONG: u16 = 100;
@@ -43,7 +45,7 @@ impl Detector for Enumeration {
         let call = scene.call;
         let Some(object) = call.object_ids.first() else { return };
         let Some((id, key)) = &mut scene.key else { return };
-        let denied = is_denied(call);
+        let denied = is_denied(call) && scene.fleet.failure_share(&key.failures) < OUTAGE_SHARE;
         if !scene.is_authentic || !(denied || looks(call.op)) {
             return;
         }
@@ -82,7 +84,9 @@ impl Detector for Enumeration {
 
 /// Evidence, and how bad: low says nothing.
 fn weigh(walk: &Walk) -> (f32, Severity) {
-    let is_denied = walk.denied >= DENIED_MIN && walk.denied >= walk.asked / DENIED_PART;
+    let is_denied = walk.denied >= DENIED_MIN
+        && walk.denied >= walk.asked / DENIED_PART
+        && walk.distinct >= u32::from(DENIED_MIN);
     let in_a_row = match walk.run {
         RUN_LONG.. => EVIDENCE_RUN_LONG,
         RUN_MIN.. => EVIDENCE_RUN,
@@ -100,10 +104,15 @@ fn weigh(walk: &Walk) -> (f32, Severity) {
     (denied + in_a_row + many, severity)
 }
 
-/// Whether the object is another's, or none.
+/// Whether the object is another's, or none: some answer 403 or 404, some 400 or even 200 with an error
+/// in the body.
 fn is_denied(call: &ApiCall) -> bool {
     let status = call.response.as_ref().and_then(|response| response.status);
-    matches!(status, Some(403 | 404)) || call.outcome == Some(Outcome::PermissionDenied)
+    match call.outcome {
+        Some(Outcome::PermissionDenied) => true,
+        Some(Outcome::Error) => looks(call.op) && status.is_none_or(|status| status < 500),
+        _ => matches!(status, Some(403 | 404)),
+    }
 }
 
 /// Asks for what there is. Orders name ids that the client makes up itself.

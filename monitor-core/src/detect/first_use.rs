@@ -2,7 +2,7 @@
 
 use super::{Detector, Found, Layer, Report, Rule, Scene, is_sensitive, op_words, span};
 use crate::alert::{Entity, Severity};
-use crate::baseline::News;
+use crate::baseline::{News, Place};
 use crate::call::{Operation, Outcome};
 
 pub(super) struct FirstUse;
@@ -15,6 +15,8 @@ static RULE: Rule = Rule {
     owasp: &["API5"],
 };
 
+/// How well a key is known, from 0 to 1, when it counts among those that have shown what they do.
+const SETTLED: f32 = 0.8;
 /// Calls after which a key has shown what it is for.
 const CALLS_SETTLED: f32 = 100.0;
 
@@ -42,6 +44,13 @@ impl Detector for FirstUse {
             // What most keys do is no surprise of any; what a few do still is.
             let share = scene.fleet.share_using(op, scene.keys) as f32;
             let rarity = 1.0 - share * share;
+            // Where settled keys often come to it from where they are at home, one more is one of them.
+            let (day, keys) = (now_s / 86_400, scene.keys);
+            let first_uses = &mut scene.fleet.first_uses[op];
+            let weight = weight.min(first_uses.evidence(day, keys));
+            if maturity >= SETTLED && scene.place == Place::Known {
+                first_uses.note(day, keys);
+            }
             let what = op_words(scene.call.op);
             let (calls, age) = (key.calls, span(age));
             report.add(|| Found {

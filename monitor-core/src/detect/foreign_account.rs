@@ -1,7 +1,9 @@
 //! D26: a key names an account that is not its own, and is served (OWASP API1:2023, API3:2023).
 //!
 //! In February 2022 Coinbase took orders that named another account than the signer's. Each key's own
-//! accounts are learnt; what other keys keep on naming is theirs; a policy may say both at once.
+//! accounts are learnt, none at all too; what other keys keep on naming is theirs; a policy may say both
+//! at once. How often settled keys take up a new account is counted over all keys: where that is common,
+//! one more does not suffice alone.
 
 use super::{Detector, Found, Layer, Report, Rule, Scene, changes, granted, op_words};
 use crate::alert::{Entity, Severity};
@@ -18,12 +20,15 @@ static RULE: Rule = Rule {
     owasp: &["API1", "API3"],
 };
 
+/// Another's, or not of the policy.
 const EVIDENCE: f32 = 5.5;
 /// It may be an account that was made just now.
 const EVIDENCE_UNKNOWN: f32 = 3.0;
 
 /// A key that has shown this many accounts gets more of them.
 const FEW: u8 = 2;
+/// Calls after which a key that names no account has shown that it needs none: as for those that do.
+const CALLS_WITHOUT: u64 = 50;
 
 impl Detector for ForeignAccount {
     fn on_call(&self, scene: &mut Scene<'_>, report: &mut Report) {
@@ -38,12 +43,31 @@ impl Detector for ForeignAccount {
         }
         let former = call.key.as_ref().map_or(&[][..], Key::former);
         let owner = scene.owners.note(account, *id, former);
+        let age_s = scene.time.since(key.first_seen).as_secs();
+        // It did the same without an account for long.
+        let never_named = key.accounts.is_none()
+            && key.calls >= CALLS_WITHOUT
+            && age_s >= scene.settings.young_key_s
+            && key.first_used_s[scene.op] != 0;
         let learnt = key.accounts.get_or_insert_default().judge(account);
         let allowed = granted(scene.policy, *id, call).allows_account(account);
         let makes_accounts = key.first_used_s[op_index(Operation::Subaccount)] != 0;
         let changes = changes(call.op);
-        let (evidence, severity, alone, expected) = match (allowed, learnt) {
-            (Some(true), _) | (None, Account::Own) => return,
+        let (day, keys) = (scene.now_s / 86_400, scene.keys);
+        let foreign = owner.is_some();
+        let usual = |known: u8| match known {
+            0 => format!("no account, as in {} calls before", key.calls),
+            1 => "the one account that it has named so far".to_owned(),
+            known => format!("one of the {known} accounts that it has named so far"),
+        };
+        let known = match learnt {
+            Account::Own if never_named => Some(0),
+            Account::Own => None,
+            Account::New(known) => Some(known),
+            Account::Early(known) => foreign.then_some(known),
+        };
+        let (evidence, severity, alone, expected) = match (allowed, known) {
+            (Some(true), _) | (None, None) => return,
             (Some(false), _) => {
                 if !key.duty.is_news(8, scene.time) {
                     return;
@@ -51,17 +75,22 @@ impl Detector for ForeignAccount {
                 let severity = if changes { Severity::High } else { Severity::Medium };
                 (EVIDENCE, severity, true, "the accounts of its policy".to_owned())
             }
-            (None, Account::New(known)) => {
-                let expected = match known {
-                    1 => "the one account that it has named so far".to_owned(),
-                    known => format!("one of the {known} accounts that it has named so far"),
-                };
-                let foreign = owner.is_some();
+            (None, Some(known)) => {
+                let fleet = &mut scene.fleet;
+                let rarity =
+                    if known == 0 { &mut fleet.first_accounts } else { &mut fleet.new_accounts };
+                let rare = rarity.evidence(day, keys).min(EVIDENCE);
+                if age_s >= scene.settings.settled_key_s && !foreign {
+                    rarity.note(day, keys);
+                }
                 let settled = known <= FEW && !makes_accounts;
-                match (changes, foreign || settled) {
-                    (true, true) => (EVIDENCE, Severity::High, true, expected),
-                    (false, true) if foreign => (EVIDENCE, Severity::Medium, true, expected),
-                    (_, _) => (EVIDENCE_UNKNOWN, Severity::Medium, false, expected),
+                let severity = if changes { Severity::High } else { Severity::Medium };
+                match (foreign, settled) {
+                    (true, _) => (EVIDENCE, severity, true, usual(known)),
+                    (false, true) if changes => (rare, severity, false, usual(known)),
+                    (false, _) => {
+                        (rare.min(EVIDENCE_UNKNOWN), Severity::Medium, false, usual(known))
+                    }
                 }
             }
         };

@@ -5,7 +5,7 @@
 
 use super::{Detector, Found, Layer, Report, Rule, Scene, span};
 use crate::alert::{Entity, Severity};
-use crate::baseline::News;
+use crate::baseline::{News, Place};
 use crate::call::{ApiCall, Outcome};
 
 pub(super) struct NewAgent;
@@ -23,10 +23,11 @@ const EVIDENCE_MAX: f64 = 2.5;
 const EVIDENCE_YOUNG_MAX: f64 = 0.5;
 /// Part of the log-odds that counts: hours of use are not independent of each other.
 const TEMPER: f64 = 0.6;
-/// Keys that take up the same family within two days before it is a movement; and what part of all.
+/// Keys that take up the same family within two days, where they are at home, before it is a movement;
+/// and what part of all. A thief of many keys is elsewhere.
 const MOVING_KEYS: u32 = 3;
 const MOVING_PART: u32 = 50;
-/// What is left of the evidence then. A thief of many keys looks like that too.
+/// What is left of the evidence then.
 const MOVING_FACTOR: f64 = 0.2;
 
 impl Detector for NewAgent {
@@ -54,7 +55,9 @@ impl Detector for NewAgent {
             let rare = (1.0 - common.min(1.0)) * if is_moving { MOVING_FACTOR } else { 1.0 };
             rarity = rarity.min(rare);
             if learn {
-                scene.fleet.agents.note(mark.number(), day, !is_young && !is_first);
+                let at_home = scene.place != Place::NewNetwork;
+                let is_move = !is_young && !is_first && at_home;
+                scene.fleet.agents.note(mark.number(), day, is_move);
             }
         }
         if is_first || !key.is_news(News::NewAgent) {

@@ -45,7 +45,8 @@ impl Detector for NewNetwork {
                 Place::NewNetwork => ("a network", EVIDENCE_MAX),
                 Place::NewAddress | Place::Known => ("an address", EVIDENCE_ADDRESS_MAX),
             };
-            let is_shared = scene.fleet.keys_in_network(&block) >= SHARED_KEYS;
+            let day = scene.now_s / 86_400;
+            let is_shared = scene.fleet.keys_in_network(&block, day) >= SHARED_KEYS;
             let evidence = (odds as f32).clamp(0.0, max) * if is_shared { 0.5 } else { 1.0 };
             report.add(|| Found {
                 entity: Entity::Key(*id),
@@ -65,7 +66,7 @@ impl Detector for NewNetwork {
             });
         }
         if scene.call.outcome == Some(Outcome::Ok) && key.familiar.learn(&scene.address) {
-            scene.fleet.note_network(prefix(&scene.address));
+            scene.fleet.note_network(prefix(&scene.address), scene.now_s / 86_400);
         }
     }
 }

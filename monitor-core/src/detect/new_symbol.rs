@@ -21,12 +21,14 @@ static RUN: Rule =
 
 /// The most that novelty may weigh: half of what an alert takes.
 const EVIDENCE_MAX: f64 = 2.5;
-/// A run of orders: with anything else it suffices.
+/// A run of orders: with anything else it suffices when it is a long one.
 const EVIDENCE_RUN_MAX: f64 = 4.5;
 /// Part of the log-odds that counts: days of trading are not independent of each other.
 const TEMPER: f64 = 0.8;
-/// Orders for a new symbol within an hour that are a run. Somebody who tries a pair makes a few.
-const RUN_ORDERS: u16 = 20;
+/// Orders for a new symbol within an hour that are a run, and a long one. Somebody who tries a pair
+/// makes a few.
+const RUN_ORDERS: u16 = 8;
+const RUN_ORDERS_LONG: u16 = 20;
 /// Orders before a key has shown what it trades.
 const ORDERS_MIN: u16 = 30;
 /// A symbol with this part of all trades is liquid: the hundred largest pairs have.
@@ -42,13 +44,14 @@ impl Detector for NewSymbol {
         let Some((id, key)) = &mut scene.key else { return };
         let Some(name) = scene.call.symbol.as_deref() else { return };
         let (symbol, day) = (Market::hash(name), scene.now_s / 86_400);
-        let look = key.symbols.look(symbol, scene.now_s);
         let age = scene.time.since(key.first_seen);
+        let symbols = key.symbols.get_or_insert_default();
+        let look = symbols.look(symbol, scene.now_s);
         let is_settled = age.as_secs() >= scene.settings.settled_key_s;
         if let Familiarity::Fresh(orders) = look
             && is_settled
-            && (key.symbols.orders() >= ORDERS_MIN || key.symbols.never_traded())
-            && (orders == 1 || orders >= RUN_ORDERS)
+            && (symbols.orders() >= ORDERS_MIN || symbols.never_traded())
+            && (matches!(orders, 1 | RUN_ORDERS) || orders >= RUN_ORDERS_LONG)
         {
             let is_run = orders >= RUN_ORDERS;
             let standing = scene.fleet.market.standing(symbol, day);
@@ -57,19 +60,23 @@ impl Detector for NewSymbol {
                 && !standing.is_listing
                 && key.is_news(if is_run { News::SymbolRun } else { News::NewSymbol })
             {
-                let chance = if key.symbols.never_traded() {
+                let symbols = key.symbols.get_or_insert_default();
+                let chance = if symbols.never_traded() {
                     1.0 / (age.as_secs_f64() / 86_400.0 + 2.0)
                 } else {
-                    key.symbols.chance_of_new()
+                    symbols.chance_of_new()
                 };
                 let odds = -chance.ln() * TEMPER;
-                let (rule, factor, max, severity) = if is_run {
-                    (&RUN, 2.0, EVIDENCE_RUN_MAX, Severity::High)
-                } else {
-                    (&NOVEL, 1.0, EVIDENCE_MAX, Severity::Medium)
+                let length = f64::from(orders) / f64::from(RUN_ORDERS_LONG);
+                let (rule, longer, severity) = match (is_run, length >= 1.0) {
+                    (true, true) => (&RUN, 1.0, Severity::High),
+                    (true, false) => (&RUN, length, Severity::Medium),
+                    (false, _) => (&NOVEL, 0.0, Severity::Medium),
                 };
+                let (factor, max) =
+                    (1.0 + longer, EVIDENCE_MAX + longer * (EVIDENCE_RUN_MAX - EVIDENCE_MAX));
                 let evidence = ((odds * factor).clamp(0.0, max) * rarity) as f32;
-                let (known, keys) = (key.symbols.known(), standing.keys);
+                let (known, keys) = (symbols.known(), standing.keys);
                 let shown = printable(name);
                 let times = if is_run { format!("{orders} orders") } else { "an order".into() };
                 report.add(|| Found {
@@ -81,7 +88,7 @@ impl Detector for NewSymbol {
                     grown: false,
                     complete: scene.call.complete,
                     calls: u64::from(orders),
-                    expected: match key.symbols.never_traded() {
+                    expected: match symbols.never_traded() {
                         true => format!("no orders in {}", span(age)),
                         false => format!("the {known} symbols that it traded before"),
                     },
@@ -94,7 +101,7 @@ impl Detector for NewSymbol {
             }
         }
         if scene.call.outcome == Some(Outcome::Ok) {
-            if key.symbols.learn(symbol, scene.now_s) {
+            if key.symbols.get_or_insert_default().learn(symbol, scene.now_s) {
                 scene.fleet.market.note_key(symbol, day, is_settled);
             }
             if look == Familiarity::Usual || !is_settled {

@@ -15,8 +15,8 @@ static RULE: Rule = Rule {
 
 /// Evidence at the threshold: not enough alone; each further power of ten adds a little, so that
 /// only a spike far beyond all before it alerts by itself.
-const EVIDENCE_MIN: f32 = 3.0;
-const EVIDENCE_PER_DECADE: f32 = 0.3;
+const EVIDENCE_MIN: f32 = 3.5;
+const EVIDENCE_PER_DECADE: f32 = 0.4;
 const EVIDENCE_MAX: f32 = 5.5;
 /// For a key that is not known yet: it has shown too little for more.
 const EVIDENCE_UNKNOWN_MAX: f32 = 1.5;
@@ -36,7 +36,13 @@ impl Detector for RateSpike {
             }
             let minute_share = (scene.time.0 % 60_000_000_000) as f64 / 6e10;
             let factor = scene.fleet.factor(op, &key.rate, minute_share);
-            if let Some(spike) = key.rate.check(op, factor, &settings.rate) {
+            let in_minute = key.rate.check(op, factor, &settings.rate);
+            let in_long = key.rate.check_long(factor, &settings.rate);
+            let what = scene.call.op.as_str();
+            for (spike, what, window) in
+                [(in_minute, what, "a minute"), (in_long, "API", "10 minutes")]
+            {
+                let Some(spike) = spike else { continue };
                 let age_s = scene.time.since(key.first_seen).as_secs();
                 let known = if age_s < settings.young_key_s { 0.6 } else { 1.0 };
                 let raw = EVIDENCE_MIN + EVIDENCE_PER_DECADE * spike.excess as f32;
@@ -45,9 +51,8 @@ impl Detector for RateSpike {
                 } else {
                     EVIDENCE_MAX
                 };
-                let class = scene.call.op;
                 let took = span(scene.time.since(spike.since));
-                let usual = spike.usual_max;
+                let (count, usual) = (spike.count, spike.usual_max);
                 report.add(|| Found {
                     entity: Entity::Key(*id),
                     rule: &RULE,
@@ -56,12 +61,11 @@ impl Detector for RateSpike {
                     alone: false,
                     grown: false,
                     complete: scene.call.complete,
-                    calls: u64::from(spike.count),
-                    expected: format!("at most {usual} {class} calls a minute at this hour"),
-                    seen: format!("{} {class} calls in the last {took}", spike.count),
+                    calls: u64::from(count),
+                    expected: format!("at most {usual} {what} calls in {window} at this hour"),
+                    seen: format!("{count} {what} calls in the last {took}"),
                     clause: format!(
-                        "made {} {class} calls in {took} where at most {usual} a minute are usual",
-                        spike.count
+                        "made {count} {what} calls in {took} where at most {usual} in {window} are usual"
                     ),
                     title: "API key calls far faster than usual",
                     first_step: "Ask the key's owner whether they started something new; \

@@ -18,7 +18,7 @@ const EVIDENCE_HABITUAL: f32 = 1.5;
 const SURPRISE_SENSITIVE_MIN: f64 = 1.0;
 /// For other operations a run of them is.
 const SURPRISE_MIN: f64 = 2.0;
-const EVIDENCE_PER_DECADE: f64 = 0.7;
+const EVIDENCE_PER_DECADE: f64 = 0.4;
 const EVIDENCE_MAX: f64 = 3.5;
 
 impl Detector for Refused {

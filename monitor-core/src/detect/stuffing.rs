@@ -1,8 +1,12 @@
-//! D3: one client, or one network, tries many keys or logins.
+//! D3: one client, one network, or a crowd of clients tries many keys or logins.
+
+use std::hash::BuildHasher;
+
+use foldhash::quality::FixedState;
 
 use super::{Detector, Found, Layer, Report, Rule, Scene, ip, refuses_credential, span};
-use crate::alert::{Entity, Severity};
-use crate::baseline::{Place, Sprayed, Tried};
+use crate::alert::{Entity, GroupId, Severity};
+use crate::baseline::{Place, Sprayed, Tide, Tried};
 use crate::call::{KeyId, Operation, Outcome};
 
 pub(super) struct Stuffing;
@@ -33,6 +37,14 @@ impl Detector for Stuffing {
             let found = scene.sources.refused(&scene.address, &tried, scene.time, settings);
             if let Some(sprayed) = found {
                 report.add(|| spraying(scene, &sprayed));
+            } else if let (Some(key), None) = (key, &scene.key) {
+                let sources = &mut scene.sources;
+                let watched_s = scene.now_s.saturating_sub(scene.watched_since_s);
+                let (address, time) = (&scene.address, scene.time);
+                let tide = sources.refused_unknown(address, key.id, time, watched_s, settings);
+                if let Some(tide) = tide {
+                    report.add(|| crowd(scene, &tide));
+                }
             }
         } else if scene.call.outcome == Some(Outcome::Ok)
             && let Some(key) = key
@@ -76,6 +88,31 @@ fn spraying(scene: &Scene<'_>, sprayed: &Sprayed) -> Found {
         clause: format!("tried {what} in {took}{from}, all refused"),
         title: "Many keys are being tried",
         first_step: "Block it at the edge, then look for keys that were accepted from there",
+    }
+}
+
+fn crowd(scene: &Scene<'_>, tide: &Tide) -> Found {
+    let Tide { keys, networks, expected, .. } = tide;
+    let took = span(scene.time.since(tide.since));
+    let mut examples: Vec<String> = tide.examples.iter().map(KeyId::to_string).collect();
+    examples.push("…".into());
+    let seen = format!("{keys} unknown keys refused in {took} from {networks} networks");
+    Found {
+        // The same on every host and day.
+        entity: Entity::Group(GroupId(FixedState::with_seed(0).hash_one(b"unknown keys"))),
+        rule: &RULE,
+        evidence: EVIDENCE,
+        severity: Severity::High,
+        alone: true,
+        grown: tide.grown,
+        complete: scene.call.complete,
+        calls: *keys,
+        expected: format!("about {expected:.0} unknown keys in this time"),
+        clause: format!("had {seen}"),
+        seen: format!("{seen}: {}", examples.join(", ")),
+        title: "Many keys are being tried from many networks",
+        first_step: "Look at what these clients have in common and throttle it at the edge, then look \
+                     for keys that were accepted from there",
     }
 }
 

@@ -7,7 +7,9 @@ use foldhash::quality::FixedState;
 
 use super::{Detector, Found, Layer, Report, Rule, Scene, is_refusal, op_words, span};
 use crate::alert::{Entity, GroupId, Severity, network_of};
-use crate::baseline::{Edge, Kind, Place, Standing, Synchrony as Newcomers, Together, prefix};
+use crate::baseline::{
+    AWAY_MAX, Edge, Kind, Place, Standing, Synchrony as Newcomers, Together, prefix,
+};
 use crate::call::{ApiCall, KeyId, Operation, Outcome};
 use crate::engine::{Joined, SynchronySettings};
 
@@ -26,8 +28,6 @@ const EVIDENCE: f32 = 8.0;
 /// It may still be an operator who moves, or news that only some read.
 const EVIDENCE_DOUBTFUL: f32 = 5.5;
 
-/// A key that is so often at a new network says nothing by one more.
-const ROAMING_CHANCE: f64 = 0.2;
 /// Newcomers to one regular before it is no crowd that others merely join.
 const PER_REGULAR: u64 = 3;
 
@@ -42,7 +42,7 @@ impl Detector for Synchrony {
         let settings = &scene.settings.synchrony;
         let away = scene.place == Place::NewNetwork
             && !key.familiar.is_empty()
-            && key.familiar.chance_of_new_network() < ROAMING_CHANCE;
+            && key.familiar.chance_of_new_network() < AWAY_MAX;
         let edge = |kind, target, standing| Edge {
             kind,
             target,
@@ -76,10 +76,11 @@ impl Detector for Synchrony {
         }
         for edge in edges.into_iter().flatten() {
             let (address, fleet) = (prefix(&scene.address), &mut *scene.fleet);
-            let known = || fleet.keys_in_network(&address);
+            let day = scene.now_s / 86_400;
+            let known = || fleet.keys_in_network(&address, day);
             judge(&edge, call, scene.weight, known, &mut scene.across.synchrony, settings, report);
             if let Some(joined) = &mut scene.joined {
-                let known = scene.fleet.keys_in_network(&address);
+                let known = scene.fleet.keys_in_network(&address, day);
                 joined.push_back(Joined { edge, known, weight: scene.weight });
             }
         }
@@ -103,15 +104,13 @@ pub(crate) fn judge(
     report.add(|| found(edge, &together, severity, call, weight));
 }
 
-/// How bad; `None` when there is a good reason for it. `known`: keys that are at home in the network.
-fn severity(kind: Kind, together: &Together, known: u32, keys_min: u64) -> Option<Severity> {
+/// How bad; `None` when there is a good reason for it. `at_home`: keys that are so in the network.
+fn severity(kind: Kind, together: &Together, at_home: u32, keys_min: u64) -> Option<Severity> {
     let Together { fresh, away, homes, regulars, .. } = *together;
     let from_elsewhere = away * 2 >= fresh;
     match kind {
-        // Those who come now are among the known already.
         Kind::Network => {
-            let at_home = u64::from(known).saturating_sub(fresh);
-            let is_shared = at_home >= 4 * fresh;
+            let is_shared = u64::from(at_home) >= 4 * fresh;
             // From one network to another: an operator that moves, or one that leaked.
             let scattered = homes >= 3 && homes * 4 >= fresh;
             let severity = if scattered { Severity::Critical } else { Severity::High };

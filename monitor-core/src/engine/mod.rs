@@ -291,10 +291,9 @@ impl Engine {
                 state.is_changed = true;
                 unsaved.changed.push_back(id);
             }
-            if time < state.incident_until {
-                self.incidents.note_call(Entity::Key(id), call, &self.settings);
-            }
-            if report.found.iter().any(|found| found.entity == Entity::Key(id)) {
+            let goes_on = time < state.incident_until
+                && self.incidents.note_call(Entity::Key(id), call, &self.settings);
+            if goes_on || report.found.iter().any(|found| found.entity == Entity::Key(id)) {
                 let window = std::time::Duration::from_secs(self.settings.incident_window_s);
                 state.incident_until = time.after(window);
             }

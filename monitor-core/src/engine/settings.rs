@@ -107,7 +107,10 @@ pub struct StuffingSettings {
     pub keys_per_client_min: u64,
     /// Different refused keys from one network.
     pub keys_per_network_min: u64,
-    /// Clients of a network that must take part before it is blamed as a whole.
+    /// Different refused keys that nobody knows, from everywhere: fewer are customers' mistakes.
+    pub keys_in_all_min: u64,
+    /// Clients of a network that must take part before it is blamed as a whole; networks, before a crowd
+    /// is.
     pub clients_per_network_min: u64,
     /// Failed logins without a key from one client: a person gives up after a few.
     pub logins_per_client_min: u64,
@@ -168,7 +171,7 @@ pub struct SynchronySettings {
     /// How close together is at once, seconds: thieves act before owners wake. Binance's had two
     /// minutes in 2018; who looks into what leaked takes an hour.
     pub window_s: u64,
-    /// Fewer keys are a coincidence.
+    /// Fewer keys are a coincidence; half as many when all of them are at networks new to them.
     pub keys_min: u64,
     /// Chance that usual newcomers are taken for a crowd.
     pub tail_probability: f64,
@@ -245,6 +248,7 @@ impl Default for StuffingSettings {
             window_s: 3_600,
             keys_per_client_min: 20,
             keys_per_network_min: 60,
+            keys_in_all_min: 30,
             clients_per_network_min: 4,
             logins_per_client_min: 60,
             logins_per_network_min: 200,

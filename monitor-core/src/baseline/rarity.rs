@@ -1,0 +1,69 @@
+//! How often keys that have shown what they do come to something new: over all keys.
+
+use serde::{Deserialize, Serialize};
+
+/// Events are forgotten by half in two weeks.
+const HALF_LIFE_DAYS: f32 = 14.0;
+/// Before anything is known: one in a thousand key-days, worth two thousand of them.
+const PRIOR_EVENTS: f32 = 2.0;
+const PRIOR_KEY_DAYS: f32 = 2_000.0;
+/// What once in a thousand key-days counts, natural log-odds: an alert takes 5. Whatever is more frequent
+/// than once in six hundred does not suffice alone, so that it raises no more false alarms.
+const EVIDENCE_AT_PRIOR: f32 = 5.5;
+
+/// Events, and key-days in which they could have been.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Rarity {
+    events: f32,
+    key_days: f32,
+    day: u32,
+}
+
+impl Rarity {
+    /// One key of so many did it.
+    pub(crate) fn note(&mut self, day: u32, keys: usize) {
+        self.advance(day, keys);
+        self.events += 1.0;
+    }
+
+    /// What it counts when a key does it, natural log-odds.
+    pub(crate) fn evidence(&mut self, day: u32, keys: usize) -> f32 {
+        self.advance(day, keys);
+        let chance = (self.events + PRIOR_EVENTS) / (self.key_days + PRIOR_KEY_DAYS);
+        let prior = PRIOR_EVENTS / PRIOR_KEY_DAYS;
+        (EVIDENCE_AT_PRIOR - (chance / prior).ln()).max(0.0)
+    }
+
+    fn advance(&mut self, day: u32, keys: usize) {
+        if self.day == 0 || day < self.day {
+            // The beginning, or the clock was set back.
+            self.day = day;
+            return;
+        }
+        // Longer is forgotten by then.
+        let passed = (day - self.day).min(365) as f32;
+        let kept = (-passed / HALF_LIFE_DAYS).exp2();
+        self.events *= kept;
+        self.key_days = self.key_days * kept + passed * keys as f32;
+        self.day = day;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_frequent_counts_less_and_is_forgotten() {
+        let mut rarity = Rarity::default();
+        assert_eq!(rarity.evidence(20_000, 100), EVIDENCE_AT_PRIOR, "nothing is known");
+        (20_000..20_010).for_each(|day| (0..5).for_each(|_| rarity.note(day, 100)));
+        // Fifty in a thousand key-days.
+        let frequent = rarity.evidence(20_010, 100);
+        assert!((1.0..3.0).contains(&frequent), "{frequent}");
+        let later = rarity.evidence(20_200, 100);
+        assert!(later > 5.5, "{later}");
+        assert!(rarity.evidence(19_000, 100) > 5.5, "the clock was set back");
+    }
+}
