@@ -77,8 +77,16 @@ impl Detector for Synchrony {
         for edge in edges.into_iter().flatten() {
             let (address, fleet) = (prefix(&scene.address), &mut *scene.fleet);
             let day = scene.now_s / 86_400;
-            let known = || fleet.keys_in_network(&address, day);
-            judge(&edge, call, scene.weight, known, &mut scene.across.synchrony, settings, report);
+            let at_home = || fleet.keys_in_network(&address, day);
+            judge(
+                &edge,
+                call,
+                scene.weight,
+                at_home,
+                &mut scene.across.synchrony,
+                settings,
+                report,
+            );
             if let Some(joined) = &mut scene.joined {
                 let known = scene.fleet.keys_in_network(&address, day);
                 joined.push_back(Joined { edge, known, weight: scene.weight });
@@ -87,30 +95,31 @@ impl Detector for Synchrony {
     }
 }
 
-/// Judges what a key came to together with what others did. `known` tells how many keys are at home in the
+/// Judges what a key came to together with what others did. `at_home` tells how many keys are so in the
 /// network of the call.
 pub(crate) fn judge(
     edge: &Edge,
     call: &ApiCall,
     weight: f32,
-    known: impl FnOnce() -> u32,
+    at_home: impl FnOnce() -> u32,
     synchrony: &mut Newcomers,
     settings: &SynchronySettings,
     report: &mut Report,
 ) {
     let Some(together) = synchrony.note(edge, call.time, settings) else { return };
-    let Some(severity) = severity(edge.kind, &together, known(), settings.keys_min) else { return };
+    let at_home = u64::from(at_home());
+    let Some(severity) = severity(edge.kind, &together, at_home, settings.keys_min) else { return };
     synchrony.reported(edge, &together);
     report.add(|| found(edge, &together, severity, call, weight));
 }
 
 /// How bad; `None` when there is a good reason for it. `at_home`: keys that are so in the network.
-fn severity(kind: Kind, together: &Together, at_home: u32, keys_min: u64) -> Option<Severity> {
+fn severity(kind: Kind, together: &Together, at_home: u64, keys_min: u64) -> Option<Severity> {
     let Together { fresh, away, homes, regulars, .. } = *together;
     let from_elsewhere = away * 2 >= fresh;
     match kind {
         Kind::Network => {
-            let is_shared = u64::from(at_home) >= 4 * fresh;
+            let is_shared = at_home >= 4 * fresh;
             // From one network to another: an operator that moves, or one that leaked.
             let scattered = homes >= 3 && homes * 4 >= fresh;
             let severity = if scattered { Severity::Critical } else { Severity::High };

@@ -31,6 +31,9 @@ pub(super) struct Events {
     tls: bool,
     /// Secrets of TLS.
     keylogs: KeyLogs,
+    /// Records that wait for secrets, and their bytes.
+    held: VecDeque<(DataHeader, Vec<u8>)>,
+    held_bytes: usize,
     records: u64,
     payload_bytes: u64,
     plain_bytes: u64,
@@ -47,6 +50,13 @@ pub(super) struct Events {
 /// How long a closed TLS connection is still known. A process that takes longer to come to it has
 /// other troubles.
 const LINGER_NS: u64 = 1_000_000_000;
+
+/// How long records wait for secrets: a server that is busy comes to the client's Finished, and an
+/// asynchronous writer to its file, in a few milliseconds.
+const HOLD_NS: u64 = 100_000_000;
+
+/// Bytes of records that wait, some seconds of a busy host; with more, none waits.
+const HELD_BYTES_MAX: usize = 64 << 20;
 
 /// Most processes of one look at the rings; those beyond it are met again.
 const PROCESSES_MAX: usize = 1024;
@@ -77,6 +87,8 @@ impl Events {
             clock: Clock::new(),
             tls,
             keylogs,
+            held: VecDeque::new(),
+            held_bytes: 0,
             records: 0,
             payload_bytes: 0,
             plain_bytes: 0,
@@ -135,8 +147,9 @@ impl Events {
         each: &mut dyn FnMut(Input<'_>),
     ) -> usize {
         self.clock.refresh();
-        // Once at the start, to tell of what is wrong with them; then as records need them.
-        self.keylogs.read_for(0, &mut |lines| each(Input::Secrets(lines)));
+        if !self.keylogs.is_empty() {
+            return self.drain_held(data, max, last, each);
+        }
         self.pull();
         let mut pulled_before = self.waiting.len();
         let mut records = 0;
@@ -148,18 +161,7 @@ impl Events {
                 tracing::warn!(bytes = record.len(), "a record in the ring has a wrong size");
                 continue;
             };
-            self.keylogs.read_for(header.time_ns, &mut |lines| each(Input::Secrets(lines)));
-            self.end_lingering(header.time_ns, each);
-            while self.waiting.front().is_some_and(|event| event.time_ns <= header.time_ns) {
-                self.give_first_waiting(each);
-                pulled_before = pulled_before.saturating_sub(1);
-            }
-            self.records += 1;
-            self.payload_bytes += payload.len() as u64;
-            match header.direction {
-                PLAIN_IN | PLAIN_OUT => self.give_plain(&header, payload, each),
-                _ => self.give_payload(&header, payload, each),
-            }
+            pulled_before = pulled_before.saturating_sub(self.give(&header, payload, each));
         }
         if records < max {
             // The ring was empty after these were pulled: all payload before them was read.
@@ -168,6 +170,65 @@ impl Events {
             self.end_lingering(if last { u64::MAX } else { now_ns() }, each);
         }
         records
+    }
+
+    /// The same with records that wait for the secrets which open them.
+    fn drain_held(
+        &mut self,
+        data: &mut RingBuf<MapData>,
+        max: usize,
+        last: bool,
+        each: &mut dyn FnMut(Input<'_>),
+    ) -> usize {
+        while self.held_bytes < HELD_BYTES_MAX
+            && let Some(record) = data.next()
+        {
+            let Some((header, payload)) = split(&record) else { continue };
+            self.held_bytes += payload.len() + size_of::<DataHeader>();
+            self.held.push_back((header, payload.to_vec()));
+        }
+        self.pull();
+        let is_full = self.held_bytes >= HELD_BYTES_MAX;
+        let until = if last || is_full { u64::MAX } else { now_ns().saturating_sub(HOLD_NS) };
+        // Also without a record, to tell of what is wrong with them.
+        self.keylogs.read(&mut |lines| each(Input::Secrets(lines)));
+        let mut records = 0;
+        while records < max
+            && let Some((header, payload)) = self.held.pop_front_if(|it| it.0.time_ns <= until)
+        {
+            records += 1;
+            self.held_bytes -= payload.len() + size_of::<DataHeader>();
+            self.give(&header, &payload, each);
+        }
+        if records < max {
+            while self.waiting.front().is_some_and(|event| event.time_ns <= until) {
+                self.give_first_waiting(each);
+            }
+            self.end_lingering(until, each);
+        }
+        records
+    }
+
+    /// Gives a record, and the lifecycle events before it: how many there were.
+    fn give(
+        &mut self,
+        header: &DataHeader,
+        payload: &[u8],
+        each: &mut dyn FnMut(Input<'_>),
+    ) -> usize {
+        self.end_lingering(header.time_ns, each);
+        let mut events = 0;
+        while self.waiting.front().is_some_and(|event| event.time_ns <= header.time_ns) {
+            self.give_first_waiting(each);
+            events += 1;
+        }
+        self.records += 1;
+        self.payload_bytes += payload.len() as u64;
+        match header.direction {
+            PLAIN_IN | PLAIN_OUT => self.give_plain(header, payload, each),
+            _ => self.give_payload(header, payload, each),
+        }
+        events
     }
 
     fn pull(&mut self) {

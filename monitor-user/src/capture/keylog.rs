@@ -1,8 +1,9 @@
 //! Key logs that servers go on writing: their new lines, in time for the records that they open.
 //!
 //! The form is NSS's (<https://www.ietf.org/archive/id/draft-ietf-tls-keylogfile-02.html>). A server
-//! writes the lines of a connection before it sends what they protect, and the kernel's records have their
-//! time: lines that are read after a record was made hold every secret of it.
+//! writes a secret when it makes it. That is before it sends what the secret protects, but of TLS 1.3 after
+//! its client has sent: the client's secret is made when its Finished is read, which the first request
+//! comes with. So records wait a moment before the files are read for them.
 
 use std::fs::File;
 use std::io;
@@ -10,8 +11,6 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
-
-use super::clock::now_ns;
 
 /// The longest line that is one: label, random and secret have less than 300 bytes. Of longer ones only
 /// the end is read, which is no line of a key log, and so counted.
@@ -30,8 +29,6 @@ const START_BYTES_MAX: u64 = 64 << 10;
 pub(super) struct KeyLogs {
     files: Vec<KeyLog>,
     buffer: Zeroizing<Vec<u8>>,
-    /// When they were last read, monotonic nanoseconds.
-    read_ns: u64,
 }
 
 /// One of them.
@@ -67,20 +64,16 @@ impl KeyLogs {
         KeyLogs {
             files: paths.iter().map(file).collect(),
             buffer: Zeroizing::new(vec![0; CHUNK_BYTES]),
-            read_ns: 0,
         }
     }
 
-    /// Gives the lines that a record of this time (monotonic nanoseconds) may need.
-    pub(super) fn read_for(&mut self, time_ns: u64, lines: &mut dyn FnMut(&[u8])) {
-        if time_ns >= self.read_ns {
-            self.read(lines);
-        }
+    /// Whether there are any.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
     }
 
     /// Gives what is new.
     pub(super) fn read(&mut self, lines: &mut dyn FnMut(&[u8])) {
-        self.read_ns = now_ns();
         for file in &mut self.files {
             file.read(&mut self.buffer, lines);
         }
@@ -162,6 +155,11 @@ impl Open {
 
     /// Gives whole lines.
     fn read(&mut self, buffer: &mut [u8], lines: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        // Cut to begin anew (logrotate's copytruncate).
+        if self.file.metadata()?.len() < self.at {
+            self.at = 0;
+            self.rest.clear();
+        }
         let mut read = 0;
         while read < LOOK_BYTES_MAX {
             let got = self.file.read_at(buffer, self.at)?;
@@ -171,11 +169,6 @@ impl Open {
             self.at += got as u64;
             read += got;
             self.take(&buffer[..got], lines);
-        }
-        // Cut to begin anew (logrotate's copytruncate).
-        if read == 0 && self.file.metadata()?.len() < self.at {
-            self.at = 0;
-            self.rest.clear();
         }
         Ok(())
     }
@@ -272,7 +265,6 @@ mod tests {
         assert_eq!(followed.read(), "late\n");
         // Cut in place.
         fs::write(followed.path(), "").unwrap();
-        assert_eq!(followed.read(), "");
         followed.append("4\n");
         assert_eq!(followed.read(), "4\n");
     }
@@ -310,20 +302,5 @@ mod tests {
         fs::create_dir(followed.path()).unwrap();
         assert_eq!(followed.read(), "");
         assert!(followed.logs.troubles()[0].ends_with("keys.log: no regular file"));
-    }
-
-    #[test]
-    fn records_are_read_for_once() {
-        let mut followed = Followed::new();
-        followed.append("one\n");
-        let mut text = String::new();
-        let mut lines = |lines: &[u8]| text.push_str(std::str::from_utf8(lines).unwrap());
-        followed.logs.read_for(now_ns(), &mut lines);
-        let file = OpenOptions::new().append(true).open(followed.dir.path().join("keys.log"));
-        file.unwrap().write_all(b"two\n").unwrap();
-        // Made before the last look.
-        followed.logs.read_for(1, &mut lines);
-        followed.logs.read_for(now_ns(), &mut lines);
-        assert_eq!(text, "one\ntwo\n");
     }
 }
