@@ -90,9 +90,12 @@ impl Detector for NewSymbol {
                     calls: u64::from(orders),
                     expected: match symbols.never_traded() {
                         true => format!("no orders in {}", span(age)),
-                        false => format!("the {known} symbols that it traded before"),
+                        false => format!("{} that it traded before", counted(known, "symbol")),
                     },
-                    seen: format!("{times} for {shown}, which {keys} keys ever traded"),
+                    seen: format!(
+                        "{times} for {shown}, which {} ever traded",
+                        counted(keys as usize, "key")
+                    ),
                     clause: format!("made {times} for {shown}, which it never traded and few do"),
                     title: "API key trades a thin market that is new to it",
                     first_step: "Look at who is on the other side of these orders; stop the key's \
@@ -120,4 +123,12 @@ fn rarity(share: f64) -> f64 {
 /// What a client wrote, as far as it may stand in an alert.
 fn printable(name: &str) -> String {
     name.chars().filter(char::is_ascii_graphic).take(32).collect()
+}
+
+/// `one key`, `2 keys`.
+fn counted(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("one {what}"),
+        count => format!("{count} {what}s"),
+    }
 }
