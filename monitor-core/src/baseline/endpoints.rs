@@ -41,12 +41,10 @@ pub(crate) struct Host {
     pub(crate) first_s: u64,
 }
 
-/// An endpoint and its host, before the call that is judged.
+/// An endpoint and its host.
 pub(crate) struct Known<'a> {
     pub(crate) endpoint: &'a mut Endpoint,
-    pub(crate) host: Host,
-    /// Never seen before.
-    pub(crate) is_new: bool,
+    pub(crate) host: &'a mut Host,
 }
 
 impl Inventory {
@@ -61,27 +59,34 @@ impl Inventory {
         self.endpoints.bytes() + self.hosts.bytes()
     }
 
-    /// Counts a call that went well; what was known before.
-    pub(crate) fn note(&mut self, named: Named, has_key: bool, time: EventTime) -> Known<'_> {
-        let first = || Host { keyed: 0, calls: 0, first_s: time.secs() };
-        let of_host = self.hosts.find_or_insert(named.host, first);
-        let known_host = *of_host;
-        of_host.calls = of_host.calls.saturating_add(1);
-        of_host.keyed = of_host.keyed.saturating_add(u32::from(has_key));
-        let mut is_new = false;
-        let endpoint = self.endpoints.find_or_insert(named.at_host(), || {
-            is_new = true;
-            Endpoint { keyed: 0, open: 0, reported_hour: 0 }
-        });
-        Known { endpoint, host: known_host, is_new }
+    /// What is known of where a request went, as yet without it.
+    pub(crate) fn at(&mut self, named: Named) -> Known<'_> {
+        let unknown = || Host { keyed: 0, calls: 0, first_s: 0 };
+        let host = self.hosts.find_or_insert(named.host, unknown);
+        let unknown = || Endpoint { keyed: 0, open: 0, reported_hour: 0 };
+        let endpoint = self.endpoints.find_or_insert(named.at_host(), unknown);
+        Known { endpoint, host }
+    }
+}
+
+impl Known<'_> {
+    /// Counts a call that went well.
+    pub(crate) fn count(&mut self, has_key: bool, time: EventTime) {
+        let Known { endpoint, host } = self;
+        if host.calls == 0 {
+            host.first_s = time.secs();
+        }
+        let counter = if has_key { &mut endpoint.keyed } else { &mut endpoint.open };
+        *counter = counter.saturating_add(1);
+        host.calls = host.calls.saturating_add(1);
+        host.keyed = host.keyed.saturating_add(u32::from(has_key));
     }
 }
 
 impl Endpoint {
-    /// Counts the call.
-    pub(crate) fn count(&mut self, has_key: bool) {
-        let counter = if has_key { &mut self.keyed } else { &mut self.open };
-        *counter = counter.saturating_add(1);
+    /// No call to it ever went well.
+    pub(crate) fn is_new(&self) -> bool {
+        self.keyed == 0 && self.open == 0
     }
 
     /// True the first time in an hour.
@@ -100,12 +105,16 @@ mod tests {
     fn endpoints_are_counted_by_host() {
         let (mut inventory, mut names) = (Inventory::new(10), Names::new());
         let mut named = |host, path| names.of(&request(host, "GET", path));
-        inventory.note(named("API.example", "/a/1"), true, EventTime(0)).endpoint.count(true);
-        let known = inventory.note(named("api.example", "/a/2"), false, EventTime(0));
-        assert!(!known.is_new);
-        assert_eq!((known.host.keyed, known.endpoint.keyed), (1, 1));
-        let known = inventory.note(named("www.example", "/a/2"), false, EventTime(0));
-        assert!(known.is_new);
+        let first = named("API.example", "/a/1");
+        // What does not go well is looked at, and makes no endpoint.
+        assert!(inventory.at(first).endpoint.is_new());
+        assert!(inventory.at(first).endpoint.is_new());
+        inventory.at(first).count(true, EventTime(7_000_000_000));
+        let known = inventory.at(named("api.example", "/a/2"));
+        assert!(!known.endpoint.is_new());
+        assert_eq!((known.host.keyed, known.endpoint.keyed, known.host.first_s), (1, 1, 7));
+        let known = inventory.at(named("www.example", "/a/2"));
+        assert!(known.endpoint.is_new());
         assert_eq!(known.host.calls, 0);
     }
 }

@@ -61,19 +61,19 @@ impl Detector for OpenEndpoint {
         let host = request.host.as_deref().unwrap_or_default();
         let has_key = call.key.is_some();
         let (method, path) = (request.method.as_str(), request.path.as_str());
-        let known = scene.inventory.note(scene.named, has_key, scene.time);
-        let before = *known.endpoint;
+        let mut known = scene.inventory.at(scene.named);
+        let (endpoint, of_host) = (*known.endpoint, *known.host);
         if is_judged {
-            known.endpoint.count(has_key);
+            known.count(has_key, scene.time);
         }
         let found = leaks
             .map(|what| leak(what, method, path))
             .or_else(|| by_policy(scene.policy.host(host), method, path))
-            .or_else(|| without_key(call, &before, &known.host))
+            .or_else(|| without_key(call, &endpoint, &of_host))
             .or_else(|| {
-                let age_s = scene.time.secs().saturating_sub(known.host.first_s);
+                let age_s = scene.time.secs().saturating_sub(of_host.first_s);
                 let settled = age_s >= scene.settings.settled_key_s;
-                let is_news = known.is_new && settled && known.host.calls >= HOST_CALLS_MIN;
+                let is_news = endpoint.is_new() && settled && of_host.calls >= HOST_CALLS_MIN;
                 is_news.then(|| new_endpoint(method, path))
             });
         let Some(problem) = found else { return };
