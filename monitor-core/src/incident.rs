@@ -4,7 +4,7 @@ pub(crate) mod history;
 pub(crate) mod verdicts;
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -98,7 +98,7 @@ pub(crate) struct Budget {
     day: u64,
     raised: u32,
     /// Networks that they came from, and how many came from one that was told of before.
-    origins: Vec<[u8; 16]>,
+    origins: BTreeSet<[u8; 16]>,
     repeated: u32,
     /// What many keys did at once, a bit an operation, and until when that explains a key of them.
     crowd_ops: u16,
@@ -299,7 +299,7 @@ impl Budget {
         origin: Option<[u8; 16]>,
         time: EventTime,
     ) {
-        self.origins.extend(origin.filter(|origin| !self.origins.contains(origin)));
+        self.origins.extend(origin);
         if matches!(entity, Entity::Group(_)) {
             self.crowd_ops = if time < self.crowd_until { self.crowd_ops } else { 0 } | verdict.ops;
             self.crowd_until = time.after(Duration::from_secs(CROWD_S));

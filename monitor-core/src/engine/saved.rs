@@ -86,7 +86,7 @@ impl Engine {
             latest: self.latest,
             fleet: &self.fleet,
             networks: self.fleet.networks().collect(),
-            incidents: self.incidents.save(self.latest),
+            incidents: self.incidents.save(self.latest, &self.settings),
             groups: self.has_joined.then(|| self.across.synchrony.save()),
         })
     }

@@ -7,12 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::verdicts::SavedVerdict;
 use super::{Budget, Incident, Incidents};
 use crate::alert::{AlertId, Entity, Severity};
+use crate::engine::Settings;
 use crate::time::EventTime;
 
 /// How long an alert is remembered: an analyst on holiday comes back within three weeks.
 const REMEMBERED: Duration = Duration::from_secs(21 * 86_400);
-/// How long an oddity waits for another: the window of an incident.
-const RIPENING: Duration = Duration::from_secs(900);
 /// Alerts in a snapshot, the newest: three weeks of a spent budget of 100 a day.
 const SAVED_MAX: usize = 2_000;
 
@@ -108,9 +107,11 @@ impl Incidents {
 
     /// What a snapshot keeps: alerts that were raised, oddities that may still become one, the budget and
     /// what people said.
-    pub(crate) fn save(&self, now: EventTime) -> Saved {
+    pub(crate) fn save(&self, now: EventTime, settings: &Settings) -> Saved {
         let is_kept = |incident: &Incident| {
-            let kept = if incident.raised.is_some() { REMEMBERED } else { RIPENING };
+            // An oddity waits for another as long as the window of an incident.
+            let window = Duration::from_secs(settings.incident_window_s);
+            let kept = if incident.raised.is_some() { REMEMBERED } else { window };
             now.since(incident.last) <= kept
         };
         let mut kept: Vec<_> = self.open.iter().filter(|(_, it)| is_kept(it)).collect();
