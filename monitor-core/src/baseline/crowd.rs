@@ -1,8 +1,7 @@
 //! Unknown keys that are refused, over all clients: a botnet tries a few at each of many addresses.
 
-use serde::{Deserialize, Serialize};
-
 use super::distinct::Distinct;
+use super::half_window;
 use super::math::ln_tail_negative_binomial;
 use super::synchrony::Pace;
 use crate::call::KeyId;
@@ -19,8 +18,7 @@ const DISPERSION: f64 = 0.3;
 const TAIL_PROBABILITY: f64 = 1e-6;
 
 /// Keys that were refused in the running half window and the one before it.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 pub(crate) struct Crowd {
     pace: Pace,
     first: EventTime,
@@ -95,8 +93,7 @@ impl Crowd {
     }
 
     fn advance(&mut self, time: EventTime, window_s: u64) {
-        let half = time.secs() / (window_s / 2).max(1);
-        let passed = self.pace.advance_freely(half);
+        let passed = self.pace.advance_freely(half_window(time, window_s));
         if passed == 0 {
             return;
         }

@@ -1,6 +1,5 @@
 //! How many different things: exactly while they are few, estimated when they are many.
 
-use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 /// Things counted one by one: beyond this the estimate takes no more room (32 * 8 bytes).
@@ -11,10 +10,9 @@ const REGISTER_BITS: u32 = 8;
 const REGISTERS: usize = 1 << REGISTER_BITS;
 
 /// A set that can be counted. Hashes are 64 bits and well mixed.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 pub(crate) enum Distinct {
     Few(SmallVec<[u64; 4]>),
-    #[serde(with = "registers")]
     Many(Box<[u8; REGISTERS]>),
 }
 
@@ -77,27 +75,6 @@ fn estimate(registers: &[u8; REGISTERS]) -> u64 {
     let raw = 0.7213 / (1.0 + 1.079 / m) * m * m / sum;
     let empty = registers.iter().filter(|rank| **rank == 0).count();
     if raw <= 2.5 * m && empty > 0 { (m * (m / empty as f64).ln()) as u64 } else { raw as u64 }
-}
-
-/// As a table of [`saved::array`], behind its pointer.
-mod registers {
-    use serde::{Deserializer, Serializer};
-
-    use super::REGISTERS;
-    use crate::baseline::saved::array;
-
-    pub(super) fn serialize<S: Serializer>(
-        registers: &[u8; REGISTERS],
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        array::serialize(registers, to)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Box<[u8; REGISTERS]>, D::Error> {
-        array::deserialize(from).map(Box::new)
-    }
 }
 
 #[cfg(test)]

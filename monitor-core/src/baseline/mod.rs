@@ -64,6 +64,12 @@ pub(crate) use synchrony::{
 };
 
 use crate::call::Operation;
+use crate::time::EventTime;
+
+/// Number of the half window that a time is in.
+fn half_window(time: EventTime, window_s: u64) -> u64 {
+    time.secs() / (window_s / 2).max(1)
+}
 
 /// Operation classes.
 pub(crate) const OPS: usize = 10;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Slots;
+use super::{Slots, half_window};
 use crate::call::Payload;
 use crate::engine::ScanSettings;
 use crate::time::EventTime;
@@ -82,7 +82,7 @@ impl Probes {
         time: EventTime,
         s: &ScanSettings,
     ) -> Option<Probed> {
-        let half = time.secs() / (s.window_s / 2).max(1);
+        let half = half_window(time, s.window_s);
         let fresh = || Probe { half, first: time, ..Probe::default() };
         let probe = self.clients.find_or_insert(client, fresh);
         probe.advance(half, time);

@@ -4,6 +4,7 @@ use super::Slots;
 use super::crowd::{Crowd, Tide};
 use super::distinct::Distinct;
 use super::familiar::prefix;
+use super::half_window;
 use crate::call::KeyId;
 use crate::engine::{Settings, StuffingSettings};
 use crate::time::EventTime;
@@ -116,7 +117,8 @@ impl Sources {
         time: EventTime,
         s: &StuffingSettings,
     ) -> Option<Sprayed> {
-        let fresh = || Source { first: time, half: half(time, s.window_s), ..Source::default() };
+        let fresh =
+            || Source { first: time, half: half_window(time, s.window_s), ..Source::default() };
         let block = prefix(address);
         let network = self.networks.find_or_insert(block, fresh);
         network.advance(time, s.window_s);
@@ -172,7 +174,7 @@ impl Sources {
 
 impl Source {
     fn advance(&mut self, time: EventTime, window_s: u64) {
-        let now = half(time, window_s);
+        let now = half_window(time, window_s);
         // What comes late counts in the half that runs.
         if now == self.half || now + 1 == self.half {
             return;
@@ -242,10 +244,6 @@ impl Source {
             accepted,
         })
     }
-}
-
-fn half(time: EventTime, window_s: u64) -> u64 {
-    time.secs() / (window_s / 2).max(1)
 }
 
 fn client_hash(address: &[u8; 16]) -> u64 {

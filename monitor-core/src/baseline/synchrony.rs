@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::math::ln_tail_negative_binomial;
 use super::seen::Seen;
-use super::{Slots, saved};
+use super::{Slots, half_window, saved};
 use crate::call::KeyId;
 use crate::engine::SynchronySettings;
 use crate::time::EventTime;
@@ -189,7 +189,7 @@ impl Synchrony {
         time: EventTime,
         s: &SynchronySettings,
     ) -> Option<Together> {
-        let half = time.secs() / (s.window_s / 2).max(1);
+        let half = half_window(time, s.window_s);
         let id = (edge.kind, edge.target);
         // What only regulars come to needs no room.
         if edge.standing == Standing::Regular && self.targets.find(&id).is_none() {

@@ -53,6 +53,7 @@ impl Detector for ForeignAccount {
         let allowed = granted(scene.policy, *id, call).allows_account(account);
         let makes_accounts = key.first_used_s[op_index(Operation::Subaccount)] != 0;
         let changes = changes(call.op);
+        let severity = if changes { Severity::High } else { Severity::Medium };
         let (day, keys) = (scene.now_s / 86_400, scene.keys);
         let foreign = owner.is_some();
         let usual = |known: u8| match known {
@@ -72,7 +73,6 @@ impl Detector for ForeignAccount {
                 if !key.duty.is_news(8, scene.time) {
                     return;
                 }
-                let severity = if changes { Severity::High } else { Severity::Medium };
                 (EVIDENCE, severity, true, "the accounts of its policy".to_owned())
             }
             (None, Some(known)) => {
@@ -84,7 +84,6 @@ impl Detector for ForeignAccount {
                     rarity.note(day, keys);
                 }
                 let settled = known <= FEW && !makes_accounts;
-                let severity = if changes { Severity::High } else { Severity::Medium };
                 match (foreign, settled) {
                     (true, _) => (EVIDENCE, severity, true, usual(known)),
                     (false, true) if changes => (rare, severity, false, usual(known)),

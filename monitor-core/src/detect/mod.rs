@@ -34,13 +34,15 @@ pub(crate) use capture_loss::Capture;
 pub(crate) use refused::is_refusal;
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use foldhash::quality::FixedState;
 use smallvec::SmallVec;
 
-use crate::alert::{Entity, Severity};
-use crate::baseline::{Across, Fleet, Inventory, KeyState, Named, Owners, Place, Sources};
+use crate::alert::{Entity, GroupId, Severity};
+use crate::baseline::{Across, Fleet, Inventory, KeyState, Named, Owners, Place, Sources, prefix};
 use crate::call::{ApiCall, KeyId, Operation, Outcome};
 use crate::engine::{Impairment, Joined, Settings};
 use crate::policy::{Granted, Policy};
@@ -218,6 +220,25 @@ fn is_inside(address: &[u8; 16]) -> bool {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
     }
+}
+
+/// A hash of the network of a client, to know it again; `None` of one behind the edge.
+fn outside_network(address: &[u8; 16]) -> Option<u64> {
+    (!is_inside(address)).then(|| FixedState::with_seed(0).hash_one(prefix(address)))
+}
+
+/// Keys by their ids, for an alert that is about `all` keys and names some.
+fn examples(keys: &[KeyId], all: u64) -> String {
+    let mut names: Vec<String> = keys.iter().map(KeyId::to_string).collect();
+    if all > names.len() as u64 {
+        names.push("…".into());
+    }
+    names.join(", ")
+}
+
+/// All keys that did something, as one: the same on every host and day.
+fn group(kind: &[u8], target: u64) -> GroupId {
+    GroupId(FixedState::with_seed(target).hash_one(kind))
 }
 
 /// Moves funds out, or changes who may do so and where to.

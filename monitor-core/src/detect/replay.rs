@@ -7,9 +7,9 @@ use std::hash::BuildHasher;
 
 use foldhash::quality::FixedState;
 
-use super::{Detector, Found, Layer, Report, Rule, Scene, is_inside, op_words, span};
+use super::{Detector, Found, Layer, Report, Rule, Scene, op_words, outside_network, span};
 use crate::alert::{Entity, Severity};
-use crate::baseline::{Again, Signing, prefix};
+use crate::baseline::{Again, Signing};
 use crate::call::{ApiCall, Key, Operation, Outcome, Signed};
 use crate::time::EventTime;
 
@@ -33,7 +33,7 @@ const EVIDENCE_SAME_CLIENT: f32 = 1.0;
 const EVIDENCE_NONCE: f32 = 3.0;
 
 /// A retry comes within this; time-outs of client libraries are 5 to 30 s.
-const RETRY_S: u64 = 60;
+pub(super) const RETRY_S: u64 = 60;
 /// A proxy passes a request on within this; they wait a minute at most for one to be free.
 const PROXY_S: u64 = 60;
 /// Requests that overtake each other are seconds apart. A nonce that is a time is measured as one.
@@ -53,7 +53,7 @@ impl Detector for Replay {
         let Some(key) = &call.key else { return };
         let settings = &scene.settings.replay;
         let again = hash(call, key, &signed).and_then(|hash| {
-            let network = (!is_inside(&scene.address)).then(|| hash_of(&prefix(&scene.address)));
+            let network = outside_network(&scene.address);
             let time_s = scene.time.secs();
             scene.across.replays.add(hash, network, time_s, settings.requests_max)
         });
@@ -153,8 +153,4 @@ fn hash(call: &ApiCall, key: &Key, signed: &Signed) -> Option<u64> {
     let fingerprint = signed.fingerprint?;
     let request = call.request.as_ref()?;
     Some(FixedState::with_seed(0).hash_one((key.id, fingerprint, &request.method, &request.path)))
-}
-
-fn hash_of(bytes: &[u8; 16]) -> u64 {
-    FixedState::with_seed(0).hash_one(bytes)
 }

@@ -1,11 +1,9 @@
 //! D3: one client, one network, or a crowd of clients tries many keys or logins.
 
-use std::hash::BuildHasher;
-
-use foldhash::quality::FixedState;
-
-use super::{Detector, Found, Layer, Report, Rule, Scene, ip, refuses_credential, span};
-use crate::alert::{Entity, GroupId, Severity};
+use super::{
+    Detector, Found, Layer, Report, Rule, Scene, examples, group, ip, refuses_credential, span,
+};
+use crate::alert::{Entity, Severity};
 use crate::baseline::{Place, Sprayed, Tide, Tried};
 use crate::call::{KeyId, Operation, Outcome};
 
@@ -94,12 +92,9 @@ fn spraying(scene: &Scene<'_>, sprayed: &Sprayed) -> Found {
 fn crowd(scene: &Scene<'_>, tide: &Tide) -> Found {
     let Tide { keys, networks, expected, .. } = tide;
     let took = span(scene.time.since(tide.since));
-    let mut examples: Vec<String> = tide.examples.iter().map(KeyId::to_string).collect();
-    examples.push("…".into());
     let seen = format!("{keys} unknown keys refused in {took} from {networks} networks");
     Found {
-        // The same on every host and day.
-        entity: Entity::Group(GroupId(FixedState::with_seed(0).hash_one(b"unknown keys"))),
+        entity: Entity::Group(group(b"unknown keys", 0)),
         rule: &RULE,
         evidence: EVIDENCE,
         severity: Severity::High,
@@ -109,7 +104,7 @@ fn crowd(scene: &Scene<'_>, tide: &Tide) -> Found {
         calls: *keys,
         expected: format!("about {expected:.0} unknown keys in this time"),
         clause: format!("had {seen}"),
-        seen: format!("{seen}: {}", examples.join(", ")),
+        seen: format!("{seen}: {}", examples(&tide.examples, *keys)),
         title: "Many keys are being tried from many networks",
         first_step: "Look at what these clients have in common and throttle it at the edge, then look \
                      for keys that were accepted from there",

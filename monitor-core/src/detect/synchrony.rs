@@ -5,12 +5,14 @@ use std::hash::BuildHasher;
 
 use foldhash::quality::FixedState;
 
-use super::{Detector, Found, Layer, Report, Rule, Scene, is_refusal, op_words, span};
-use crate::alert::{Entity, GroupId, Severity, network_of};
+use super::{
+    Detector, Found, Layer, Report, Rule, Scene, examples, group, is_refusal, op_words, span,
+};
+use crate::alert::{Entity, Severity, network_of};
 use crate::baseline::{
     AWAY_MAX, Edge, Kind, Place, Standing, Synchrony as Newcomers, Together, prefix,
 };
-use crate::call::{ApiCall, KeyId, Operation, Outcome};
+use crate::call::{ApiCall, Operation, Outcome};
 use crate::engine::{Joined, SynchronySettings};
 
 pub(super) struct Synchrony;
@@ -181,7 +183,10 @@ fn found(
         complete: call.complete,
         calls: *fresh,
         expected: format!("about {expected:.1} keys to do so for the first time within {took}"),
-        seen: format!("{fresh} keys {what} for the first time{moved}: {}", names(together)),
+        seen: format!(
+            "{fresh} keys {what} for the first time{moved}: {}",
+            examples(&together.examples, *fresh)
+        ),
         clause,
         title: "Many keys do the same new thing at once",
         first_step: "Halt withdrawals of these keys and of those that follow, \
@@ -190,18 +195,6 @@ fn found(
 }
 
 /// Some of the keys.
-fn names(together: &Together) -> String {
-    let mut names: Vec<String> = together.examples.iter().map(KeyId::to_string).collect();
-    if together.fresh > names.len() as u64 {
-        names.push("…".into());
-    }
-    names.join(", ")
-}
-
-fn group(kind: &[u8], target: u64) -> GroupId {
-    GroupId(FixedState::with_seed(target).hash_one(kind))
-}
-
 fn hash(bytes: &[u8]) -> u64 {
     FixedState::with_seed(0).hash_one(bytes)
 }

@@ -9,9 +9,10 @@ use std::hash::BuildHasher;
 
 use foldhash::quality::FixedState;
 
-use super::{Detector, Found, Layer, Report, Rule, Scene, ip, is_inside, span};
+use super::replay::RETRY_S;
+use super::{Detector, Found, Layer, Report, Rule, Scene, ip, outside_network, span};
 use crate::alert::{Entity, Severity};
-use crate::baseline::{Again, prefix};
+use crate::baseline::Again;
 use crate::call::{Operation, Outcome};
 
 pub(super) struct TokenReuse;
@@ -36,9 +37,6 @@ const EVIDENCE: f32 = 5.5;
 /// Of a server that may give the same token again.
 const EVIDENCE_UNROTATED: f32 = 2.5;
 
-/// A client that got no answer asks again within this; a proxy on this host passes a request on.
-const RETRY_S: u64 = 60;
-
 /// Refreshes after which it is clear whether tokens are given anew.
 const REFRESHES_MIN: u32 = 20;
 
@@ -61,9 +59,7 @@ impl Detector for TokenReuse {
             return;
         }
         let hash = FixedState::with_seed(2).hash_one((fingerprint, grant));
-        let network = prefix(&scene.address);
-        let network =
-            (!is_inside(&scene.address)).then(|| FixedState::with_seed(0).hash_one(network));
+        let network = outside_network(&scene.address);
         let max = scene.settings.replay.requests_max;
         let across = &mut scene.across;
         let again = across.replays.add(hash, network, scene.time.secs(), max);
