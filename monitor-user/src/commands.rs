@@ -126,8 +126,7 @@ pub(crate) fn driver(
     ports: &[u16],
     outputs: &Outputs,
 ) -> Result<Driver> {
-    let secret_file = args.secret_file.clone().or_else(|| config.identity.secret_file.clone());
-    let secret_file = secret_file.unwrap_or_else(secret::default_path);
+    let secret_file = secret::path(args.secret_file.as_deref(), config);
     let secret = secret::load_or_make(&secret_file, outputs.secrets)?;
     let settings = config.engine_settings();
     let mut engine = Engine::new(settings.clone());

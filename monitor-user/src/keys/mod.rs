@@ -27,9 +27,8 @@ const KEY_BYTES_MAX: u64 = 16 << 10;
 pub(crate) fn keys(what: &KeysCommand, config: &Config) -> Result<()> {
     match what {
         KeysCommand::Hash { secret_file } => {
-            let file = secret_file.clone().or_else(|| config.identity.secret_file.clone());
             // One that is made now would give ids that nothing else has.
-            let secret = secret::read(&file.unwrap_or_else(secret::default_path))?;
+            let secret = secret::read(&secret::path(secret_file.as_deref(), config))?;
             let key = read()?;
             let id = Identifier::new(secret).key_id(&key);
             let id = id.context("the key cannot be hashed")?;

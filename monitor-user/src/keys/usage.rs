@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use anyhow::Result;
 use compact_str::CompactString;
@@ -30,7 +29,7 @@ pub(super) struct Usage {
     ok: u64,
     profile: CompactString,
     /// Ids that it had under former secrets.
-    former: Arc<[KeyId]>,
+    former: Vec<KeyId>,
     /// Calls of each operation that went well.
     ops: BTreeMap<Operation, u64>,
     /// /24 or /48 of the clients.
@@ -60,15 +59,18 @@ pub(super) fn gather(args: &UsageArgs, policy: &Policy) -> Result<BTreeMap<KeyId
 fn join(keys: &mut BTreeMap<KeyId, Usage>, named: &mut BTreeSet<KeyId>) {
     let present: Vec<KeyId> = keys.keys().copied().collect();
     for id in present {
-        let Some(usage) = keys.get(&id) else { continue };
-        for former in Arc::clone(&usage.former).iter() {
-            named.remove(former);
-            if let Some(before) = keys.remove(former)
-                && let Some(usage) = keys.get_mut(&id)
-            {
+        // It may belong to another by now.
+        let Some(mut usage) = keys.remove(&id) else { continue };
+        let mut at = 0;
+        // What is joined brings former ids of its own.
+        while let Some(former) = usage.former.get(at).copied() {
+            at += 1;
+            named.remove(&former);
+            if let Some(before) = keys.remove(&former) {
                 usage.join(before);
             }
         }
+        keys.insert(id, usage);
     }
 }
 
@@ -79,7 +81,7 @@ impl Usage {
             self.profile = key.profile.clone();
         }
         if key.former().len() > self.former.len() {
-            self.former = key.former().into();
+            self.former = key.former().to_vec();
         }
         self.first = self.first.min(call.time);
         self.last = self.last.max(call.time);
@@ -94,13 +96,17 @@ impl Usage {
     }
 
     fn join(&mut self, before: Usage) {
-        let is_first = self.calls == 0 || before.calls > 0 && before.first < self.first;
-        self.first = if is_first { before.first } else { self.first };
+        self.first = self.first.min(before.first);
         self.last = self.last.max(before.last);
         self.calls += before.calls;
         self.ok += before.ok;
         for (op, calls) in before.ops {
             *self.ops.entry(op).or_default() += calls;
+        }
+        for id in before.former {
+            if !self.former.contains(&id) {
+                self.former.push(id);
+            }
         }
         let room = NETWORKS_MAX.saturating_sub(self.networks.len());
         self.networks.extend(before.networks.into_iter().take(room));
@@ -201,4 +207,36 @@ pub(super) fn list(ops: &[Operation]) -> String {
 /// To the minute.
 fn short(time: EventTime) -> String {
     time.to_string().chars().take(16).collect::<String>().replace('T', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_key_did_under_every_id_is_one_whatever_their_order() {
+        for [first, second, third] in [[1, 2, 3], [3, 2, 1], [1, 3, 2], [2, 1, 3]] {
+            // The first secret was over by the time of the third.
+            let usage = |former: Option<u128>, at| Usage {
+                first: EventTime(at),
+                last: EventTime(at),
+                calls: 1,
+                former: former.map(KeyId).into_iter().collect(),
+                ..Usage::default()
+            };
+            let mut keys = BTreeMap::from([
+                (KeyId(first), usage(None, 10)),
+                (KeyId(second), usage(Some(first), 20)),
+                (KeyId(third), usage(Some(second), 30)),
+            ]);
+            let mut named = BTreeSet::from([KeyId(first), KeyId(9)]);
+            join(&mut keys, &mut named);
+            let ids: Vec<&KeyId> = keys.keys().collect();
+            assert_eq!(ids, [&KeyId(third)], "{first} {second} {third}");
+            let whole = &keys[&KeyId(third)];
+            assert_eq!((whole.calls, whole.first, whole.last), (3, EventTime(10), EventTime(30)));
+            assert_eq!(whole.former(), [KeyId(second), KeyId(first)], "the registry has it by one");
+            assert_eq!(named, BTreeSet::from([KeyId(9)]));
+        }
+    }
 }

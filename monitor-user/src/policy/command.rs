@@ -44,9 +44,8 @@ fn check(
     secret_file: Option<&Path>,
     config: &Config,
 ) -> Result<()> {
-    let file = secret_file.map(Path::to_owned).or_else(|| config.identity.secret_file.clone());
     // One that is made now would give ids that no policy has.
-    let secret = secret::read(&file.unwrap_or_else(secret::default_path))?;
+    let secret = secret::read(&secret::path(secret_file, config))?;
     let identifier = commands::identifier(secret, config)?;
     let ports = commands::ports(ports, config);
     let decoder = commands::decoder(identifier, &ports, config)?;

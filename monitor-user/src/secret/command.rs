@@ -1,7 +1,7 @@
 //! `keywatch secret`: which secrets there are, and a new one.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
@@ -9,24 +9,20 @@ use monitor_core::policy::Moment;
 use monitor_core::time::EventTime;
 
 use super::file::Epochs;
-use super::{default_path, is_after, rotate};
+use super::{is_after, path, rotate};
 use crate::cli::SecretCommand;
 use crate::commands::print;
 use crate::config::Config;
 
 /// Does what was asked.
 pub(crate) fn secret(what: &SecretCommand, config: &Config) -> Result<()> {
-    let path = |named: &Option<PathBuf>| {
-        let named = named.clone().or_else(|| config.identity.secret_file.clone());
-        named.unwrap_or_else(default_path)
-    };
     match what {
         SecretCommand::Show { secret_file } => {
-            let path = path(secret_file);
+            let path = path(secret_file.as_deref(), config);
             print(listed(&Epochs::read(&path)?, &path).as_bytes())
         }
         SecretCommand::Rotate { secret_file, keep } => {
-            let path = path(secret_file);
+            let path = path(secret_file.as_deref(), config);
             let keep = keep.unwrap_or(config.identity.former_secret_max);
             let until = (!keep.is_zero()).then(|| from_now(keep)).transpose()?;
             let (epochs, dropped) = rotate(&path, until)?;
@@ -45,7 +41,8 @@ pub(crate) fn secret(what: &SecretCommand, config: &Config) -> Result<()> {
 
 fn from_now(span: Duration) -> Result<Moment> {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-    let nanos = u64::try_from((since + span).as_nanos()).context("the time is too long")?;
+    let until = since.checked_add(span).and_then(|until| u64::try_from(until.as_nanos()).ok());
+    let nanos = until.context("the time is too long")?;
     // To the second, as it is written.
     let text = EventTime(nanos / 1_000_000_000 * 1_000_000_000).to_string();
     Moment::try_from(text).map_err(anyhow::Error::msg)

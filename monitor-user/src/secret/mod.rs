@@ -16,6 +16,7 @@ use monitor_core::policy::Moment;
 use rustix::rand::{GetRandomFlags, getrandom};
 use zeroize::Zeroizing;
 
+use crate::config::Config;
 use file::{Epoch, Epochs};
 
 /// Which secrets of the file count.
@@ -62,6 +63,12 @@ pub(crate) fn load_or_make(path: &Path, count: Count) -> Result<Secret> {
         }
     }
     load(path, count)
+}
+
+/// Where the secret is: where an argument says, else the config, else where Keywatch keeps its state.
+pub(crate) fn path(named: Option<&Path>, config: &Config) -> PathBuf {
+    let named = named.or(config.identity.secret_file.as_deref());
+    named.map_or_else(default_path, Path::to_owned)
 }
 
 /// Reads the secret; an error when it is not there, not safe or not whole.
