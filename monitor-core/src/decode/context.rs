@@ -8,7 +8,7 @@ use super::proxied::Says;
 use super::tap::{Tap, Tapped};
 use super::tls::Secrets;
 use super::websocket::Bench;
-use crate::call::{Anomalies, ApiCall, Detail, Flow, Operation};
+use crate::call::{Anomalies, ApiCall, Detail, Flow, Key, Operation};
 use crate::connection::Connection;
 use crate::flows::identity::Ends;
 use crate::flows::stream::Spare;
@@ -99,21 +99,20 @@ impl Context<'_> {
                 call.detail = None;
             }
         }
-        if let Some(key) = &call.key
-            && key.profile == CERTIFICATE_PROFILE
+        let proxies = self.identifier.proxies();
+        if !proxies.is_empty()
+            && call.key.as_ref().is_some_and(|key| key.profile == CERTIFICATE_PROFILE)
+            && !proxies.trusts(call.flow.peer())
         {
-            let proxies = self.identifier.proxies();
             // A certificate in a header field is what a proxy says, or what anybody writes.
-            if !proxies.is_empty() && !proxies.trusts(call.flow.peer()) {
-                call.key = None;
-                call.anomalies |= Anomalies::UNTRUSTED_PROXY_HEADER;
-            }
+            call.key = None;
+            call.anomalies |= Anomalies::UNTRUSTED_PROXY_HEADER;
         }
         if call.key.is_none()
             && call.request.is_some()
             && let Some(key) = &self.ends.certificate
         {
-            call.key = Some(key.clone());
+            call.key = Some(Key::clone(key));
             if call.op == Operation::Public {
                 call.op = Operation::Read;
             }

@@ -34,7 +34,7 @@ pub(crate) struct Ends {
     owner: Option<Arc<Owner>>,
     proxied_for: Option<Endpoint>,
     /// Whom the client's certificate names.
-    pub(crate) certificate: Option<Key>,
+    pub(crate) certificate: Option<Box<Key>>,
     tls: bool,
     server_name: Option<CompactString>,
     ja4: Option<CompactString>,

@@ -69,9 +69,11 @@ impl Identifier {
         let place = if place == Style::GENERIC { identified.style } else { place };
         let mut keyring = Keyring::new(&self.hasher, &self.profiles, place);
         let mut found = Found::default();
+        let mut asks_tokens = false;
         for pair in text.split(|byte| *byte == b'&').take(MEMBERS_MAX) {
             let Some(equals) = pair.iter().position(|byte| *byte == b'=') else { continue };
             let (name, value) = (&pair[..equals], &pair[equals + 1..]);
+            asks_tokens |= name == b"grant_type";
             let (parameter, stated) = self.profiles.names.look(name, identified.style);
             if let Some(stated) = stated {
                 self.hasher.fingerprints.note(&mut found.signed, stated, value);
@@ -100,7 +102,7 @@ impl Identifier {
         {
             self.adopt(identified, number, named);
         }
-        if let Some(grant) = Grant::read(text, &self.hasher.fingerprints) {
+        if asks_tokens && let Some(grant) = Grant::read(text, &self.hasher.fingerprints) {
             (found.name, found.signed) = (Some(grant.name.into()), grant.presents);
             identified.op = Operation::Auth;
             if grant.is_bare_code && identified.key.is_none() {

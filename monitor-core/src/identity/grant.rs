@@ -1,8 +1,6 @@
 //! Requests for tokens: which grant they are made on, and what they present that is good for one client or
 //! for one use (RFC 6749, 4 and 6; RFC 7636; RFC 8628, 3.4; RFC 8693; RFC 7523).
 
-use memchr::memmem;
-
 use super::percent;
 use super::signing::{Fingerprints, Stated};
 use crate::call::Signed;
@@ -35,12 +33,12 @@ const KINDS: [(&[u8], &str, &[u8]); 7] = [
 impl Grant {
     /// Out of a form; `None` when it asks for no tokens, or on a grant that is not known.
     pub(super) fn read(form: &[u8], fingerprints: &Fingerprints) -> Option<Grant> {
-        memmem::find(form, b"grant_type=")?;
         let parameters = || {
             let pairs = form.split(|byte| *byte == b'&').take(PARAMETERS_MAX);
             pairs.filter_map(|pair| {
                 let equals = pair.iter().position(|byte| *byte == b'=')?;
-                Some((&pair[..equals], &pair[equals + 1..])).filter(|(_, value)| !value.is_empty())
+                let (name, value) = (&pair[..equals], &pair[equals + 1..]);
+                (!name.is_empty() && !value.is_empty()).then_some((name, value))
             })
         };
         let value =
@@ -53,10 +51,11 @@ impl Grant {
         if let Some(raw) = value(presented) {
             fingerprints.note(&mut presents, Stated::Signature, raw);
         }
-        let has_secret = [&b"client_secret"[..], b"client_assertion"];
+        let has = |name: &[u8]| value(name).is_some();
         let is_bare_code = *kind == b"authorization_code"
-            && value(b"code_verifier").is_none()
-            && !has_secret.iter().any(|name| value(name).is_some());
+            && !has(b"code_verifier")
+            && !has(b"client_secret")
+            && !has(b"client_assertion");
         Some(Grant { name, presents, is_bare_code })
     }
 }

@@ -75,13 +75,16 @@ fn has_card(text: &[u8]) -> bool {
     memchr2_iter(b' ', b'-', text).any(|gap_at| {
         let Some(at) = gap_at.checked_sub(4) else { return false };
         let Some(window) = text.get(at..at + LENGTH) else { return false };
+        if !matches!(window[0], b'2'..=b'6') {
+            return false;
+        }
         let is_digit = |at: usize| text.get(at).is_some_and(u8::is_ascii_digit);
         let stands_alone = !at.checked_sub(1).is_some_and(is_digit) && !is_digit(at + LENGTH);
         let in_groups = window.iter().enumerate().all(|(place, byte)| match place % 5 {
             4 => *byte == text[gap_at],
             _ => byte.is_ascii_digit(),
         });
-        matches!(window[0], b'2'..=b'6') && stands_alone && in_groups && is_luhn(window)
+        stands_alone && in_groups && is_luhn(window)
     })
 }
 

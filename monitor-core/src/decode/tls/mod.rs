@@ -454,7 +454,8 @@ impl Connection {
                     if direction == Direction::ToServer
                         && let Some(certificate) = known
                     {
-                        cx.ends.certificate = cx.identifier.certificate_key(certificate);
+                        let key = cx.identifier.certificate_key(certificate);
+                        cx.ends.certificate = key.map(Box::new);
                     }
                 }
             }
