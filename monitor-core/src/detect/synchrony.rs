@@ -13,7 +13,7 @@ use crate::baseline::{
     AWAY_MAX, Edge, Kind, Place, Standing, Synchrony as Newcomers, Together, prefix,
 };
 use crate::call::{ApiCall, Operation, Outcome};
-use crate::engine::{Joined, SynchronySettings};
+use crate::engine::{Joined, SynchronySettings, WAITING_MAX};
 
 pub(super) struct Synchrony;
 
@@ -91,6 +91,10 @@ impl Detector for Synchrony {
             );
             if let Some(joined) = &mut scene.joined {
                 let known = scene.fleet.keys_in_network(&address, day);
+                // Nobody took them for long.
+                if joined.len() >= WAITING_MAX {
+                    joined.pop_front();
+                }
                 joined.push_back(Joined { edge, known, weight: scene.weight });
             }
         }

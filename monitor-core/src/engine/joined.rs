@@ -21,7 +21,7 @@ pub struct Joined {
 }
 
 /// What waits to be taken: it is taken after each call, and one makes three at most.
-const WAITING_MAX: usize = 1_000;
+pub(crate) const WAITING_MAX: usize = 1_000;
 
 impl Joined {
     /// The same for all that came to one thing: who judges it has to see all of them.
@@ -65,12 +65,7 @@ impl Engine {
 
     /// The next that a key came to.
     pub fn poll_joined(&mut self) -> Option<Joined> {
-        let joined = self.joined.as_mut()?;
-        // Nobody took them for long.
-        while joined.len() > WAITING_MAX {
-            joined.pop_front();
-        }
-        joined.pop_front()
+        self.joined.as_mut()?.pop_front()
     }
 
     /// A key of another Engine came to something with `call`, roughly in order of time.

@@ -29,6 +29,7 @@ pub use crate::baseline::{KeyView, OperationView};
 pub use crate::incident::history::Past;
 pub use feedback::{Feedback, Said, UnknownAlert};
 pub use joined::Joined;
+pub(crate) use joined::WAITING_MAX;
 pub use saved::{Changes, SNAPSHOT_VERSION, Unreadable};
 pub use settings::{
     CaptureSettings, ErrorSettings, LatencySettings, RateSettings, ReplaySettings, ScanSettings,

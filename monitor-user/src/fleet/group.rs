@@ -44,7 +44,7 @@ pub(super) struct Ways {
     /// How far back is read where there is no state.
     pub(super) warmup: Duration,
     pub(super) state_topic: String,
-    /// To read that with.
+    /// Of the consumer; states are read with them too.
     pub(super) options: ClientConfig,
 }
 

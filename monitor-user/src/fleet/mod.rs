@@ -22,10 +22,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
-use rdkafka::{ClientConfig, Message};
 
 use self::group::{Members, Move, Place, Ways};
 use self::partition::{Partition, Stage};
@@ -89,7 +89,6 @@ pub(crate) fn fleet(args: &FleetArgs, config: &Config, quiet: bool) -> Result<()
 struct Member {
     /// `None` while it is out of the group.
     consumer: Option<BaseConsumer<Members>>,
-    options: ClientConfig,
     ways: Ways,
     /// Into how many partitions keys are spread.
     parts: u32,
@@ -101,7 +100,7 @@ struct Member {
     writer: crate::sinks::event::Writer,
     place: String,
     said: Instant,
-    /// How often partitions could not be taken over since something was said.
+    /// How often in a row partitions could not be taken over.
     astray: u32,
     trouble: Seldom,
     garbage: Seldom,
@@ -134,6 +133,7 @@ impl Member {
         let mut settings = config.engine_settings();
         settings.host.clone_from(&fleet.name);
         let stage = |topic: &str, stage: Stage| (topic.into(), stage, stage.overlap(&settings));
+        let parts = topics::check_for_fleet(&options, set, fleet).map_err(Misuse)?;
         let ways = Ways {
             stages: vec![
                 stage(&set.activity_topic, Stage::Keys),
@@ -142,13 +142,11 @@ impl Member {
             ],
             warmup: fleet.warmup,
             state_topic: fleet.state_topic.clone(),
-            options: options.clone(),
+            options,
         };
-        let parts = topics::check_for_fleet(&options, set, fleet).map_err(Misuse)?;
-        let consumer = subscribe(&options, &ways)?;
+        let consumer = subscribe(&ways)?;
         Ok(Member {
             consumer: Some(consumer),
-            options,
             ways,
             parts,
             state_interval: fleet.state_interval,
@@ -182,6 +180,7 @@ impl Member {
             self.counts.rebalances += 1;
             match moved {
                 Move::Given { place, stage, committed, learnt } => {
+                    self.astray = 0;
                     tracing::info!(topic = place.0, partition = place.1, committed, "given");
                     let partition =
                         Partition::new(stage, committed, learnt, &self.settings).of(self.parts);
@@ -245,7 +244,7 @@ impl Member {
 
     /// Comes back, to go on from what is committed.
     fn come_back(&mut self) -> Result<()> {
-        self.consumer = Some(subscribe(&self.options, &self.ways)?);
+        self.consumer = Some(subscribe(&self.ways)?);
         Ok(())
     }
 
@@ -263,7 +262,6 @@ impl Member {
         let Some(group) = group else { return Ok(()) };
         match self.publisher.publish(new, &group)? {
             Published::All => {
-                self.astray = 0;
                 for partition in self.partitions.values_mut() {
                     self.counts.alerts += partition.said();
                 }
@@ -325,9 +323,10 @@ impl Member {
     }
 }
 
-fn subscribe(config: &ClientConfig, ways: &Ways) -> Result<BaseConsumer<Members>> {
+fn subscribe(ways: &Ways) -> Result<BaseConsumer<Members>> {
+    let members = Members::new(ways.clone());
     let consumer: BaseConsumer<Members> =
-        config.create_with_context(Members::new(ways.clone())).map_err(options::refused)?;
+        ways.options.create_with_context(members).map_err(options::refused)?;
     let topics: Vec<&str> = ways.stages.iter().map(|(topic, ..)| topic.as_str()).collect();
     consumer.subscribe(&topics).context("cannot subscribe")?;
     Ok(consumer)

@@ -214,14 +214,10 @@ impl Partition {
                 }
             }),
         };
-        match taken {
-            Ok(()) => {}
-            Err(reason) => {
-                self.garbage += u64::from(is_new);
-                return if is_new { Err(reason) } else { Ok(()) };
-            }
-        }
-        Ok(())
+        taken.or_else(|reason| {
+            self.garbage += u64::from(is_new);
+            if is_new { Err(reason) } else { Ok(()) }
+        })
     }
 
     fn judge_call(&mut self, call: &ApiCall, is_new: bool, writer: &Writer) {

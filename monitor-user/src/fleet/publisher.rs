@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::consumer::{ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError;
 use rdkafka::message::ToBytes;
 use rdkafka::producer::{
@@ -223,8 +223,8 @@ fn retried(mut step: impl FnMut() -> Result<(), KafkaError>) -> Result<(), Kafka
     }
 }
 
-/// Deliveries are judged by their transaction.
-struct Silent;
+/// Deliveries are judged by their transaction; who polls hears of errors.
+pub(super) struct Silent;
 
 impl ClientContext for Silent {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -235,6 +235,8 @@ impl ClientContext for Silent {
         tracing::debug!(target: "librdkafka", ?error, "{reason}");
     }
 }
+
+impl ConsumerContext for Silent {}
 
 impl ProducerContext<NoCustomPartitioner> for Silent {
     type DeliveryOpaque = ();

@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use monitor_core::call::KeyId;
 use monitor_core::engine::{Engine, SNAPSHOT_VERSION};
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
-use rdkafka::{ClientConfig, ClientContext, Message, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 use super::partition::Stage;
+use super::publisher::Silent;
 use crate::sinks::kafka::options;
 
 /// Up to where a state goes.
@@ -165,19 +165,6 @@ fn reader(
     consumer.assign(&places)?;
     Ok(consumer)
 }
-
-/// Whoever polls hears of errors.
-struct Silent;
-
-impl ClientContext for Silent {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(target: "librdkafka", ?level, facility, "{message}");
-    }
-
-    fn error(&self, _: KafkaError, _: &str) {}
-}
-
-impl ConsumerContext for Silent {}
 
 /// The latest record of each key.
 struct Table {

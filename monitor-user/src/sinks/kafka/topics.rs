@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::{options, watch};
@@ -39,10 +40,7 @@ pub(crate) fn check_for_fleet(
     set: &config::Kafka,
     fleet: &config::Fleet,
 ) -> Result<u32, String> {
-    let admin: AdminClient<watch::Quiet> =
-        config.create_with_context(watch::Quiet).map_err(|error| options::reason(&error))?;
-    let metadata =
-        admin.inner().fetch_metadata(None, WAIT_MAX).map_err(|error| options::reason(&error))?;
+    let (_, metadata) = known(config)?;
     let partitions = |topic: &str| {
         let found = metadata.topics().iter().find(|known| known.name() == topic);
         found.map_or(0, |topic| topic.partitions().len())
@@ -60,11 +58,17 @@ pub(crate) fn check_for_fleet(
     Ok(u32::try_from(calls).unwrap_or(u32::MAX))
 }
 
-fn make_all(config: &ClientConfig, plans: &[Plan<'_>]) -> Result<(), String> {
+/// Who can make topics, and those that there are.
+fn known(config: &ClientConfig) -> Result<(AdminClient<watch::Quiet>, Metadata), String> {
     let admin: AdminClient<watch::Quiet> =
         config.create_with_context(watch::Quiet).map_err(|error| options::reason(&error))?;
     let metadata =
         admin.inner().fetch_metadata(None, WAIT_MAX).map_err(|error| options::reason(&error))?;
+    Ok((admin, metadata))
+}
+
+fn make_all(config: &ClientConfig, plans: &[Plan<'_>]) -> Result<(), String> {
+    let (admin, metadata) = known(config)?;
     let there: Vec<&str> = metadata.topics().iter().map(|topic| topic.name()).collect();
     let missing: Vec<&Plan<'_>> =
         plans.iter().filter(|plan| !there.contains(&plan.topic)).collect();
