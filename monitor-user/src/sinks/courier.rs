@@ -290,6 +290,7 @@ impl Round {
             self.trouble = Seldom::new(TROUBLE_INTERVAL);
         }
         self.retry_after = RETRY_MIN;
+        let seen = self.take_seen(number);
         let counts = &self.courier.shared.counts;
         counts.arrived.fetch_add(1, Ordering::Relaxed);
         if let Some((timed, since)) = self.timed
@@ -299,17 +300,22 @@ impl Round {
             counts.slowest_us.fetch_max(took, Ordering::Relaxed);
             self.timed = None;
         }
-        // Confirmed in order, but for what goes to other topics.
-        if let Some(place) = self.seen.iter().position(|(sent, _)| *sent == number)
-            && let Some((_, time)) = self.seen.remove(place)
-        {
+        if let Some(time) = seen {
             counts.delays.note(time);
         }
         self.spool().confirm(self.courier.which, number)
     }
 
+    /// When the last byte behind an alert was seen, which is on its way no longer.
+    fn take_seen(&mut self, number: u64) -> Option<EventTime> {
+        // Confirmed in order, but for what goes to other topics.
+        let place = self.seen.iter().position(|(sent, _)| *sent == number)?;
+        self.seen.remove(place).map(|(_, time)| time)
+    }
+
     /// Puts a record where a person can look at it; it would block all others for ever.
     fn put_aside(&mut self, number: u64, reason: &str, body: &[u8]) -> std::io::Result<()> {
+        self.take_seen(number);
         let path = self.spool().put_aside(body)?;
         self.courier.shared.counts.refused.fetch_add(1, Ordering::Relaxed);
         self.spool().confirm(self.courier.which, number)?;

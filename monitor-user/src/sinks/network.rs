@@ -162,7 +162,11 @@ impl Sink for Network {
         let Network { shared, bytes, reducer, .. } = self;
         let mut put = |out: Out<'_>, ordinal| put(&shared.spool, out, ordinal, bytes);
         match reducer {
-            Some(reduced) => reduced.reducer.take(call, ordinal, put),
+            Some(Reduced { reducer, since, .. }) => {
+                if reducer.take(call, ordinal, put) {
+                    *since = Instant::now();
+                }
+            }
             None => put(Out::Call(call), ordinal),
         }
         Ok(())

@@ -68,9 +68,19 @@ impl Reducer {
         }
     }
 
-    /// Takes a call; `put` gets what goes out, with its ordinal.
-    pub(crate) fn take(&mut self, call: &ApiCall, ordinal: u64, mut put: impl FnMut(Out<'_>, u64)) {
-        self.advance(call.time, &mut put);
+    /// Takes a call; `put` gets what goes out, with its ordinal. True when a window ended by it.
+    pub(crate) fn take(
+        &mut self,
+        call: &ApiCall,
+        ordinal: u64,
+        mut put: impl FnMut(Out<'_>, u64),
+    ) -> bool {
+        let has_ended = self.advance(call.time, &mut put);
+        self.add(call, ordinal, put);
+        has_ended
+    }
+
+    fn add(&mut self, call: &ApiCall, ordinal: u64, mut put: impl FnMut(Out<'_>, u64)) {
         if !is_plain_read(call) {
             return put(Out::Call(call), ordinal);
         }
@@ -96,14 +106,16 @@ impl Reducer {
         }
     }
 
-    /// Time has passed.
-    pub(crate) fn advance(&mut self, now: EventTime, mut put: impl FnMut(Out<'_>, u64)) {
+    /// Time has passed; true when the window ended.
+    fn advance(&mut self, now: EventTime, put: impl FnMut(Out<'_>, u64)) -> bool {
         let window = now.0 / self.window_ns;
-        // A call that is late, or a clock that was set back, ends no window.
-        if window > self.window || window + 2 < self.window {
+        // A call that is late, or a clock that was set back a little, ends no window.
+        let has_ended = window > self.window || window + 2 < self.window;
+        if has_ended {
             self.window = window;
-            self.finish(&mut put);
+            self.finish(put);
         }
+        has_ended
     }
 
     /// Everything that waits goes out.
