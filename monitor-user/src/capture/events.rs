@@ -148,7 +148,12 @@ impl Events {
     ) -> usize {
         self.clock.refresh();
         if !self.keylogs.is_empty() {
-            return self.drain_held(data, max, last, each);
+            self.hold(data);
+            let is_over = last || self.held_bytes >= HELD_BYTES_MAX;
+            let until = if is_over { u64::MAX } else { now_ns().saturating_sub(HOLD_NS) };
+            // Also without a record, to tell of what is wrong with them.
+            self.keylogs.read(&mut |lines| each(Input::Secrets(lines)));
+            return self.give_held(max, until, each);
         }
         self.pull();
         let mut pulled_before = self.waiting.len();
@@ -157,10 +162,7 @@ impl Events {
             let Some(record) = data.next() else { break };
             records += 1;
             self.pull();
-            let Some((header, payload)) = split(&record) else {
-                tracing::warn!(bytes = record.len(), "a record in the ring has a wrong size");
-                continue;
-            };
+            let Some((header, payload)) = split(&record) else { continue };
             pulled_before = pulled_before.saturating_sub(self.give(&header, payload, each));
         }
         if records < max {
@@ -172,14 +174,8 @@ impl Events {
         records
     }
 
-    /// The same with records that wait for the secrets which open them.
-    fn drain_held(
-        &mut self,
-        data: &mut RingBuf<MapData>,
-        max: usize,
-        last: bool,
-        each: &mut dyn FnMut(Input<'_>),
-    ) -> usize {
+    /// Takes what the rings hold, to wait for the secrets which open it.
+    fn hold(&mut self, data: &mut RingBuf<MapData>) {
         while self.held_bytes < HELD_BYTES_MAX
             && let Some(record) = data.next()
         {
@@ -188,10 +184,11 @@ impl Events {
             self.held.push_back((header, payload.to_vec()));
         }
         self.pull();
-        let is_full = self.held_bytes >= HELD_BYTES_MAX;
-        let until = if last || is_full { u64::MAX } else { now_ns().saturating_sub(HOLD_NS) };
-        // Also without a record, to tell of what is wrong with them.
-        self.keylogs.read(&mut |lines| each(Input::Secrets(lines)));
+    }
+
+    /// Gives up to `max` records that waited and came until then, and the lifecycle events around them: how
+    /// many records.
+    fn give_held(&mut self, max: usize, until: u64, each: &mut dyn FnMut(Input<'_>)) -> usize {
         let mut records = 0;
         while records < max
             && let Some((header, payload)) = self.held.pop_front_if(|it| it.0.time_ns <= until)
@@ -415,9 +412,14 @@ impl Socket {
 
 /// Header and payload of a data record; a record of a size class is longer than its payload.
 fn split(record: &[u8]) -> Option<(DataHeader, &[u8])> {
-    let header = read::<DataHeader>(record)?;
-    let payload = record[size_of::<DataHeader>()..].get(..header.payload_len as usize)?;
-    Some((header, payload))
+    let whole = read::<DataHeader>(record).and_then(|header| {
+        let payload = record[size_of::<DataHeader>()..].get(..header.payload_len as usize)?;
+        Some((header, payload))
+    });
+    if whole.is_none() {
+        tracing::warn!(bytes = record.len(), "a record in the ring has a wrong size");
+    }
+    whole
 }
 
 /// Types that are valid for any bytes.

@@ -126,6 +126,11 @@ impl KeyLog {
     }
 }
 
+/// Whether a file can be followed.
+pub(super) fn probe(path: &Path) -> io::Result<()> {
+    Open::new(path, false).map(drop)
+}
+
 impl Open {
     /// `late`: it may have been written for long already.
     fn new(path: &Path, late: bool) -> io::Result<Open> {
@@ -302,5 +307,14 @@ mod tests {
         fs::create_dir(followed.path()).unwrap();
         assert_eq!(followed.read(), "");
         assert!(followed.logs.troubles()[0].ends_with("keys.log: no regular file"));
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_followed() {
+        let followed = Followed::new();
+        assert!(probe(&followed.path()).is_err(), "it is not there");
+        assert!(probe(followed.dir.path()).is_err(), "a folder");
+        fs::write(followed.path(), "").unwrap();
+        assert!(probe(&followed.path()).is_ok());
     }
 }

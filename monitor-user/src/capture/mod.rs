@@ -10,6 +10,7 @@ pub mod privilege;
 pub mod tls;
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -259,6 +260,11 @@ fn polled(ring: RingBuf<MapData>) -> anyhow::Result<AsyncFd<RingBuf<MapData>>> {
     // SAFETY: the ring owns its descriptor, which does not change and stays open as long as it.
     let polled = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
     polled.map_err(|error| anyhow::anyhow!("polling the ring buffer: {error}"))
+}
+
+/// Tries to open a key log as it is followed.
+pub fn probe_keylog(path: &Path) -> io::Result<()> {
+    keylog::probe(path)
 }
 
 /// Tries each part of the kernel side by itself: its name, and what went wrong.

@@ -4,7 +4,6 @@ mod host;
 mod listeners;
 
 use std::fmt;
-use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
@@ -122,8 +121,8 @@ fn kernel_programs() -> Vec<Check> {
 
 fn keylog(path: &Path) -> Check {
     let shown = path.display().to_string();
-    match File::open(path) {
-        Ok(_) => Check::ok("key log", shown),
+    match capture::probe_keylog(path) {
+        Ok(()) => Check::ok("key log", shown),
         Err(error) => Check::warn(
             "key log",
             format!("{shown}: {error}"),
@@ -133,7 +132,7 @@ fn keylog(path: &Path) -> Check {
 }
 
 fn secret_file(config: &Config) -> Check {
-    let path = config.identity.secret_file.clone().unwrap_or_else(secret::default_path);
+    let path = secret::path(None, config);
     let shown = path.display().to_string();
     if !path.exists() {
         return Check::ok("secret", format!("{shown} is made at the first run"));

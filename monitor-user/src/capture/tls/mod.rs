@@ -8,7 +8,6 @@ mod sealed;
 mod users;
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -225,10 +224,11 @@ impl Attacher {
     /// Detaches from files that no process uses any more. A process that begins to use one meanwhile waits
     /// to be looked into, and has it attached to anew.
     fn sweep(&mut self) {
-        let unused = self.attached.iter_mut();
-        let unused = unused.filter_map(|(id, file)| (!file.users.are_there()).then_some(*id));
-        let unused: Vec<FileId> = unused.collect();
-        if unused.is_empty() {
+        let mut is_one_unused = false;
+        for file in self.attached.values_mut() {
+            is_one_unused |= !file.users.are_there();
+        }
+        if !is_one_unused {
             return;
         }
         // Children of those that are gone may hold their sockets, and not have been met yet.
@@ -240,15 +240,13 @@ impl Attacher {
                 }
             }
         }
-        for id in unused {
-            if let Entry::Occupied(file) = self.attached.entry(id)
-                && file.get().users.is_empty()
-            {
-                let Attached { path, probes, users: _ } = file.remove();
-                drop(probes);
-                tracing::info!(path = %path.display(), "no longer used, detached");
+        self.attached.retain(|_, file| {
+            let is_used = !file.users.is_empty();
+            if !is_used {
+                tracing::info!(path = %file.path.display(), "no longer used, detached");
             }
-        }
+            is_used
+        });
         self.count_libraries();
     }
 

@@ -14,9 +14,6 @@ const USERS_MAX: usize = 1024;
 impl Users {
     /// A process uses the file.
     pub(super) fn add(&mut self, pid: u32) {
-        if self.0.len() >= USERS_MAX {
-            self.are_there();
-        }
         if self.0.len() < USERS_MAX {
             self.0.extend(processes::started(pid).map(|started| (pid, started)));
         }
