@@ -1,9 +1,7 @@
 //! Credentials are in nothing that Keywatch writes, says or sends while it runs, whatever sinks are on.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -13,7 +11,7 @@ use xtask::kafka::Secured;
 use xtask::process;
 
 use super::rig::Rig;
-use super::sinks::{SECRET, receiver};
+use super::sinks::{receiver, signing_secret};
 
 /// Part of every credential that is sent. In base64 it shows in one of three ways, by where it begins.
 const CANARY: &str = "c4n4ryS3cr3tV4lu3";
@@ -31,9 +29,7 @@ pub(crate) fn are_nowhere() -> Result<()> {
     let (_webhook, webhook) = receiver(rig.dir(), "webhook", &secured)?;
     let metrics = SocketAddr::from(([127, 0, 0, 1], process::free_server_port()?));
     let nobody = process::free_server_port()?;
-    let signing = rig.dir().join("signing-secret");
-    fs::write(&signing, SECRET)?;
-    fs::set_permissions(&signing, fs::Permissions::from_mode(0o600))?;
+    let signing = signing_secret(rig.dir())?;
     let (dir, signing) = (rig.dir().display().to_string(), signing.display());
     let ca = secured.file("ca.pem");
     let config = format!(
@@ -53,9 +49,10 @@ pub(crate) fn are_nowhere() -> Result<()> {
     rig.start_agent_on(&ports, &["-vv".into(), "--connections".into(), connections])?;
     let calls = everywhere(rig.server)?;
     over_http2(rig.http2)?;
-    let page = scrape(metrics)?;
-    ensure!(page.contains("keywatch_"), "no metrics: {page}");
-    clean("the page of metrics", page.as_bytes())?;
+    let mut asked = Connection::open(metrics)?;
+    let page = asked.call("GET", "/metrics", "Connection: close\r\n", b"")?.body;
+    ensure!(memmem::find(&page, b"keywatch_").is_some(), "no metrics");
+    clean("the page of metrics", &page)?;
     let output = rig.agent()?.output();
     let seen = rig.stop_agent()?;
     ensure!(seen.len() == calls + 1, "{} calls, {calls} and one over HTTP/2 made", seen.len());
@@ -150,14 +147,6 @@ fn over_http2(server: SocketAddr) -> Result<()> {
     curl.args(["--header", &format!("Authorization: Bearer {CANARY}")]);
     curl.args(["--header", &format!("Cookie: session={CANARY}")]);
     process::run(curl.arg(format!("http://{server}/api/{MARK}?api_key={CANARY}"))).map(drop)
-}
-
-fn scrape(at: SocketAddr) -> Result<String> {
-    let mut stream = TcpStream::connect(at)?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut page = String::new();
-    stream.read_to_string(&mut page)?;
-    Ok(page)
 }
 
 /// Looks at every file below a folder; notes those that hold the mark. What nginx logs is its own.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,18 +14,24 @@ use xtask::process::Proc;
 use crate::replay::{common_args, keywatch, scratch};
 
 /// A signing secret of thirty-two made-up bytes.
-pub(super) const SECRET: &str = "0123456789abcdef0123456789abcdef";
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// Far beyond what starting Python takes on a busy machine.
 const START_WAIT: Duration = Duration::from_secs(30);
+
+/// A file with the signing secret.
+pub(super) fn signing_secret(dir: &Path) -> Result<PathBuf> {
+    let path = dir.join("signing-secret");
+    fs::write(&path, SECRET)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    Ok(path)
+}
 
 /// Every alert arrives at both, in CEF and in OCSF; a certificate that is not trusted is refused, and
 /// the alerts are kept for the next run.
 pub(crate) fn syslog_and_webhook() -> Result<()> {
     let dir = scratch()?;
     let secured = Secured::prepare(dir.path())?;
-    let secret = dir.path().join("signing-secret");
-    fs::write(&secret, SECRET)?;
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600))?;
+    let secret = signing_secret(dir.path())?;
     let (_syslog, syslog_port) = receiver(dir.path(), "syslog", &secured)?;
     let (_webhook, webhook_port) = receiver(dir.path(), "webhook", &secured)?;
     let config = |ca: &str, flush: &str| {

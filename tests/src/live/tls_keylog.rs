@@ -3,8 +3,6 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use monitor_core::call::ApiCall;
@@ -15,7 +13,7 @@ use xtask::process::{self, Proc};
 use super::compare::all_whole;
 use super::rig::{start_agent, stop_agent};
 use super::tls::{client, curl, on_their_ports};
-use super::tls_servers::{PYTHON, library_code};
+use super::tls_servers::{library_code, start_python};
 use crate::replay::scratch;
 
 /// Python's `ssl` writes a key log, which is put aside, cut and made anew: every call is seen, and the
@@ -33,7 +31,7 @@ pub(crate) fn keylog() -> Result<()> {
     fs::rename(&keys, dir.path().join("keys.log.1"))?;
     client(at, CONNECTIONS, 20, 3)?;
     server.stop()?;
-    let (server, at) = start_server_at(dir.path(), Some(&keys), at)?;
+    let server = start_python(dir.path(), at, Some(dir.path()), Some(&keys))?;
     client(at, CONNECTIONS, 20, 3)?;
     // Cut in place, as copytruncate does.
     fs::File::options().write(true).open(&keys)?.set_len(0)?;
@@ -102,15 +100,6 @@ fn start_server(dir: &Path, keys: Option<&Path>) -> Result<(Proc, SocketAddr)> {
     certificate(dir)?;
     // Of its own: a test beside this one may probe those of the system.
     openssl::copy_libraries(dir)?;
-    start_server_at(dir, keys, SocketAddr::new([127, 0, 0, 1].into(), process::free_server_port()?))
-}
-
-fn start_server_at(dir: &Path, keys: Option<&Path>, at: SocketAddr) -> Result<(Proc, SocketAddr)> {
-    let mut command = Command::new(xtask::setup::find("python3").context("no python3")?);
-    command.env("LD_LIBRARY_PATH", dir);
-    command.args(["-c", PYTHON, &at.port().to_string()]);
-    command.arg(dir.join("tls.pem")).arg(dir.join("tls.key")).args(keys);
-    let mut server = Proc::spawn("python3", &command, &dir.join("server.log"))?;
-    server.wait_for_listener(at, Duration::from_secs(20))?;
-    Ok((server, at))
+    let at = SocketAddr::new([127, 0, 0, 1].into(), process::free_server_port()?);
+    Ok((start_python(dir, at, Some(dir), keys)?, at))
 }

@@ -22,7 +22,7 @@ const CALLS: usize = 3;
 
 /// A threaded server whose threads block in their library. Arguments: port, certificate, key, and maybe
 /// a key log.
-pub(super) const PYTHON: &str = r#"
+const PYTHON: &str = r#"
 import http.server, ssl, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -118,6 +118,26 @@ pub(crate) fn gnutls() -> Result<()> {
     seen("gnutls-serv", arguments, [CONNECTIONS, AT_ONCE, 1])
 }
 
+/// Starts [`PYTHON`] with the certificate in `dir`. `libraries`: a folder with those that it has to itself;
+/// `keys`: its key log.
+pub(super) fn start_python(
+    dir: &Path,
+    at: SocketAddr,
+    libraries: Option<&Path>,
+    keys: Option<&Path>,
+) -> Result<Proc> {
+    let mut command = Command::new(xtask::setup::find("python3").context("no python3")?);
+    if let Some(libraries) = libraries {
+        command.env("LD_LIBRARY_PATH", libraries);
+    }
+    command.args(["-c", PYTHON, &at.port().to_string()]);
+    command.arg(dir.join("tls.pem")).arg(dir.join("tls.key")).args(keys);
+    let log = dir.join(format!("server-{}.log", at.port()));
+    let mut server = Proc::spawn("python3", &command, &log)?;
+    server.wait_for_listener(at, Duration::from_secs(20))?;
+    Ok(server)
+}
+
 /// Starts a server and Keywatch, and makes calls; each is seen whole, on the port that it names.
 fn seen_whole(
     program: &str,
@@ -161,8 +181,7 @@ fn once_each(calls: &[ApiCall]) -> Result<()> {
 
 /// Twenty agents come and go while one server works: its code is as it was, and calls go on. Twenty
 /// servers come and go under one agent: it holds no more files open than after the first, lets go of what
-/// nobody uses, and finds it again. The server
-/// has a library of its own, which no other test attaches to.
+/// nobody uses, and finds it again. The server has a library of its own, which no other test attaches to.
 pub(crate) fn nothing_is_left() -> Result<()> {
     let dir = scratch()?;
     certificate(dir.path())?;
@@ -171,15 +190,8 @@ pub(crate) fn nothing_is_left() -> Result<()> {
     let other = scratch()?;
     openssl::copy_libraries(dir.path())?;
     openssl::copy_libraries(other.path())?;
-    let server_at = |at: SocketAddr, libraries: &Path| -> Result<Proc> {
-        let mut command = Command::new(xtask::setup::find("python3").unwrap_or_default());
-        command.env("LD_LIBRARY_PATH", libraries);
-        command.args(["-c", PYTHON, &at.port().to_string()]);
-        command.arg(dir.path().join("tls.pem")).arg(dir.path().join("tls.key"));
-        let mut server = Proc::spawn("python3", &command, &dir.path().join("server.log"))?;
-        server.wait_for_listener(at, Duration::from_secs(20))?;
-        Ok(server)
-    };
+    let server_at =
+        |at: SocketAddr, libraries: &Path| start_python(dir.path(), at, Some(libraries), None);
     let server = || server_at(at, dir.path());
     let running = server()?;
     let before = library_code(running.pid())?;

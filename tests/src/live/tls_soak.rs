@@ -2,18 +2,17 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use xtask::openssl::{self, certificate};
-use xtask::process::{self, Proc};
+use xtask::process;
 
 use super::compare::as_logged;
 use super::rig::{start_agent, stop_agent};
 use super::tls::curl;
-use super::tls_servers::PYTHON;
+use super::tls_servers::start_python;
 use crate::replay::scratch;
 
 /// Each begins to listen with a TLS library in it, and is gone. Arguments: port, how many.
@@ -42,7 +41,7 @@ pub(crate) fn short_lived() -> Result<()> {
     let at = |port| SocketAddr::new([127, 0, 0, 1].into(), port);
     let [first, last] = [at(process::free_server_port()?), at(process::free_server_port()?)];
     let storm = process::free_server_port()?;
-    let server = start_server(dir.path(), first, None)?;
+    let server = start_python(dir.path(), first, None, None)?;
     let ports = [first.port(), last.port(), storm];
     let agent = start_agent(dir.path(), &ports, &[])?;
     curl(&first, &["--http1.1"], "/api/before")?;
@@ -56,7 +55,7 @@ pub(crate) fn short_lived() -> Result<()> {
     process::wait_until("files to be closed", Duration::from_secs(60), || Ok(files()? <= before))?;
     let attached = || agent.output().matches("looks inside TLS").count();
     let before_last = attached();
-    let newcomer = start_server(dir.path(), last, Some(dir.path()))?;
+    let newcomer = start_python(dir.path(), last, Some(dir.path()), None)?;
     process::wait_until("Keywatch to find the last", Duration::from_secs(60), || {
         Ok(attached() > before_last)
     })?;
@@ -70,18 +69,4 @@ pub(crate) fn short_lived() -> Result<()> {
     targets.sort_unstable();
     ensure!(targets == ["/api/after", "/api/after", "/api/before"], "{calls:?}");
     Ok(())
-}
-
-/// `libraries`: a folder with those that it has to itself.
-fn start_server(dir: &Path, at: SocketAddr, libraries: Option<&Path>) -> Result<Proc> {
-    let mut command = Command::new(xtask::setup::find("python3").context("no python3")?);
-    if let Some(libraries) = libraries {
-        command.env("LD_LIBRARY_PATH", libraries);
-    }
-    command.args(["-c", PYTHON, &at.port().to_string()]);
-    command.arg(dir.join("tls.pem")).arg(dir.join("tls.key"));
-    let log = dir.join(format!("server-{}.log", at.port()));
-    let mut server = Proc::spawn("python3", &command, &log)?;
-    server.wait_for_listener(at, Duration::from_secs(20))?;
-    Ok(server)
 }
