@@ -9,6 +9,7 @@ mod cli;
 mod fuzz;
 mod keys;
 mod live;
+mod payloads;
 mod replay;
 mod seeds;
 
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     trials.extend(fuzz::trials());
     trials.extend(keys::trials());
     trials.extend(live::trials());
+    trials.extend(payloads::trials());
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -135,7 +135,7 @@ fn score_and_print(options: &Options) -> Result<usize> {
 type Scores = BTreeMap<String, Score>;
 
 /// The folder with the collections, when there is one.
-fn root() -> Option<PathBuf> {
+pub fn root() -> Option<PathBuf> {
     let named = std::env::var_os("KEYWATCH_CORPORA").map(PathBuf::from);
     let root = named.or_else(|| Some(workspace_root().parent()?.join("shared/corpora")))?;
     root.is_dir().then_some(root)
