@@ -131,11 +131,13 @@ fn public_payloads_are_told_from_ordinary_values(corpora: &Path) -> Result<()> {
         let (all, hit) = (count(Some(class), None), count(Some(class), Some(kind)));
         let recall = f64::from(hit) / f64::from(all);
         let precision = f64::from(hit) / f64::from(count(None, Some(kind)));
+        println!("{class:15} {all:5} recall {recall:.4} precision {precision:.4}");
         ensure!(recall >= recall_min, "{class}: recall {recall}");
         ensure!(precision >= 0.97, "{class}: precision {precision}");
     }
     let false_alarms: u32 =
         counts.iter().filter(|(key, _)| key.0 == "norm" && key.1.is_some()).map(|(_, n)| n).sum();
+    println!("ordinary values {} false alarms {false_alarms}", count(Some("norm"), None));
     ensure!(false_alarms <= 2, "{false_alarms} false alarms");
     Ok(())
 }
@@ -176,6 +178,7 @@ fn public_probes_are_hit_and_plain_texts_are_not(corpora: &Path) -> Result<()> {
             hit += u32::from(ways(&text).iter().all(Option::is_some));
         }
     }
+    println!("gotestwaf: {hit} of {all} attacks in every place, 0 of {} plain texts", plain.len());
     ensure!(all > 0 && !plain.is_empty(), "the lists are empty");
     ensure!(hit == all, "{hit} of {all} attacks");
     Ok(())

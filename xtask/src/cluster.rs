@@ -10,10 +10,9 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::kafka::{CLUSTER_ID, Jvm, LOGGING, START_WAIT, java};
+use crate::kafka::{self, CLUSTER_ID, Jvm, LOGGING, START_WAIT, java};
 use crate::network::Lan;
 use crate::process::{self, Proc};
-use crate::setup;
 
 /// A running cluster; ended and its data removed when dropped.
 pub struct Cluster {
@@ -176,8 +175,7 @@ impl Cluster {
 
     /// kcat on this cluster.
     pub fn kcat(&self) -> Result<Command> {
-        let kcat = setup::find("kcat").context("no kcat (mend: cargo xtask setup)")?;
-        let mut command = Command::new(kcat);
+        let mut command = kafka::kcat()?;
         command.args(["-b", &self.bootstrap]);
         Ok(command)
     }

@@ -32,6 +32,11 @@ pub struct Kafka {
     _dir: TempDir,
 }
 
+/// kcat, without its arguments yet.
+pub fn kcat() -> Result<Command> {
+    setup::find("kcat").map(Command::new).context("no kcat (mend: cargo xtask setup)")
+}
+
 impl Kafka {
     /// Starts a broker on a free loopback port and waits until it takes requests.
     pub fn start() -> Result<Kafka> {
@@ -40,9 +45,7 @@ impl Kafka {
 
     /// The same, for measuring: its Java compiles as well as it can.
     pub fn start_for_speed() -> Result<Kafka> {
-        let mut kafka = Kafka::prepared(process::free_port()?, false, "", Jvm::Fast)?;
-        kafka.restart()?;
-        Ok(kafka)
+        Kafka::launched(process::free_port()?, false, "", Jvm::Fast)
     }
 
     /// Process id of the broker.
@@ -52,31 +55,28 @@ impl Kafka {
 
     /// The same on a given port.
     pub fn start_on(port: u16) -> Result<Kafka> {
-        let mut kafka = Kafka::prepared(port, false, "", Jvm::Quick)?;
-        kafka.restart()?;
-        Ok(kafka)
+        Kafka::launched(port, false, "", Jvm::Quick)
     }
 
     /// Starts a broker that is also reached over TLS: with SCRAM, and with client certificates.
     /// `properties` are more lines for its config.
     pub fn start_secured(properties: &str) -> Result<Kafka> {
-        let mut kafka = Kafka::prepared(process::free_port()?, true, properties, Jvm::Quick)?;
-        kafka.restart()?;
-        Ok(kafka)
+        Kafka::launched(process::free_port()?, true, properties, Jvm::Quick)
     }
 
-    fn prepared(port: u16, is_secured: bool, properties: &str, jvm: Jvm) -> Result<Kafka> {
+    fn launched(port: u16, is_secured: bool, properties: &str, jvm: Jvm) -> Result<Kafka> {
         let dir = tempfile::Builder::new().prefix("keywatch-kafka.").tempdir()?;
         let secured = is_secured.then(|| Secured::prepare(dir.path())).transpose()?;
         let home = Home::prepare(dir.path(), port, secured.as_ref(), properties, jvm)?;
         let bootstrap = home.bootstrap();
-        Ok(Kafka { bootstrap, secured, home, child: None, _dir: dir })
+        let mut kafka = Kafka { bootstrap, secured, home, child: None, _dir: dir };
+        kafka.restart()?;
+        Ok(kafka)
     }
 
     /// Runs kcat with some arguments and returns what it prints.
     pub fn kcat(&self, args: &[&str]) -> Result<String> {
-        let kcat = setup::find("kcat").context("no kcat (mend: cargo xtask setup)")?;
-        process::run(Command::new(kcat).args(args))
+        process::run(kcat()?.args(args))
     }
 
     /// Kills the broker as a crash would; its data stays.

@@ -92,7 +92,8 @@ impl Drop for Lan {
     }
 }
 
-fn ip(args: &[&str]) -> Result<()> {
+/// Runs `ip` of iproute2.
+pub fn ip(args: &[&str]) -> Result<()> {
     let done = process::run(Command::new("ip").args(args)).map(drop);
     done.with_context(|| format!("ip {}", args.join(" ")))
 }

@@ -9,9 +9,8 @@ use anyhow::{Context, Result, ensure};
 use monitor_core::alert::Alert;
 use serde_json::{Value, json};
 use xtask::chaos::{self, Options};
-use xtask::kafka::Kafka;
+use xtask::kafka::{Kafka, kcat};
 use xtask::process::{self, Proc};
-use xtask::setup;
 
 use crate::replay::keywatch;
 
@@ -79,9 +78,8 @@ fn judged_one_call(dir: &Path, name: &str) -> Result<()> {
 /// Waits until a key's state says, in MessagePack, that it has made so many calls.
 fn wait_for_state(kafka: &Kafka, group: &str, calls: &[u8]) -> Result<()> {
     let said = [&b"\xa5calls"[..], calls].concat();
-    let kcat = setup::find("kcat").context("no kcat (mend: cargo xtask setup)")?;
     process::wait_until("a state of the key", WAIT, || {
-        let mut read = Command::new(&kcat);
+        let mut read = kcat()?;
         read.args(["-b", &kafka.bootstrap, "-t", &format!("{group}.state"), "-C", "-e", "-q"]);
         let output = read.output().context("starting kcat")?;
         Ok(output.stdout.windows(said.len()).any(|bytes| bytes == said))

@@ -1,11 +1,10 @@
 //! A network namespace with a wire to this one, removed when dropped.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use anyhow::{Context, Result};
-use xtask::process;
+use anyhow::Result;
+use xtask::network::ip;
 
 /// The namespace in which a test's server lives.
 pub(crate) struct Namespace {
@@ -72,10 +71,4 @@ impl Drop for Namespace {
         let _ = ip(&["link", "del", &self.device]);
         let _ = ip(&["netns", "del", &self.name]);
     }
-}
-
-fn ip(args: &[&str]) -> Result<()> {
-    process::run(Command::new("ip").args(args))
-        .map(drop)
-        .with_context(|| format!("ip {}", args.join(" ")))
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::agent::{Agent, Setup};
@@ -13,6 +13,7 @@ use crate::build::{self, Profile};
 use crate::nginx::{Listen, Nginx, Role};
 use crate::openssl;
 use crate::process;
+use crate::setup::{self, Purpose};
 
 /// Connections of the loader.
 pub(super) const CLIENTS: u32 = 32;
@@ -36,6 +37,8 @@ pub(super) struct Serving {
 
 impl Host {
     pub(super) fn prepare() -> Result<Host> {
+        setup::ensure_for(&[Purpose::Build, Purpose::Live, Purpose::Load])?;
+        ensure!(setup::is_root(), "attaching to the kernel needs root (mend: run it with sudo -E)");
         println!("Building keywatch ...");
         let keywatch = build::keywatch(Profile::Release)?;
         let dir = tempfile::Builder::new().prefix("keywatch-bench.").tempdir()?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use super::host;
 use crate::agent::{Agent, Setup};
 use crate::http::Connection;
-use crate::kafka::Kafka;
+use crate::kafka::{self, Kafka};
 use crate::nginx::{Nginx, Role};
 use crate::process;
 use crate::setup;
@@ -139,8 +139,7 @@ impl Attacks {
 
 /// kcat on the topic of alerts: when each of those about attacks was read.
 fn consumer(kafka: &Kafka) -> Result<(Child, Receiver<Instant>)> {
-    let kcat = setup::find("kcat").context("no kcat (mend: cargo xtask setup)")?;
-    let mut command = Command::new(kcat);
+    let mut command = kafka::kcat()?;
     command.args(["-b", &kafka.bootstrap, "-C", "-t", "keywatch.alerts", "-o", "beginning"]);
     command.args(["-q", "-u", "-X", "topic.metadata.refresh.interval.ms=1000"]);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;

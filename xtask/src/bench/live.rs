@@ -5,9 +5,8 @@ use anyhow::{Result, ensure};
 use super::host::{Host, Serving, count, full_load, rate_of, steady_load};
 use super::kernel::{Runs, Statistics, all_runs};
 use super::usage::Usage;
-use super::{median, table};
+use super::{median, range, table};
 use crate::process;
-use crate::setup::{self, Purpose};
 
 /// How long and how hard.
 #[derive(clap::Args)]
@@ -28,8 +27,6 @@ pub struct Options {
 
 /// Runs both parts.
 pub fn run(options: &Options) -> Result<()> {
-    setup::ensure_for(&[Purpose::Build, Purpose::Live, Purpose::Load])?;
-    ensure!(setup::is_root(), "attaching to the kernel needs root (mend: run it with sudo -E)");
     let host = Host::prepare()?;
     let mut rows = steady(&host, options)?;
     rows.extend(saturated(&host, options)?);
@@ -111,8 +108,7 @@ fn saturated(host: &Host, options: &Options) -> Result<Vec<Row>> {
         with.push(watched);
     }
     drop(nginx);
-    let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = ratios.iter().copied().fold(0.0, f64::max);
+    let (least, most) = range(&ratios);
     let loss = (1.0 - median(&ratios)) * 100.0;
     Ok(vec![
         ("calls/s at saturation without, median".into(), format!("{:.0}", median(&without)), ""),

@@ -51,6 +51,12 @@ fn table(rows: &[(String, String, &str)]) {
     }
 }
 
+/// The least and the most.
+fn range(values: &[f64]) -> (f64, f64) {
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    (least, values.iter().copied().fold(0.0, f64::max))
+}
+
 /// The middle one, or the mean of the middle two; 0 of nothing.
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();

@@ -14,11 +14,10 @@ use anyhow::{Context, Result, ensure};
 
 use super::host::{Host, Serving, count, full_load, rate_of, steady_load};
 use super::usage::Usage;
-use super::{median, table};
+use super::{median, range, table};
 use crate::agent::Agent;
 use crate::openssl;
 use crate::process::{self, Proc};
-use crate::setup::{self, Purpose};
 
 /// How long and how hard.
 #[derive(clap::Args)]
@@ -84,8 +83,6 @@ const START_WAIT: Duration = Duration::from_secs(60);
 
 /// Measures and prints.
 pub fn run(options: &Options) -> Result<()> {
-    setup::ensure_for(&[Purpose::Build, Purpose::Live, Purpose::Load])?;
-    ensure!(setup::is_root(), "attaching to the kernel needs root (mend: run it with sudo -E)");
     let host = Host::prepare()?;
     let bench = Bench { libraries: host.dir().join("libraries"), host };
     fs::create_dir_all(&bench.libraries)?;
@@ -309,9 +306,8 @@ fn print(options: &Options, paced: &[Vec<Paced>; 4], ratios: &[Vec<f64>; 4]) {
         paced.each_ref().map(|runs| median(&runs.iter().map(figure).collect::<Vec<_>>()))
     };
     let lost = ratios.each_ref().map(|ratios| (1.0 - median(ratios)) * 100.0);
-    let range = ratios.each_ref().map(|ratios| {
-        let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = ratios.iter().copied().fold(0.0, f64::max);
+    let ranges = ratios.each_ref().map(|ratios| {
+        let (least, most) = range(ratios);
         format!("{least:.3}-{most:.3}")
     });
     let p99 = of(|run| run.p99_us);
@@ -322,7 +318,7 @@ fn print(options: &Options, paced: &[Vec<Paced>; 4], ratios: &[Vec<f64>; 4]) {
     println!("\n{:<42}{}", "what", Watcher::ALL.map(|it| format!("{:>14}", it.name())).concat());
     let rows = [
         ("throughput lost, %", shown(lost)),
-        ("  ratios, least to most", range),
+        ("  ratios, least to most", ranges),
         ("p50 at the steady rate, us", shown(of(|run| run.p50_us))),
         ("p99 at the steady rate, us", shown(p99)),
         ("nginx user time, us a call", shown(of(|run| run.server_user_us))),
