@@ -72,7 +72,7 @@ pub struct DataHeader {
     pub missing: u32,
     /// TCP flags.
     pub tcp_flags: u8,
-    /// [`INGRESS`], [`EGRESS`], [`PLAIN_IN`] or [`PLAIN_OUT`].
+    /// [`TO_SERVER`], [`TO_CLIENT`], [`PLAIN_TO_SERVER`] or [`PLAIN_TO_CLIENT`].
     pub direction: u8,
     /// Of plaintext: 1 when the library had passed on other bytes before the first of this socket.
     pub midstream: u8,
@@ -80,14 +80,14 @@ pub struct DataHeader {
     pub padding: u8,
 }
 
-/// Towards the watched socket.
-pub const INGRESS: u8 = 0;
-/// Away from the watched socket.
-pub const EGRESS: u8 = 1;
-/// What a TLS library gave to the process behind the socket.
-pub const PLAIN_IN: u8 = 2;
-/// What the process gave to the TLS library to send.
-pub const PLAIN_OUT: u8 = 3;
+/// On the wire, from the client.
+pub const TO_SERVER: u8 = 0;
+/// On the wire, from the server.
+pub const TO_CLIENT: u8 = 1;
+/// In the clear, from the client: what a TLS library gave to a server or was given by a client.
+pub const PLAIN_TO_SERVER: u8 = 2;
+/// In the clear, from the server: what a TLS library was given by a server or gave to a client.
+pub const PLAIN_TO_CLIENT: u8 = 3;
 /// TCP's FIN, in [`DataHeader::tcp_flags`] of plaintext: its sender has ended it.
 pub const PLAIN_END: u8 = 0x01;
 
@@ -101,24 +101,24 @@ pub struct Control {
     pub cookie: u64,
     /// As in [`DataHeader`].
     pub scope: u64,
-    /// Payload bytes that could not be delivered, by direction.
+    /// Payload bytes that could not be delivered, to the server and to the client.
     pub lost_bytes: [u64; 2],
-    /// The watched socket's own address.
-    pub local: [u8; 16],
-    /// Its peer's.
-    pub remote: [u8; 16],
-    /// The watched socket's own port.
-    pub local_port: u16,
-    /// Its peer's.
-    pub remote_port: u16,
+    /// Address of who has connected.
+    pub client: [u8; 16],
+    /// Address of who was connected to.
+    pub server: [u8; 16],
+    /// The client's port.
+    pub client_port: u16,
+    /// The server's.
+    pub server_port: u16,
     /// One of [`OPENED`], [`OWNED`], [`CLOSED`], [`LISTENS`].
     pub kind: u32,
-    /// Peer's initial sequence number.
-    pub remote_isn: u32,
-    /// Next sequence number expected from the peer.
-    pub remote_next: u32,
-    /// Next sequence number to be sent.
-    pub local_next: u32,
+    /// The client's initial sequence number.
+    pub client_isn: u32,
+    /// Next sequence number of the client.
+    pub client_next: u32,
+    /// Next sequence number of the server.
+    pub server_next: u32,
     /// Process id in the root namespace.
     pub pid: u32,
     /// Command name, zero-terminated unless full.
@@ -144,7 +144,7 @@ pub const LISTENS: u32 = 4;
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Socket {
-    /// Payload bytes that could not be delivered, by direction.
+    /// Payload bytes that could not be delivered, to the server and to the client.
     pub lost_bytes: [u64; 2],
     /// As in [`DataHeader`].
     pub scope: u64,
@@ -162,8 +162,10 @@ pub struct Socket {
     pub inside: u8,
     /// 1 once its hello has named the library's object of the connection.
     pub tied: u8,
+    /// 1 when it is a client's: it has connected to a watched port.
+    pub outbound: u8,
     /// Zero.
-    pub padding: [u8; 2],
+    pub padding: u8,
     /// Payload bytes delivered of a TLS connection.
     pub wire_bytes: u32,
     /// Zero.
@@ -250,8 +252,10 @@ pub struct TlsSession {
     pub lost: u8,
     /// 1 when its hello on the wire has named the socket.
     pub proved: u8,
+    /// As in [`Socket`].
+    pub outbound: u8,
     /// Zero.
-    pub padding: [u8; 3],
+    pub padding: [u8; 2],
 }
 
 impl TlsSession {
@@ -264,7 +268,8 @@ impl TlsSession {
         ended: 0,
         lost: 0,
         proved: 0,
-        padding: [0; 3],
+        outbound: 0,
+        padding: [0; 2],
     };
 }
 

@@ -16,7 +16,8 @@ use crate::time::EventTime;
 pub enum Input<'a> {
     /// A socket is known from here on; live capture says so before the first byte of it.
     Open(Open),
-    /// The process that owns the server's socket of a flow.
+    /// The process that owns the watched socket of a flow: the server's, or the client's when the server is
+    /// elsewhere.
     Owner {
         /// The flow whose owner it is.
         flow: FlowKey,
@@ -36,7 +37,7 @@ pub enum Input<'a> {
         /// How many payload bytes.
         bytes: u64,
     },
-    /// Plaintext of a TLS flow, as a library in the server's process passed it on.
+    /// Plaintext of a TLS flow, as a library in the process of its watched socket passed it on.
     Plain(Plain<'a>),
     /// The socket is gone; nothing of this flow follows.
     Close {
@@ -57,9 +58,9 @@ pub enum Input<'a> {
 pub struct Open {
     /// When.
     pub time: EventTime,
-    /// Which: the server is the watched socket.
+    /// Which.
     pub flow: FlowKey,
-    /// Sequence number of the client's SYN, computed from what the socket has received.
+    /// Sequence number of the client's SYN, computed from what the socket has received or sent.
     pub client_isn: u32,
     /// Next sequence number that the server expects from the client.
     pub client_next: u32,
@@ -231,7 +232,7 @@ pub struct FlowKey {
     pub scope: u64,
 }
 
-/// The process behind the server's socket.
+/// The process behind the watched socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// Command name, as the kernel has it (at most 15 bytes).

@@ -17,7 +17,7 @@ use monitor_common::{
 
 use crate::headers::{Headers, load};
 use crate::sockets::count;
-use crate::tls::{TLS_CALLS, TLS_SESSIONS, key};
+use crate::tls::{TLS_CALLS, TLS_SESSIONS, key, session_of};
 
 /// Randoms that may come on the wire soon, with the connection that made them; a session of 0: made
 /// by two. Others than those of hellos are here too and never met: they go when room is needed.
@@ -134,7 +134,7 @@ pub fn tie(skb: *mut __sk_buff, socket: &mut Socket, headers: &Headers) {
     if connection.session == 0 {
         return count(Counter::TlsAmbiguous, 1);
     }
-    let tied = TlsSession { cookie: socket.cookie, begun: 1, proved: 1, ..TlsSession::NEW };
+    let tied = TlsSession { begun: 1, proved: 1, ..session_of(socket) };
     match TLS_SESSIONS.get_ptr_mut(connection) {
         Some(known) => {
             // SAFETY: a value of the map; its library is in its handshake, and passes nothing on.

@@ -42,30 +42,40 @@ pub fn keywatch_state(ctx: BtfTracePointContext) -> i32 {
 }
 
 /// Kernel 6.3: `sock_recv_length(sk, ret, flags)`, in the context of the receiving process. A server
-/// receives before it sends, so receiving alone tells.
+/// receives before it answers.
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn keywatch_recv(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the first argument is the socket.
     let Some(socket) = (unsafe { known(ctx.arg::<*mut c_void>(0)) }) else { return 0 };
-    if socket.announced == 1 && socket.owned == 0 {
-        let mut event = event_of(socket, OWNED);
-        event.pid = ctx.tgid();
-        event.command = ctx.command().unwrap_or_default();
-        socket.owned = u8::from(put_control(&event));
-    }
+    own(&ctx, socket);
     if ctx.arg::<i32>(1) > 0 {
         tls::meet(socket);
     }
     0
 }
 
-/// Kernel 6.3: `sock_send_length(sk, ret, flags)`, in the context of the sending process.
+/// Tells of the process that uses a socket, once.
+#[inline(always)]
+fn own(ctx: &BtfTracePointContext, socket: &mut Socket) {
+    if socket.announced == 1 && socket.owned == 0 {
+        let mut event = event_of(socket, OWNED);
+        event.pid = ctx.tgid();
+        event.command = ctx.command().unwrap_or_default();
+        socket.owned = u8::from(put_control(&event));
+    }
+}
+
+/// Kernel 6.3: `sock_send_length(sk, ret, flags)`, in the context of the sending process. A client sends
+/// before it is answered.
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn keywatch_send(ctx: BtfTracePointContext) -> i32 {
     if ctx.arg::<i32>(1) > 0
         // SAFETY: the first argument is the socket.
         && let Some(socket) = unsafe { known(ctx.arg::<*mut c_void>(0)) }
     {
+        if socket.outbound == 1 {
+            own(&ctx, socket);
+        }
         tls::meet(socket);
     }
     0
@@ -82,7 +92,8 @@ const NO_SOCKET: Socket = Socket {
     midstream: 0,
     inside: 0,
     tied: 0,
-    padding: [0; 2],
+    outbound: 0,
+    padding: 0,
     wire_bytes: 0,
     padding2: 0,
 };
@@ -95,14 +106,14 @@ fn event_of(socket: &Socket, kind: u32) -> Control {
         cookie: socket.cookie,
         scope: socket.scope,
         lost_bytes: [0; 2],
-        local: [0; 16],
-        remote: [0; 16],
-        local_port: 0,
-        remote_port: 0,
+        client: [0; 16],
+        server: [0; 16],
+        client_port: 0,
+        server_port: 0,
         kind,
-        remote_isn: 0,
-        remote_next: 0,
-        local_next: 0,
+        client_isn: 0,
+        client_next: 0,
+        server_next: 0,
         pid: 0,
         command: [0; 16],
         midstream: socket.midstream,

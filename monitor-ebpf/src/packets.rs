@@ -8,15 +8,15 @@ use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use aya_log_ebpf::debug;
 use monitor_common::{
-    Control, Counter, DataHeader, EGRESS, INGRESS, OPENED, PAYLOAD_BYTES_MAX,
-    RECORDS_PER_PACKET_MAX, Socket, TLS_WIRE_BYTES_MAX, Verdict,
+    Control, Counter, DataHeader, OPENED, PAYLOAD_BYTES_MAX, RECORDS_PER_PACKET_MAX, Socket,
+    TLS_WIRE_BYTES_MAX, TO_CLIENT, TO_SERVER, Verdict,
 };
 
 use crate::headers::{self, FIN, Headers, RST, SYN, load};
 use crate::hello;
 use crate::rings::{Packet, put_control, put_payload};
 use crate::sockets::{
-    add, count, first_bytes_decide, has_netns_cookie, is_watched, known, known_or_new,
+    add, count, first_bytes_decide, has_netns_cookie, is_called, is_watched, known, known_or_new,
     looks_inside_tls, takes_tls_whole,
 };
 
@@ -27,18 +27,19 @@ const TCP_LISTEN: u32 = 10;
 
 #[cgroup_skb(ingress)]
 pub fn keywatch_ingress(ctx: SkBuffContext) -> i32 {
-    observe(&ctx, INGRESS);
+    observe(&ctx, false);
     PASS
 }
 
 #[cgroup_skb(egress)]
 pub fn keywatch_egress(ctx: SkBuffContext) -> i32 {
-    observe(&ctx, EGRESS);
+    observe(&ctx, true);
     PASS
 }
 
+/// `outward`: the packet leaves the socket.
 #[inline(always)]
-fn observe(ctx: &SkBuffContext, direction: u8) {
+fn observe(ctx: &SkBuffContext, outward: bool) {
     let skb = ctx.skb.skb;
     // SAFETY: the context is the kernel's; a null socket is checked for as the verifier asks.
     let sk = unsafe { (*skb).__bindgen_anon_2.sk };
@@ -49,7 +50,8 @@ fn observe(ctx: &SkBuffContext, direction: u8) {
     let (port, state) = unsafe {
         ((&raw const (*sk).src_port).read_volatile(), (&raw const (*sk).state).read_volatile())
     };
-    if !is_watched(port as u16) {
+    let outbound = !is_watched(port as u16);
+    if outbound && !calls_elsewhere(skb, sk) {
         return;
     }
     // SAFETY: `sk` is this packet's socket.
@@ -71,12 +73,15 @@ fn observe(ctx: &SkBuffContext, direction: u8) {
         None if headers.payload_len == 0 => return,
         // SAFETY: as above.
         None => match unsafe { known_or_new(sk.cast()) } {
-            Some(socket) => socket,
+            Some(socket) => {
+                socket.outbound = u8::from(outbound);
+                socket
+            }
             None => return count(Counter::Untracked, 1),
         },
     };
     if socket.verdict == Verdict::Undecided as u8 {
-        decide(ctx, sk, socket, &headers, direction, now);
+        decide(ctx, sk, socket, &headers, outward, now);
     }
     if is_done_with(socket) || socket.verdict == Verdict::Undecided as u8 {
         return;
@@ -88,12 +93,28 @@ fn observe(ctx: &SkBuffContext, direction: u8) {
         if headers.payload_len == 0 {
             return;
         }
-        if direction == EGRESS {
+        if outward {
             hello::tie(skb, socket, &headers);
         }
         socket.wire_bytes = socket.wire_bytes.saturating_add(headers.payload_len);
     }
-    deliver(skb, socket, &headers, direction, now);
+    let to_client = outward != outbound;
+    deliver(skb, socket, &headers, to_client, now);
+}
+
+/// Whether a socket has connected to a watched port of a server elsewhere. What this host's own server
+/// serves over the loopback device is seen at that server's socket.
+#[inline(always)]
+fn calls_elsewhere(skb: *mut __sk_buff, sk: *mut bpf_sock) -> bool {
+    /// LOOPBACK_IFINDEX of the kernel, in every network namespace.
+    const LOOPBACK: u32 = 1;
+    // SAFETY: fields are read through the verifier, the port as kernels before 5.18 have it too: the
+    // first two of four bytes, in network order.
+    let (port, device) = unsafe {
+        let port = (&raw const (*sk).dst_port).cast::<u32>().read_volatile();
+        (u16::from_be(port as u16), (&raw const (*skb).ifindex).read_volatile())
+    };
+    is_called(port) && !(device == LOOPBACK && is_watched(port))
 }
 
 /// Whether a socket's packets are of no interest any more.
@@ -128,14 +149,14 @@ fn before_accept(skb: *mut __sk_buff, headers: &Headers, now: u64) {
         cookie: 0,
         scope,
         lost_bytes: [0; 2],
-        local: headers.target,
-        remote: headers.source,
-        local_port: headers.target_port,
-        remote_port: headers.source_port,
+        client: headers.source,
+        server: headers.target,
+        client_port: headers.source_port,
+        server_port: headers.target_port,
         kind: OPENED,
-        remote_isn: first_seq.wrapping_sub(1),
-        remote_next: first_seq,
-        local_next: headers.ack,
+        client_isn: first_seq.wrapping_sub(1),
+        client_next: first_seq,
+        server_next: headers.ack,
         pid: 0,
         command: [0; 16],
         midstream: 0,
@@ -152,11 +173,12 @@ fn before_accept(skb: *mut __sk_buff, headers: &Headers, now: u64) {
         midstream: 0,
         inside: 0,
         tied: 0,
-        padding: [0; 2],
+        outbound: 0,
+        padding: 0,
         wire_bytes: 0,
         padding2: 0,
     };
-    deliver(skb, &mut socket, headers, INGRESS, now);
+    deliver(skb, &mut socket, headers, false, now);
 }
 
 /// Looks at the first payload of a socket and, once it tells, says so to user side.
@@ -166,7 +188,7 @@ fn decide(
     sk: *mut bpf_sock,
     socket: &mut Socket,
     headers: &Headers,
-    direction: u8,
+    outward: bool,
     now: u64,
 ) {
     if headers.payload_len == 0 {
@@ -174,7 +196,7 @@ fn decide(
     }
     let skb = ctx.skb.skb;
     // SAFETY: `sk` is this packet's socket; a null answer is checked for; fields are read one by one.
-    let (remote_next, local_next, received, segments_out) = unsafe {
+    let (peer_next, own_next, own_acked, acked_bytes, received, segments_out) = unsafe {
         let tcp = bpf_tcp_sock(sk);
         if tcp.is_null() {
             return;
@@ -182,20 +204,37 @@ fn decide(
         (
             (&raw const (*tcp).rcv_nxt).read_volatile(),
             (&raw const (*tcp).snd_nxt).read_volatile(),
+            (&raw const (*tcp).snd_una).read_volatile(),
+            (&raw const (*tcp).bytes_acked).read_volatile(),
             (&raw const (*tcp).bytes_received).read_volatile(),
             (&raw const (*tcp).data_segs_out).read_volatile(),
         )
     };
-    let fresh = received == 0 && (direction == INGRESS || segments_out <= 1);
+    let outbound = socket.outbound == 1;
+    let to_server = outward == outbound;
+    // Of a packet that leaves, the sequence number is its own; the socket's may be ahead of it.
+    let own_next = if outward { headers.seq } else { own_next };
+    let (client_isn, client_next, server_next) = if outbound {
+        // Of a socket that has connected, the SYN is among what was acknowledged.
+        (own_acked.wrapping_sub(acked_bytes as u32), own_next, peer_next)
+    } else {
+        (peer_next.wrapping_sub(received as u32).wrapping_sub(1), peer_next, own_next)
+    };
+    let fresh = if outbound {
+        let syn = u32::from(outward && headers.flags & SYN != 0);
+        received == 0 && own_next.wrapping_add(syn).wrapping_sub(client_isn) == 1
+    } else {
+        received == 0 && (!outward || segments_out <= 1)
+    };
     // The first bytes went to the listening socket and were of interest, or came before the start.
-    let begun_at_listener = direction == INGRESS && received != 0 && segments_out == 0;
-    let unordered = direction == INGRESS && fresh && headers.seq != remote_next;
+    let begun_at_listener = !outbound && !outward && received != 0 && segments_out == 0;
+    let unordered = !outbound && !outward && fresh && headers.seq != peer_next;
     let verdict = if socket.inside == 1 {
         Verdict::Tls
     } else if !first_bytes_decide() || begun_at_listener || unordered {
         Verdict::Watch
     } else {
-        match (first_bytes(skb, headers), fresh && direction == INGRESS) {
+        match (first_bytes(skb, headers), fresh && to_server) {
             (Some(Content::Api), _) => Verdict::Watch,
             (Some(Content::Tls), _) if takes_tls_whole() => Verdict::Watch,
             (Some(Content::Tls), _) => Verdict::Tls,
@@ -220,21 +259,19 @@ fn decide(
         Verdict::Watch => count(Counter::SocketsWatched, 1),
         Verdict::Tls => count(Counter::SocketsTls, 1),
     }
-    let outward = direction == EGRESS;
     let announced = put_control(&Control {
         time_ns: now,
         cookie: socket.cookie,
         scope: socket.scope,
         lost_bytes: [0; 2],
-        local: if outward { headers.source } else { headers.target },
-        remote: if outward { headers.target } else { headers.source },
-        local_port: if outward { headers.source_port } else { headers.target_port },
-        remote_port: if outward { headers.target_port } else { headers.source_port },
+        client: if to_server { headers.source } else { headers.target },
+        server: if to_server { headers.target } else { headers.source },
+        client_port: if to_server { headers.source_port } else { headers.target_port },
+        server_port: if to_server { headers.target_port } else { headers.source_port },
         kind: OPENED,
-        remote_isn: remote_next.wrapping_sub(received as u32).wrapping_sub(1),
-        remote_next,
-        // On the way out the sequence number is the packet's own; the socket's may be ahead of it.
-        local_next: if outward { headers.seq } else { local_next },
+        client_isn,
+        client_next,
+        server_next,
         pid: 0,
         command: [0; 16],
         midstream: socket.midstream,
@@ -285,9 +322,8 @@ fn is_token_of_capitals(bytes: [u8; 8]) -> bool {
 
 /// Carries the packet's payload to user side, in as many records as it takes.
 #[inline(always)]
-fn deliver(skb: *mut __sk_buff, socket: &mut Socket, headers: &Headers, direction: u8, now: u64) {
-    // Egress is the only other value; an index the verifier can follow.
-    let way = usize::from(direction == EGRESS);
+fn deliver(skb: *mut __sk_buff, socket: &mut Socket, headers: &Headers, to_client: bool, now: u64) {
+    let way = usize::from(to_client);
     let data_seq = headers.seq.wrapping_add(u32::from(headers.flags & SYN != 0));
     let mut done: u32 = 0;
     for record in 0..RECORDS_PER_PACKET_MAX {
@@ -309,7 +345,7 @@ fn deliver(skb: *mut __sk_buff, socket: &mut Socket, headers: &Headers, directio
             missing: if last { rest - len } else { 0 },
             // An end of stream belongs to the last byte; a SYN is told by the sequence numbers.
             tcp_flags: if last { headers.flags & !SYN } else { headers.flags & !(SYN | FIN | RST) },
-            direction,
+            direction: if to_client { TO_CLIENT } else { TO_SERVER },
             midstream: 0,
             padding: 0,
         };

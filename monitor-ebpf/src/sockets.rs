@@ -12,6 +12,10 @@ use monitor_common::{COUNTERS as COUNTER_SLOTS, Counter, PORT_WORDS, Socket};
 #[btf_map]
 static PORTS: Array<u64, PORT_WORDS> = Array::new();
 
+/// The same for the ports of servers elsewhere.
+#[btf_map]
+static OUTBOUND_PORTS: Array<u64, PORT_WORDS> = Array::new();
+
 #[btf_map]
 static SOCKETS: SkStorage<Socket> = SkStorage::new();
 
@@ -25,6 +29,10 @@ static HAS_NETNS_COOKIE: Global<u8> = Global::new(0);
 /// 1 to look at first bytes, 0 to take every socket of a watched port.
 #[unsafe(no_mangle)]
 static FIRST_BYTES: Global<u8> = Global::new(1);
+
+/// 1 when there are [`OUTBOUND_PORTS`]: else the kernel compiles that look-up out.
+#[unsafe(no_mangle)]
+static WATCHES_OUTBOUND: Global<u8> = Global::new(0);
 
 /// 1 to deliver the handshakes of TLS connections and the plaintext that is found in processes, 2 to
 /// deliver them whole, as they stand on the wire.
@@ -65,10 +73,21 @@ pub fn first_bytes_decide() -> bool {
     FIRST_BYTES.load() == 1
 }
 
-/// Whether `port` is one of the servers'.
+/// Whether `port` is one of the servers of this host.
 #[inline(always)]
 pub fn is_watched(port: u16) -> bool {
-    PORTS.get(u32::from(port) / 64).is_some_and(|word| word & (1 << (port % 64)) != 0)
+    holds(&PORTS, port)
+}
+
+/// Whether `port` is one of servers elsewhere that this host calls.
+#[inline(always)]
+pub fn is_called(port: u16) -> bool {
+    WATCHES_OUTBOUND.load() == 1 && holds(&OUTBOUND_PORTS, port)
+}
+
+#[inline(always)]
+fn holds(ports: &Array<u64, PORT_WORDS>, port: u16) -> bool {
+    ports.get(u32::from(port) / 64).is_some_and(|word| word & (1 << (port % 64)) != 0)
 }
 
 /// State of a socket that is known already.

@@ -13,7 +13,7 @@ use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_ktime_get_ns, bpf_
 use aya_ebpf::macros::{btf_map, uprobe, uretprobe};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use monitor_common::{
-    Counter, DataHeader, PAYLOAD_BYTES_MAX, PLAIN_END, PLAIN_IN, PLAIN_OUT, Socket,
+    Counter, DataHeader, PAYLOAD_BYTES_MAX, PLAIN_END, PLAIN_TO_CLIENT, PLAIN_TO_SERVER, Socket,
     TLS_CALL_BYTES_MAX, TLS_CALLS_MAX, TLS_CALLS_UNBOUND_MAX, TLS_SESSIONS_MAX, TlsCall,
     TlsSession, TlsSessionKey, TlsUnderWay, Verdict,
 };
@@ -142,7 +142,7 @@ fn end(under_way: &TlsUnderWay, returned: i64, thread: u64) {
 pub fn finish(session: &mut TlsSession) {
     if session.ended == 0 {
         session.ended = 1;
-        put_empty(session, PLAIN_OUT, PLAIN_END);
+        put_empty(session, false, PLAIN_END);
     }
 }
 
@@ -151,10 +151,9 @@ pub fn finish(session: &mut TlsSession) {
 pub fn pass(session: &mut TlsSession, inward: bool, buffer: Option<u64>, bytes: u64) {
     let bytes = bytes.min(u32::MAX as u64) as u32;
     let way = usize::from(!inward);
-    let direction = if inward { PLAIN_IN } else { PLAIN_OUT };
     let before = session.passed[way];
     session.passed[way] = before.wrapping_add(u64::from(bytes));
-    let mut header = header(session, direction);
+    let mut header = header(session, inward);
     let Some(buffer) = buffer else {
         header.before = before;
         header.missing = bytes;
@@ -201,8 +200,8 @@ pub fn keywatch_tls_free(ctx: ProbeContext) -> u32 {
             let known = unsafe { &mut *known };
             if known.lost != 0 && known.cookie != 0 {
                 // Where both directions stand: what is missing at their ends would not be noticed.
-                put_empty(known, PLAIN_IN, 0);
-                put_empty(known, PLAIN_OUT, 0);
+                put_empty(known, true, 0);
+                put_empty(known, false, 0);
             }
             let _ = TLS_SESSIONS.remove(key);
         }
@@ -226,7 +225,7 @@ pub fn meet(socket: &mut Socket) {
     }
     let key = key(under_way.session, thread);
     let begun = u8::from(under_way.call == TlsCall::Handshake as u64);
-    let fresh = TlsSession { cookie: socket.cookie, begun, ..TlsSession::NEW };
+    let fresh = TlsSession { begun, ..session_of(socket) };
     let Some(session) = TLS_SESSIONS.get_ptr_mut(key) else {
         let _ = TLS_SESSIONS.insert(key, fresh, BPF_ANY.into());
         return;
@@ -249,17 +248,26 @@ pub fn meet(socket: &mut Socket) {
     }
 }
 
+/// What is known of a connection once its socket is.
+#[inline(always)]
+pub fn session_of(socket: &Socket) -> TlsSession {
+    TlsSession { cookie: socket.cookie, outbound: socket.outbound, ..TlsSession::NEW }
+}
+
 /// Tells of a state without bytes.
 #[inline(always)]
-fn put_empty(session: &TlsSession, direction: u8, flags: u8) {
-    let mut header = header(session, direction);
-    header.before = session.passed[usize::from(direction == PLAIN_OUT)];
+fn put_empty(session: &TlsSession, inward: bool, flags: u8) {
+    let mut header = header(session, inward);
+    header.before = session.passed[usize::from(!inward)];
     header.tcp_flags = flags;
     put_payload(User(0), &header);
 }
 
 #[inline(always)]
-fn header(session: &TlsSession, direction: u8) -> DataHeader {
+fn header(session: &TlsSession, inward: bool) -> DataHeader {
+    // What comes in at a server goes to it; what comes in at a client goes to that.
+    let to_server = inward != (session.outbound == 1);
+    let direction = if to_server { PLAIN_TO_SERVER } else { PLAIN_TO_CLIENT };
     let nothing = unknown_zero();
     // SAFETY: same size, and any bytes are an address.
     let nobody: [u8; 16] = unsafe { core::mem::transmute([nothing; 2]) };

@@ -11,8 +11,9 @@ use monitor_core::identity::{Identifier, Proxies, Secret};
 use tracing_subscriber::EnvFilter;
 
 use crate::baseline::{self, Baseline};
+use crate::capture::Ports;
 use crate::cli::{Cli, Command, CommonArgs, LogFormat, SummaryForm};
-use crate::config::{self, Config, LogLevel, TrustedProxy};
+use crate::config::{self, Config, LogLevel, Port, TrustedProxy};
 use crate::driver::Driver;
 use crate::fault::{Misuse, tell, write_stderr};
 use crate::sinks::{OnFailure, Sinks, WhenFull, file, jsonl, kafka, syslog, webhook};
@@ -191,15 +192,21 @@ pub(crate) fn add_sinks(driver: &mut Driver, config: &Config, when_full: WhenFul
     Ok(())
 }
 
-/// The ports of the command line, else those of the config.
+/// Every server's port, here or elsewhere: see [`watched`].
 pub(crate) fn ports(args: &[u16], config: &Config) -> Vec<u16> {
-    let mut ports: Vec<u16> = match args {
-        [] => config.capture.ports.iter().map(|port| (*port).into()).collect(),
+    watched(args, config).all()
+}
+
+/// The ports of the command line, else those of the config; and those that are called elsewhere.
+pub(crate) fn watched(args: &[u16], config: &Config) -> Ports {
+    let numbers = |ports: &[Port]| ports.iter().map(|port| (*port).into()).collect();
+    let mut own: Vec<u16> = match args {
+        [] => numbers(&config.capture.ports),
         args => args.to_vec(),
     };
-    ports.sort_unstable();
-    ports.dedup();
-    ports
+    own.sort_unstable();
+    own.dedup();
+    Ports { own, called: numbers(&config.capture.outbound_ports) }
 }
 
 /// Ends a run: the summary on stderr in the form that was asked for.

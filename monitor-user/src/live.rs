@@ -92,10 +92,15 @@ pub(crate) async fn watch(
 
 /// The line that scripts wait for.
 pub(crate) fn announce(options: &Options, capture: &Capture) {
-    let ports: Vec<String> = options.ports.iter().map(u16::to_string).collect();
-    let plural = if ports.len() == 1 { "port" } else { "ports" };
+    let named = |ports: &[u16]| {
+        let plural = if ports.len() == 1 { "port" } else { "ports" };
+        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+        (!ports.is_empty()).then(|| format!("{plural} {}", ports.join(", ")))
+    };
+    let called = named(&options.ports.called).map(|ports| format!("{ports} of servers elsewhere"));
+    let ports: Vec<_> = [named(&options.ports.own), called].into_iter().flatten().collect();
     let cgroup = capture.cgroup();
-    tell(&format!("watching {plural} {} (cgroup {})", ports.join(", "), cgroup.display()));
+    tell(&format!("watching {} (cgroup {})", ports.join(" and "), cgroup.display()));
     notify("READY=1");
 }
 

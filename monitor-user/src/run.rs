@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use crate::baseline::{self, Baseline};
-use crate::capture::{Capture, InsideTls, Options, privilege};
+use crate::capture::{Capture, InsideTls, Options, Ports, privilege};
 use crate::cli::{LiveArgs, RunArgs};
 use crate::commands::{self, Outputs};
 use crate::config::{Config, LogLevel, TlsCapture};
@@ -20,13 +20,14 @@ use crate::sinks::{OnFailure, WhenFull, jsonl};
 /// Watches until a signal, the end of `--duration`, or a failure.
 pub(crate) fn run(args: &RunArgs, config: &Config, quiet: bool) -> Result<()> {
     let ports = watched_ports(&args.common.ports, config)?;
+    let servers = ports.all();
     // Before anything is made or read that is of no use without them.
     privilege::require()?;
-    let mut driver = commands::driver(&args.common, config, &ports, &outputs(args, config))?;
+    let mut driver = commands::driver(&args.common, config, &servers, &outputs(args, config))?;
     if let Some(path) = &args.record {
-        driver.record(record::command::recorder(path, &args.recording, &ports)?);
+        driver.record(record::command::recorder(path, &args.recording, &servers)?);
     }
-    let options = options(&args.live, config, &ports);
+    let options = options(&args.live, config, ports);
     let runtime = runtime()?;
     let _inside = runtime.enter();
     // Before attaching, so that no signal finds the programs attached and nobody listening.
@@ -51,9 +52,9 @@ pub(crate) fn run(args: &RunArgs, config: &Config, quiet: bool) -> Result<()> {
 }
 
 /// The ports of the command line, else those of the config; there must be some.
-pub(crate) fn watched_ports(args: &[u16], config: &Config) -> Result<Vec<u16>> {
-    let ports = commands::ports(args, config);
-    if ports.is_empty() {
+pub(crate) fn watched_ports(args: &[u16], config: &Config) -> Result<Ports> {
+    let ports = commands::watched(args, config);
+    if ports.all().is_empty() {
         bail!(Misuse(
             "no ports to watch: name them with --port, such as --port 8080, or under [capture] in \
              the config"
@@ -92,12 +93,12 @@ fn outputs(args: &RunArgs, config: &Config) -> Outputs {
 }
 
 /// What to capture.
-pub(crate) fn options(args: &LiveArgs, config: &Config, ports: &[u16]) -> Options {
+pub(crate) fn options(args: &LiveArgs, config: &Config, ports: Ports) -> Options {
     let set = &config.capture;
     let level = args.kernel_log.unwrap_or(set.kernel_log);
     let kernel_log = (level != LogLevel::Off).then(|| level.as_str().to_owned());
     Options {
-        ports: ports.to_vec(),
+        ports,
         cgroup: args.cgroup.clone().or_else(|| set.cgroup.clone()),
         ring_bytes: set.ring_bytes,
         control_ring_bytes: set.control_ring_bytes,

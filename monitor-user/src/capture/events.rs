@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 
 use aya::maps::{MapData, RingBuf};
 use monitor_common::{
-    CLOSED, Control, DataHeader, EGRESS, INGRESS, LISTENS, OPENED, OWNED, PLAIN_END, PLAIN_IN,
-    PLAIN_OUT, Verdict,
+    CLOSED, Control, DataHeader, LISTENS, OPENED, OWNED, PLAIN_END, PLAIN_TO_CLIENT,
+    PLAIN_TO_SERVER, TO_CLIENT, TO_SERVER, Verdict,
 };
 use monitor_core::input::{Direction, Endpoint, FlowKey, Input, Open, Plain, Segment, TcpFlags};
 use monitor_core::time::EventTime;
@@ -222,7 +222,7 @@ impl Events {
         self.records += 1;
         self.payload_bytes += payload.len() as u64;
         match header.direction {
-            PLAIN_IN | PLAIN_OUT => self.give_plain(header, payload, each),
+            PLAIN_TO_SERVER | PLAIN_TO_CLIENT => self.give_plain(header, payload, each),
             _ => self.give_payload(header, payload, each),
         }
         events
@@ -248,7 +248,7 @@ impl Events {
         let target = Endpoint { addr: header.target, port: header.target_port };
         if header.before != 0 {
             let (client, server) =
-                if header.direction == INGRESS { (source, target) } else { (target, source) };
+                if header.direction == TO_SERVER { (source, target) } else { (target, source) };
             let flow = FlowKey { client, server, scope: header.scope };
             let socket =
                 self.sockets.entry(header.cookie).or_insert_with(|| Socket::new(flow, false));
@@ -278,7 +278,7 @@ impl Events {
             time: self.clock.event_time(header.time_ns),
             flow: socket.flow,
             direction: match header.direction {
-                PLAIN_IN => Direction::ToServer,
+                PLAIN_TO_SERVER => Direction::ToServer,
                 _ => Direction::ToClient,
             },
             before: header.before,
@@ -320,8 +320,8 @@ impl Events {
             return;
         }
         let flow = FlowKey {
-            client: Endpoint { addr: event.remote, port: event.remote_port },
-            server: Endpoint { addr: event.local, port: event.local_port },
+            client: Endpoint { addr: event.client, port: event.client_port },
+            server: Endpoint { addr: event.server, port: event.server_port },
             scope: event.scope,
         };
         // The same addresses again: the one before is over.
@@ -340,9 +340,9 @@ impl Events {
         each(Input::Open(Open {
             time,
             flow,
-            client_isn: event.remote_isn,
-            client_next: event.remote_next,
-            server_next: event.local_next,
+            client_isn: event.client_isn,
+            client_next: event.client_next,
+            server_next: event.server_next,
             midstream: event.midstream != 0,
         }));
     }
@@ -356,7 +356,7 @@ impl Events {
 
     fn close(&mut self, time: EventTime, event: &Control, each: &mut dyn FnMut(Input<'_>)) {
         let Some(socket) = self.sockets.get_mut(&event.cookie) else { return };
-        for (direction, lost) in [INGRESS, EGRESS].into_iter().zip(event.lost_bytes) {
+        for (direction, lost) in [TO_SERVER, TO_CLIENT].into_iter().zip(event.lost_bytes) {
             socket.notice_loss(time, direction, lost, each);
         }
         if socket.tls {
@@ -399,12 +399,12 @@ impl Socket {
         total: u64,
         each: &mut dyn FnMut(Input<'_>),
     ) {
-        let known = &mut self.lost_bytes[usize::from(direction == EGRESS)];
+        let known = &mut self.lost_bytes[usize::from(direction == TO_CLIENT)];
         let bytes = total.saturating_sub(*known);
         if bytes > 0 {
             *known = total;
             let direction =
-                if direction == INGRESS { Direction::ToServer } else { Direction::ToClient };
+                if direction == TO_SERVER { Direction::ToServer } else { Direction::ToClient };
             each(Input::Lost { time, flow: self.flow, direction, bytes });
         }
     }

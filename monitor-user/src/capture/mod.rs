@@ -28,8 +28,8 @@ use crate::capture::object::{Loaded, Programs};
 /// What to capture, and with how much memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// Server ports to watch.
-    pub ports: Vec<u16>,
+    /// Ports to watch.
+    pub ports: Ports,
     /// The cgroup whose sockets are watched; the root of the cgroup v2 hierarchy when not given.
     pub cgroup: Option<PathBuf>,
     /// Bytes of the payload ring; rounded up to a power of two of whole pages.
@@ -42,6 +42,31 @@ pub struct Options {
     pub first_bytes: bool,
     /// How TLS is looked into.
     pub tls: InsideTls,
+}
+
+/// Server ports whose connections are watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ports {
+    /// Of this host's servers.
+    pub own: Vec<u16>,
+    /// Of servers elsewhere that processes of this host call.
+    pub called: Vec<u16>,
+}
+
+impl Ports {
+    /// The server's port of a socket that is watched.
+    fn watched(&self, local: u16, remote: u16) -> Option<u16> {
+        let own = self.own.contains(&local).then_some(local);
+        own.or_else(|| self.called.contains(&remote).then_some(remote))
+    }
+
+    /// All of them, in order.
+    pub fn all(&self) -> Vec<u16> {
+        let mut all = [&self.own[..], &self.called].concat();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
 }
 
 /// How TLS is looked into.

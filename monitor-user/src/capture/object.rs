@@ -10,7 +10,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use monitor_common::{PORT_WORDS, TLS_CALL_BYTES_MAX};
 
 use crate::capture::tls::{self, Process, Watcher};
-use crate::capture::{InsideTls, Options};
+use crate::capture::{InsideTls, Options, Ports};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KEYWATCH_BPF_OBJECT"));
 
@@ -25,7 +25,7 @@ const PACKETS: [(&str, CgroupSkbAttachType); 2] = [
 const LIFECYCLE: [(&str, &str); 2] =
     [("keywatch_state", "inet_sock_set_state"), ("keywatch_recv", "sock_recv_length")];
 
-/// Brings what a TLS library sends together with its socket.
+/// Brings what a TLS library sends together with its socket, and names the processes that call elsewhere.
 const SENDS: (&str, &str) = ("keywatch_send", "sock_send_length");
 
 /// Everything that capture keeps of the loaded object.
@@ -111,7 +111,8 @@ fn program_of_loose_link(description: &str) -> Option<u32> {
 
 pub(super) fn load_and_attach(options: &Options, cgroup: &File) -> anyhow::Result<Loaded> {
     let mut object = load(options)?;
-    watch_ports(&mut object, &options.ports)?;
+    watch_ports(&mut object, "PORTS", &options.ports.own)?;
+    watch_ports(&mut object, "OUTBOUND_PORTS", &options.ports.called)?;
     let mut packets = Vec::new();
     for (name, attach_type) in PACKETS {
         let program: &mut CgroupSkb = program(&mut object, name)?;
@@ -122,7 +123,8 @@ pub(super) fn load_and_attach(options: &Options, cgroup: &File) -> anyhow::Resul
         let program_id = program.info().with_context(|| format!("asking about {name}"))?.id();
         packets.push(Packets { name, program_id, _link: link });
     }
-    let attached = attach_lifecycle(&mut object, options.tls.at_libraries());
+    let sends = options.tls.at_libraries() || !options.ports.called.is_empty();
+    let attached = attach_lifecycle(&mut object, sends);
     let logger = match &options.kernel_log {
         Some(_) => Some(aya_log::EbpfLogger::init(&mut object).context("reading the kernel log")?),
         None => None,
@@ -155,6 +157,7 @@ fn load_with(options: &Options, has_netns_cookie: bool) -> anyhow::Result<Ebpf> 
     let mut object = EbpfLoader::new()
         .override_global("HAS_NETNS_COOKIE", &u8::from(has_netns_cookie), true)
         .override_global("FIRST_BYTES", &u8::from(options.first_bytes), true)
+        .override_global("WATCHES_OUTBOUND", &u8::from(!options.ports.called.is_empty()), true)
         .override_global("INSIDE_TLS", &inside, true)
         .override_global("TLS_CALL_BYTES_MAX", &call_bytes_max, true)
         .override_global("AYA_LOG_LEVEL", &level, true)
@@ -189,12 +192,12 @@ fn log_level(name: &str) -> anyhow::Result<u8> {
         .with_context(|| format!("kernel log level `{name}`: use one of {}", LEVELS.join(", ")))
 }
 
-fn watch_ports(object: &mut Ebpf, ports: &[u16]) -> anyhow::Result<()> {
+fn watch_ports(object: &mut Ebpf, map: &str, ports: &[u16]) -> anyhow::Result<()> {
     let mut words = [0_u64; PORT_WORDS];
     for port in ports {
         words[usize::from(port / 64)] |= 1 << (port % 64);
     }
-    let map = object.map_mut("PORTS").context("map PORTS")?;
+    let map = object.map_mut(map).with_context(|| format!("map {map}"))?;
     let mut map: Array<_, u64> = map.try_into()?;
     for (index, word) in (0..).zip(words).filter(|(_, word)| *word != 0) {
         map.set(index, word, 0).context("setting the watched ports")?;
@@ -202,8 +205,8 @@ fn watch_ports(object: &mut Ebpf, ports: &[u16]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tells what it takes to look inside TLS and is not there.
-fn attach_lifecycle(object: &mut Ebpf, tls: bool) -> Result<(), String> {
+/// Tells what it takes to look inside TLS and is not there. `sends`: also [`SENDS`].
+fn attach_lifecycle(object: &mut Ebpf, sends: bool) -> Result<(), String> {
     let btf = match Btf::from_sys_fs() {
         Ok(btf) => btf,
         Err(error) => {
@@ -212,7 +215,7 @@ fn attach_lifecycle(object: &mut Ebpf, tls: bool) -> Result<(), String> {
         }
     };
     let mut missing = Ok(());
-    for (name, tracepoint) in LIFECYCLE.into_iter().chain(tls.then_some(SENDS)) {
+    for (name, tracepoint) in LIFECYCLE.into_iter().chain(sends.then_some(SENDS)) {
         if let Err(error) = attach_tracepoint(object, name, tracepoint, &btf) {
             tracing::warn!(tracepoint, "not attached; goes on without it: {error:#}");
             missing = Err(format!("no tracepoint {tracepoint} (kernel 6.3 has it)"));
@@ -245,7 +248,8 @@ where
 pub(super) fn probe() -> Vec<(String, Result<(), String>)> {
     let mut parts = Vec::new();
     let options = Options {
-        ports: Vec::new(),
+        // With the most that it may hold.
+        ports: Ports { own: Vec::new(), called: vec![443] },
         cgroup: None,
         ring_bytes: 0,
         control_ring_bytes: 0,

@@ -59,6 +59,8 @@ pub struct Config {
 pub struct Capture {
     /// Server ports to watch.
     pub ports: Vec<Port>,
+    /// Ports of servers elsewhere that this host's processes call.
+    pub outbound_ports: Vec<Port>,
     /// cgroup v2 directory; `None`: the root of the hierarchy.
     #[serde(with = "units::unset")]
     pub cgroup: Option<PathBuf>,
@@ -100,6 +102,7 @@ impl Default for Capture {
     fn default() -> Capture {
         Capture {
             ports: Vec::new(),
+            outbound_ports: Vec::new(),
             cgroup: None,
             ring_bytes: 16 << 20,
             control_ring_bytes: 1 << 20,

@@ -8,16 +8,17 @@ use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::{FDTarget, MMapPath, Process};
 
 use super::Check;
+use crate::capture::Ports;
 use crate::capture::tls::{Looked, Sight, holding_ports, look_at, name};
 
-pub(super) fn checks(ports: &[u16]) -> Vec<Check> {
-    if ports.is_empty() {
+pub(super) fn checks(ports: &Ports) -> Vec<Check> {
+    if ports.all().is_empty() {
         return vec![Check::warn("ports", "none configured", "name them with --port")];
     }
     let sockets = listening();
     let owners = owners(&sockets);
     let mut checks = Vec::new();
-    for &port in ports {
+    for &port in &ports.own {
         let inodes: Vec<u64> =
             sockets.iter().filter(|(_, at)| **at == port).map(|(inode, _)| *inode).collect();
         if inodes.is_empty() {
@@ -47,7 +48,7 @@ pub(super) fn checks(ports: &[u16]) -> Vec<Check> {
 
 /// Each process that holds a socket of a watched port: its TLS library, and whether it can be looked
 /// into. Whether what is found there can be tied to connections, the live run tells.
-pub(super) fn inside_tls(ports: &[u16]) -> Vec<Check> {
+pub(super) fn inside_tls(ports: &Ports) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut looked = Looked::default();
     for pid in holding_ports(ports).into_keys() {
@@ -160,12 +161,13 @@ mod tests {
     fn an_own_listener_is_found_with_its_process() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let checks = checks(&[port]);
+        let ports = Ports { own: vec![port], called: vec![] };
+        let checks = checks(&ports);
         let own = format!("({})", std::process::id());
         assert!(checks[0].found.starts_with(&format!("{port}: ")), "{:?}", checks[0]);
         assert!(checks[0].found.contains(&own), "{:?}", checks[0]);
         drop(listener);
-        let checks = super::checks(&[port]);
+        let checks = super::checks(&ports);
         assert_eq!(checks[0].found, format!("{port}: nobody listens here"));
     }
 

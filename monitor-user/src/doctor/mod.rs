@@ -72,7 +72,7 @@ impl fmt::Display for Check {
 
 /// Looks at everything and prints it.
 pub(crate) fn doctor(args: &DoctorArgs, config: &Config) -> Result<()> {
-    let ports = commands::ports(&args.ports, config);
+    let ports = commands::watched(&args.ports, config);
     let mut checks = host::checks(config.capture.cgroup.as_deref());
     checks.extend(kernel_programs());
     checks.extend(listeners::checks(&ports));

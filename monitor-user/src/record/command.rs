@@ -21,8 +21,8 @@ use crate::{run, secret};
 pub(crate) fn record(args: &RecordArgs, config: &Config, quiet: bool) -> Result<()> {
     let ports = run::watched_ports(&args.ports, config)?;
     privilege::require()?;
-    let options = run::options(&args.live, config, &ports);
-    let recorder = recorder(&args.out, &args.recording, &ports)?;
+    let recorder = recorder(&args.out, &args.recording, &ports.all())?;
+    let options = run::options(&args.live, config, ports);
     let runtime = run::runtime()?;
     let _inside = runtime.enter();
     let stop = Stop::new(args.live.duration)?;

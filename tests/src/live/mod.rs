@@ -21,6 +21,7 @@ mod tcpdump;
 mod tls;
 mod tls_apart;
 mod tls_keylog;
+mod tls_outbound;
 mod tls_servers;
 mod tls_soak;
 mod websocket;
@@ -37,7 +38,7 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 67] = [
+    let tests: [(&str, Test, &[&str]); 71] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -76,6 +77,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("tls::keylog", tls_keylog::keylog, &["python3"]),
         ("tls::short_lived", tls_soak::short_lived, &["python3", "curl"]),
         ("tls::call_bound", tls_keylog::bound_of_a_call, &["python3", "curl"]),
+        ("tls::outbound_curl", tls_outbound::curl_calls, &["nginx", "curl"]),
+        ("tls::outbound_others", tls_outbound::other_clients, &["nginx", "python3", "openssl"]),
+        ("tls::served_and_called", tls_outbound::served_and_called, &["python3"]),
+        ("outbound_plain", tls_outbound::plain_calls, &["nginx", "curl"]),
         ("tls::node", tls_apart::node, &["python3", "curl", "node"]),
         ("tls::node_http2", tls_apart::node_http2, &["h2load", "node"]),
         ("tls::asyncio", tls_apart::asyncio, &["python3", "curl"]),

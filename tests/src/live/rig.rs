@@ -123,6 +123,14 @@ impl Rig {
     }
 }
 
+/// Adds lines under `[capture]` to the config in `dir`.
+pub(crate) fn capture_set(dir: &Path, lines: &str) -> Result<()> {
+    let config = dir.join("keywatch.toml");
+    // It ends in that section.
+    let others = fs::read_to_string(&config)?;
+    Ok(fs::write(&config, others + lines)?)
+}
+
 /// Attaches Keywatch with its files in `dir`.
 pub(crate) fn start_agent(dir: &Path, ports: &[u16], more_args: &[String]) -> Result<Agent> {
     let mut args = common_args(dir);

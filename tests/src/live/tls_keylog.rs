@@ -11,7 +11,7 @@ use xtask::openssl::{self, certificate};
 use xtask::process::{self, Proc};
 
 use super::compare::all_whole;
-use super::rig::{start_agent, stop_agent};
+use super::rig::{capture_set, start_agent, stop_agent};
 use super::tls::{client, curl, on_their_ports};
 use super::tls_servers::{library_code, start_python};
 use crate::replay::scratch;
@@ -89,10 +89,7 @@ fn downloads(set: &str, bytes: &[u64]) -> Result<Vec<ApiCall>> {
 
 /// Starts Keywatch with these lines under `[capture]`.
 fn start_agent_with(dir: &Path, at: SocketAddr, set: &str) -> Result<Agent> {
-    let config = dir.join("keywatch.toml");
-    // It ends in that section.
-    let others = fs::read_to_string(&config)?;
-    fs::write(&config, others + set)?;
+    capture_set(dir, set)?;
     start_agent(dir, &[at.port()], &[])
 }
 

@@ -5,6 +5,7 @@ mod library;
 mod processes;
 mod prologue;
 mod sealed;
+mod system;
 mod users;
 
 use std::collections::HashMap;
@@ -26,7 +27,7 @@ use self::library::{Function, Functions, Random};
 pub use self::processes::{Found, Looked, Sight, holding_ports, look_at, name};
 pub(super) use self::sealed::Sealed;
 use self::users::Users;
-use super::privilege;
+use super::{Ports, privilege};
 
 /// A process that begins to listen, or to speak TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,10 @@ const WAITING_MAX: usize = 4096;
 /// How often it is looked whether files are used still: a server that is started again is there before.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
+/// How long what clients bring themselves stays attached to after the last of them: their next comes by
+/// the day's clock (a job of every hour), and has ended before it could be looked into.
+const CLIENTS_KEPT: Duration = Duration::from_secs(2 * 3600);
+
 /// A thread that attaches to the libraries of processes as they come, and keeps the rights for it.
 pub(super) struct Watcher {
     orders: Option<Sender<Process>>,
@@ -85,7 +90,7 @@ impl Watcher {
     /// When the thread cannot be started.
     pub(super) fn start(
         mut object: Ebpf,
-        ports: &[u16],
+        ports: &Ports,
         tracepoints: Result<(), String>,
     ) -> anyhow::Result<Watcher> {
         let state = Arc::new(Mutex::new(State::default()));
@@ -97,13 +102,14 @@ impl Watcher {
             object,
             ready,
             attached: HashMap::new(),
-            ports: ports.to_vec(),
+            ports: ports.clone(),
             looked: Looked::default(),
             state: state.clone(),
         };
         for pid in holding_ports(ports).into_keys() {
             attacher.look_into(Process { pid, speaks_tls: false, is_sure: true });
         }
+        attacher.attach_to_system();
         let (orders, waiting) = channel();
         let thread = std::thread::Builder::new()
             .name("keywatch-tls".to_owned())
@@ -180,7 +186,7 @@ struct Attacher {
     ready: Result<(), String>,
     /// By file.
     attached: HashMap<FileId, Attached>,
-    ports: Vec<u16>,
+    ports: Ports,
     looked: Looked,
     state: Arc<Mutex<State>>,
 }
@@ -193,6 +199,8 @@ struct Attached {
     path: PathBuf,
     probes: Result<Vec<UProbeLink>, String>,
     users: Users,
+    /// When a process with it was met last.
+    met: Instant,
 }
 
 impl Attacher {
@@ -221,9 +229,33 @@ impl Attacher {
         }
     }
 
+    /// Clients come and go, each in a moment: what they share is attached to before the first of them.
+    /// Gives the files, those that were replaced since the last time among them.
+    fn attach_to_system(&mut self) -> Vec<FileId> {
+        if self.ports.called.is_empty() || self.ready.is_err() {
+            return Vec::new();
+        }
+        let mut files = Vec::new();
+        for path in system::libraries() {
+            match self.looked.open_path(path) {
+                Ok(Some(found)) => {
+                    files.push(found.id);
+                    // What cannot be attached to has its line in the log, and one for each process.
+                    let _ = self.attach_once(found);
+                }
+                Ok(None) => {}
+                Err(error) => tracing::debug!("not attached to: {error:#}"),
+            }
+        }
+        self.count_libraries();
+        files
+    }
+
     /// Detaches from files that no process uses any more. A process that begins to use one meanwhile waits
     /// to be looked into, and has it attached to anew.
     fn sweep(&mut self) {
+        let of_system = self.attach_to_system();
+        let kept = if self.ports.called.is_empty() { Duration::ZERO } else { CLIENTS_KEPT };
         let mut is_one_unused = false;
         for file in self.attached.values_mut() {
             is_one_unused |= !file.users.are_there();
@@ -240,8 +272,9 @@ impl Attacher {
                 }
             }
         }
-        self.attached.retain(|_, file| {
-            let is_used = !file.users.is_empty();
+        self.attached.retain(|id, file| {
+            let is_kept = of_system.contains(id) || file.met.elapsed() < kept;
+            let is_used = !file.users.is_empty() || is_kept;
             if !is_used {
                 tracing::info!(path = %file.path.display(), "no longer used, detached");
             }
@@ -297,29 +330,33 @@ impl Attacher {
             if let Some(reason) = &sight.forbidden {
                 return Err(reason.clone());
             }
-            if !self.attached.contains_key(&found.id) {
-                if self.attached.len() >= LIBRARIES_MAX {
-                    return Err(format!("{LIBRARIES_MAX} files are attached to already"));
-                }
-                let links = self.attach(&found).map_err(|error| format!("{error:#}"));
-                let path = found.path.display();
-                match &links {
-                    Ok(links) => {
-                        tracing::info!(%path, pid, probes = links.len(), "looks inside TLS")
-                    }
-                    Err(reason) => tracing::warn!(%path, pid, "not attached: {reason}"),
-                }
-                let file = Attached { path: found.path, probes: links, users: Users::default() };
-                self.attached.insert(found.id, file);
-            }
-            let Some(file) = self.attached.get_mut(&found.id) else { continue };
+            let file = self.attach_once(found)?;
             file.users.add(pid);
+            file.met = Instant::now();
             match &file.probes {
                 Ok(_) => seen = Seen::Attached,
                 Err(reason) => return Err(format!("{}: {reason}", file.path.display())),
             }
         }
         Ok(seen)
+    }
+
+    /// A file that is attached to, or was tried: at most once.
+    fn attach_once(&mut self, found: Found) -> Result<&mut Attached, String> {
+        if !self.attached.contains_key(&found.id) {
+            if self.attached.len() >= LIBRARIES_MAX {
+                return Err(format!("{LIBRARIES_MAX} files are attached to already"));
+            }
+            let probes = self.attach(&found).map_err(|error| format!("{error:#}"));
+            let path = found.path.display();
+            match &probes {
+                Ok(probes) => tracing::info!(%path, probes = probes.len(), "looks inside TLS"),
+                Err(reason) => tracing::warn!(%path, "not attached: {reason}"),
+            }
+            let (users, met) = (Users::default(), Instant::now());
+            self.attached.insert(found.id, Attached { path: found.path, probes, users, met });
+        }
+        self.attached.get_mut(&found.id).ok_or_else(|| "not attached".to_owned())
     }
 
     /// Attaches to every function of a library, or to none.

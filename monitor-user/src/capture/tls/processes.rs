@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use procfs::process::{FDTarget, MMPermissions, MMapPath, MemoryMap, Process};
 
 use super::library::{self, Functions};
+use crate::capture::Ports;
 
 /// A TLS library in a file that a process has mapped.
 pub struct Found {
@@ -75,14 +76,14 @@ pub fn look_at(pid: u32, looked: &mut Looked) -> anyhow::Result<Sight> {
 }
 
 /// `libssl.so.3`, `libgnutls.so.30` and their like, with a version or a hash in the name too.
-fn is_library(name: &str) -> bool {
+pub(super) fn is_library(name: &str) -> bool {
     // NSS has a libssl3.so, which is another library.
     let rest = ["libssl", "libgnutls"].iter().find_map(|known| name.strip_prefix(known));
     rest.is_some_and(|rest| rest.starts_with(['.', '-']) && rest.contains(".so"))
 }
 
 /// OpenSSL's other half, `libcrypto.so.3` and its like.
-fn makes_randoms(name: &str) -> bool {
+pub(super) fn makes_randoms(name: &str) -> bool {
     name.strip_prefix("libcrypto")
         .is_some_and(|rest| rest.starts_with(['.', '-']) && rest.contains(".so"))
 }
@@ -111,9 +112,22 @@ impl Looked {
     /// mount namespace it is.
     fn open(&mut self, pid: u32, map: &MemoryMap, path: PathBuf) -> anyhow::Result<Option<Found>> {
         let (start, end) = map.address;
-        let link = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
+        self.open_at(&format!("/proc/{pid}/map_files/{start:x}-{end:x}"), path)
+    }
+
+    /// The TLS library, or part of one, in the file at a path of this host.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or is no ELF file of this machine.
+    pub(super) fn open_path(&mut self, path: PathBuf) -> anyhow::Result<Option<Found>> {
+        self.open_at(&path.clone(), path)
+    }
+
+    /// `path`: what it is called.
+    fn open_at(&mut self, at: impl AsRef<Path>, path: PathBuf) -> anyhow::Result<Option<Found>> {
         let shown = path.display().to_string();
-        let file = File::open(&link).with_context(|| shown.clone())?;
+        let file = File::open(at).with_context(|| shown.clone())?;
         let about = file.metadata().with_context(|| shown.clone())?;
         anyhow::ensure!(about.is_file(), "{shown}: no regular file");
         let bytes = about.len();
@@ -175,7 +189,7 @@ pub fn name(pid: u32) -> String {
 
 /// Processes that hold a socket of one of the ports, listening or connected, in whatever network
 /// namespace; with the ports.
-pub fn holding_ports(ports: &[u16]) -> BTreeMap<u32, BTreeSet<u16>> {
+pub fn holding_ports(ports: &Ports) -> BTreeMap<u32, BTreeSet<u16>> {
     let Ok(processes) = procfs::process::all_processes() else { return BTreeMap::new() };
     let mut tables: BTreeMap<u64, BTreeMap<u64, u16>> = BTreeMap::new();
     let mut holders: BTreeMap<u32, BTreeSet<u16>> = BTreeMap::new();
@@ -200,7 +214,7 @@ pub fn holding_ports(ports: &[u16]) -> BTreeMap<u32, BTreeSet<u16>> {
 }
 
 /// Whether a process holds a socket of one of the ports.
-pub(super) fn holds_port(pid: u32, ports: &[u16]) -> bool {
+pub(super) fn holds_port(pid: u32, ports: &Ports) -> bool {
     let process = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok());
     let Some(process) = process else { return false };
     let table = sockets_of(&process, ports);
@@ -218,18 +232,20 @@ fn sockets_in(process: &Process) -> Vec<u64> {
 }
 
 /// Inode and port of the sockets of these ports in a process's network namespace.
-fn sockets_of(process: &Process, ports: &[u16]) -> BTreeMap<u64, u16> {
+fn sockets_of(process: &Process, ports: &Ports) -> BTreeMap<u64, u16> {
     let tables = [process.tcp(), process.tcp6()];
     let entries = tables.into_iter().filter_map(Result::ok).flatten();
     entries
-        .filter(|entry| ports.contains(&entry.local_address.port()))
-        .map(|entry| (entry.inode, entry.local_address.port()))
+        .filter_map(|entry| {
+            let [local, remote] = [entry.local_address.port(), entry.remote_address.port()];
+            Some((entry.inode, ports.watched(local, remote)?))
+        })
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -237,10 +253,24 @@ mod tests {
     fn an_own_listener_is_held_by_this_process() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let holders = holding_ports(&[port]);
+        let ports = Ports { own: vec![port], called: vec![] };
+        let holders = holding_ports(&ports);
         assert_eq!(holders.get(&std::process::id()), Some(&BTreeSet::from([port])));
         drop(listener);
-        assert!(holding_ports(&[port]).is_empty());
+        assert!(holding_ports(&ports).is_empty());
+    }
+
+    #[test]
+    fn who_has_connected_holds_what_it_calls() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let ports = Ports { own: vec![], called: vec![port] };
+        // Whoever listens does not call.
+        assert!(holding_ports(&ports).is_empty());
+        let _client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let holders = holding_ports(&ports);
+        assert_eq!(holders.get(&std::process::id()), Some(&BTreeSet::from([port])));
+        assert!(holds_port(std::process::id(), &ports));
     }
 
     #[test]
