@@ -1,6 +1,7 @@
 //! The one record between the Decoder and the Engine: what a client asked and how it ended.
 
 mod anomalies;
+mod parameters;
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,6 +10,8 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 pub use anomalies::Anomalies;
+pub(crate) use parameters::list_name;
+pub use parameters::{Fields, PARAMETERS_MAX};
 
 use crate::input::Endpoint;
 use crate::time::EventTime;
@@ -355,6 +358,9 @@ pub struct Detail {
     /// What its text attacks, at a guess.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<Payload>,
+    /// What the fields of its body are called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fields: Option<Fields>,
 }
 
 /// How a client signed its request, as far as it says so.

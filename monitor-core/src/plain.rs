@@ -15,7 +15,7 @@ const NAME_BYTES_MAX: usize = 64;
 const WORD_BYTES_MAX: usize = 32;
 
 /// From here on a word must look like one.
-const RANDOM_BYTES_MIN: usize = 16;
+pub(crate) const RANDOM_BYTES_MIN: usize = 16;
 
 /// A name as it stands in JSON, if it is short and plain and looks like no secret.
 pub(crate) fn plain(raw: &[u8]) -> Option<CompactString> {

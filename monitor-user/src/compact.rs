@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use compact_str::CompactString;
 use monitor_core::call::{
-    Anomalies, ApiCall, Flow, FlowId, Grpc, Key, KeyId, Messages, Operation, Outcome, Protocol,
-    Request, Response,
+    Anomalies, ApiCall, Fields, Flow, FlowId, Grpc, Key, KeyId, Messages, Operation, Outcome,
+    Protocol, Request, Response,
 };
 use monitor_core::input::Endpoint;
 use monitor_core::time::EventTime;
@@ -77,6 +77,7 @@ bitflags::bitflags! {
         const DETAIL = 1 << 25;
         const FORMER_IDS = 1 << 26;
         const PROXIED_FOR = 1 << 27;
+        const FIELDS = 1 << 28;
     }
 }
 
@@ -136,6 +137,8 @@ pub fn encode(call: &ApiCall, out: &mut Vec<u8>) {
     let former = key.as_ref().map_or(&[][..], Key::former);
     has.set(Has::FORMER_IDS, !former.is_empty());
     has.set(Has::PROXIED_FOR, proxied_for.is_some());
+    let fields = detail.as_ref().and_then(|detail| detail.fields.as_ref());
+    has.set(Has::FIELDS, fields.is_some());
     number(out, has.bits());
     out.extend_from_slice(&time.0.to_le_bytes());
     out.extend_from_slice(&id.0.to_le_bytes());
@@ -201,6 +204,10 @@ pub fn encode(call: &ApiCall, out: &mut Vec<u8>) {
     if let Some(Endpoint { addr, port }) = proxied_for {
         out.extend_from_slice(addr);
         out.extend_from_slice(&port.to_be_bytes());
+    }
+    if let Some(fields) = fields {
+        number(out, fields.names().count() as u64);
+        fields.names().for_each(|name| text(out, name));
     }
 }
 
@@ -281,7 +288,7 @@ pub fn decode(bytes: &[u8]) -> Result<ApiCall, Malformed> {
         response.quota = quota;
     }
     let token = from.optional(has.contains(Has::TOKEN), optional::token)?.map(Arc::new);
-    let detail = from.optional(has.contains(Has::DETAIL), optional::detail)?.map(Box::new);
+    let mut detail = from.optional(has.contains(Has::DETAIL), optional::detail)?.map(Box::new);
     let former = from.optional(has.contains(Has::FORMER_IDS), |from| {
         // Each is read, so that a made-up count ends with the bytes.
         let ids = (0..from.number()?).map(|_| from.array().map(u128::from_le_bytes).map(KeyId));
@@ -292,6 +299,12 @@ pub fn decode(bytes: &[u8]) -> Result<ApiCall, Malformed> {
     }
     flow.proxied_for =
         from.optional(has.contains(Has::PROXIED_FOR), |from| from.endpoint(false))?;
+    let fields = from.optional(has.contains(Has::FIELDS), |from| {
+        (0..from.number()?).map(|_| from.text()).collect::<Result<Fields, Malformed>>()
+    })?;
+    if let Some(fields) = fields {
+        detail.get_or_insert_default().fields = Some(fields);
+    }
     Ok(ApiCall {
         time,
         flow: Arc::new(flow),

@@ -1,6 +1,7 @@
 //! What is known across keys.
 
 use super::objects::Objects;
+use super::parameters::Parameters;
 use super::probes::Probes;
 use super::replays::Replays;
 use super::routes::Routes;
@@ -13,6 +14,7 @@ pub(crate) struct Across {
     pub(crate) replays: Replays,
     pub(crate) probes: Probes,
     pub(crate) routes: Routes,
+    pub(crate) parameters: Parameters,
     /// Refresh tokens that were taken, and those of them that the same client had used before.
     pub(crate) refreshes: u32,
     pub(crate) repeated_refreshes: u32,
@@ -27,6 +29,7 @@ impl Across {
             replays: Replays::default(),
             probes: Probes::new(&settings.scan),
             routes: Routes::new(&settings.latency),
+            parameters: Parameters::new(),
             refreshes: 0,
             repeated_refreshes: 0,
             walkers: 0,
@@ -39,11 +42,15 @@ impl Across {
             + self.replays.bytes()
             + self.probes.bytes()
             + self.routes.bytes()
+            + self.parameters.bytes()
             + self.walkers * size_of::<Objects>()
     }
 
     /// What was dropped to keep the bounds.
     pub(crate) fn evicted(&self) -> u64 {
-        self.synchrony.evicted() + self.probes.evicted() + self.routes.evicted()
+        self.synchrony.evicted()
+            + self.probes.evicted()
+            + self.routes.evicted()
+            + self.parameters.evicted()
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Slots;
 use super::names::Named;
+use crate::call::KeyId;
 use crate::time::EventTime;
 
 /// Hosts at once: names that one server answers to.
@@ -27,6 +28,10 @@ pub(crate) struct Endpoint {
     /// Calls with a key that went well; and without.
     pub(crate) keyed: u32,
     pub(crate) open: u32,
+    /// First call that went well, seconds since the epoch.
+    pub(crate) first_s: u64,
+    /// Of its keys, a bit each by their hash.
+    keys: u64,
     /// Hour in which something was last reported.
     reported_hour: u32,
 }
@@ -63,23 +68,33 @@ impl Inventory {
     pub(crate) fn at(&mut self, named: Named) -> Known<'_> {
         let unknown = || Host { keyed: 0, calls: 0, first_s: 0 };
         let host = self.hosts.find_or_insert(named.host, unknown);
-        let unknown = || Endpoint { keyed: 0, open: 0, reported_hour: 0 };
+        let unknown = || Endpoint { keyed: 0, open: 0, first_s: 0, keys: 0, reported_hour: 0 };
         let endpoint = self.endpoints.find_or_insert(named.at_host(), unknown);
         Known { endpoint, host }
+    }
+
+    /// An endpoint where calls went well.
+    pub(crate) fn endpoint(&self, named: Named) -> Option<&Endpoint> {
+        self.endpoints.peek(&named.at_host())
     }
 }
 
 impl Known<'_> {
     /// Counts a call that went well.
-    pub(crate) fn count(&mut self, has_key: bool, time: EventTime) {
+    pub(crate) fn count(&mut self, key: Option<KeyId>, time: EventTime) {
         let Known { endpoint, host } = self;
         if host.calls == 0 {
             host.first_s = time.secs();
         }
-        let counter = if has_key { &mut endpoint.keyed } else { &mut endpoint.open };
+        if endpoint.is_new() {
+            endpoint.first_s = time.secs();
+        }
+        let counter = if key.is_some() { &mut endpoint.keyed } else { &mut endpoint.open };
         *counter = counter.saturating_add(1);
+        // An id is a keyed hash already.
+        endpoint.keys |= key.map_or(0, |key| 1 << (key.0 & 63));
         host.calls = host.calls.saturating_add(1);
-        host.keyed = host.keyed.saturating_add(u32::from(has_key));
+        host.keyed = host.keyed.saturating_add(u32::from(key.is_some()));
     }
 }
 
@@ -87,6 +102,11 @@ impl Endpoint {
     /// No call to it ever went well.
     pub(crate) fn is_new(&self) -> bool {
         self.keyed == 0 && self.open == 0
+    }
+
+    /// How many keys it has at least; many count as fewer.
+    pub(crate) fn keys(&self) -> u32 {
+        self.keys.count_ones()
     }
 
     /// True the first time in an hour.
@@ -109,7 +129,7 @@ mod tests {
         // What does not go well is looked at, and makes no endpoint.
         assert!(inventory.at(first).endpoint.is_new());
         assert!(inventory.at(first).endpoint.is_new());
-        inventory.at(first).count(true, EventTime(7_000_000_000));
+        inventory.at(first).count(Some(KeyId(1)), EventTime(7_000_000_000));
         let known = inventory.at(named("api.example", "/a/2"));
         assert!(!known.endpoint.is_new());
         assert_eq!((known.host.keyed, known.endpoint.keyed, known.host.first_s), (1, 1, 7));

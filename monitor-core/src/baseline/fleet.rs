@@ -57,6 +57,8 @@ pub(crate) struct Fleet {
     pub(crate) first_uses: [Rarity; OPS],
     pub(crate) new_accounts: Rarity,
     pub(crate) first_accounts: Rarity,
+    /// How often a key gives an endpoint what no other gives it.
+    pub(crate) new_parameters: Rarity,
     /// Bytes of big answers.
     #[serde(skip)]
     pub(crate) endpoint_sizes: EndpointSizes,
@@ -93,6 +95,7 @@ impl Fleet {
             first_uses: [Rarity::default(); OPS],
             new_accounts: Rarity::default(),
             first_accounts: Rarity::default(),
+            new_parameters: Rarity::default(),
             endpoint_sizes: EndpointSizes::new(),
             watched_since_s: 0,
             last_s: 0,

@@ -274,6 +274,8 @@ pub(crate) enum News {
     SymbolRun,
     /// D14.
     Shared,
+    /// D26.
+    Parameter,
 }
 
 impl News {
@@ -289,6 +291,7 @@ impl News {
             News::NewSymbol => 31,
             News::SymbolRun => 32,
             News::Shared => 33,
+            News::Parameter => 34,
         };
         bit as u32
     }

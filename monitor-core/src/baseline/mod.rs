@@ -19,6 +19,7 @@ mod mix;
 mod names;
 mod objects;
 mod outcomes;
+mod parameters;
 mod presence;
 mod probes;
 mod quoting;

@@ -21,21 +21,34 @@ impl Seen {
         self.rows.len() * size_of::<[u32; WAYS]>()
     }
 
+    /// Whether the hash is there; no use of it.
+    pub(crate) fn has(&self, hash: u64) -> bool {
+        let tag = tag(hash);
+        !self.rows.is_empty() && self.rows[self.row_of(hash)].contains(&tag)
+    }
+
     /// True when the hash (64 bits, well mixed) was not there; of `max` hashes the room is taken at
     /// the first.
     pub(crate) fn insert(&mut self, hash: u64, max: usize) -> bool {
         if self.rows.is_empty() {
             self.rows = vec![[0; WAYS]; max.div_ceil(WAYS).clamp(1, 1 << 28)];
         }
-        // Multiply and shift: spread over any number of rows (Lemire, 2019).
-        let at = (u64::from(hash as u32) * self.rows.len() as u64) >> 32;
-        let row = &mut self.rows[at as usize];
-        let tag = ((hash >> 32) as u32).max(1);
+        let (at, tag) = (self.row_of(hash), tag(hash));
+        let row = &mut self.rows[at];
         let known = row.iter().position(|held| *held == tag);
         row[..=known.unwrap_or(WAYS - 1)].rotate_right(1);
         row[0] = tag;
         known.is_none()
     }
+
+    /// Multiply and shift: spread over any number of rows (Lemire, 2019).
+    fn row_of(&self, hash: u64) -> usize {
+        ((u64::from(hash as u32) * self.rows.len() as u64) >> 32) as usize
+    }
+}
+
+fn tag(hash: u64) -> u32 {
+    ((hash >> 32) as u32).max(1)
 }
 
 #[cfg(test)]
@@ -56,6 +69,7 @@ mod tests {
             // In use all the time.
             seen.insert(hash(n % 100), 20_000);
         }
+        assert!((0..100).all(|n| seen.has(hash(n))) && !seen.has(hash(1_000)));
         assert!((0..100).all(|n| !seen.insert(hash(n), 20_000)));
         assert!((1_000..2_000).all(|n| seen.insert(hash(n), 20_000)), "forgotten");
         assert_eq!(seen.bytes(), 80_000);

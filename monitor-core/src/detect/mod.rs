@@ -15,6 +15,7 @@ mod new_agent;
 mod new_network;
 mod new_symbol;
 mod no_step_up;
+mod odd_parameter;
 mod odd_sequence;
 mod open_endpoint;
 mod operation_mix;
@@ -73,6 +74,8 @@ pub(crate) static DETECTORS: &[&dyn Detector] = &[
     &policy::Forbidden,
     &foreign_account::ForeignAccount,
     &open_endpoint::OpenEndpoint,
+    // After those that count calls of endpoints.
+    &odd_parameter::OddParameter,
     &shared_session::SharedSession,
     &token_reuse::TokenReuse,
     &quote_stuffing::QuoteStuffing,

@@ -59,12 +59,12 @@ impl Detector for OpenEndpoint {
         }
         let Some(request) = &call.request else { return };
         let host = request.host.as_deref().unwrap_or_default();
-        let has_key = call.key.is_some();
+        let key = call.key.as_ref().map(|key| key.id);
         let (method, path) = (request.method.as_str(), request.path.as_str());
         let mut known = scene.inventory.at(scene.named);
         let (endpoint, of_host) = (*known.endpoint, *known.host);
         if is_judged {
-            known.count(has_key, scene.time);
+            known.count(key, scene.time);
         }
         let found = leaks
             .map(|what| leak(what, method, path))

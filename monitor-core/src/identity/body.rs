@@ -11,8 +11,10 @@ use smallvec::SmallVec;
 use super::credential::{self, Form, Keyring, Named};
 use super::grant::Grant;
 use super::profile::{Parameter, Place, Source};
-use super::{Identified, Identifier, OBJECT_IDS_MAX, Style, operation, payload, percent, target};
-use crate::call::{Anomalies, Detail, Key, Operation, Request, Signed, Token};
+use super::{
+    Identified, Identifier, OBJECT_IDS_MAX, Style, fields, operation, payload, percent, target,
+};
+use crate::call::{Anomalies, Detail, Key, Operation, PARAMETERS_MAX, Request, Signed, Token};
 use crate::json::{Kind, Value};
 use crate::plain::plain;
 
@@ -47,6 +49,8 @@ struct Found {
     parts: u32,
     name: Option<CompactString>,
     signed: Signed,
+    /// What the fields at the top are called.
+    fields: fields::Named,
 }
 
 impl Identifier {
@@ -74,6 +78,7 @@ impl Identifier {
             let Some(equals) = pair.iter().position(|byte| *byte == b'=') else { continue };
             let (name, value) = (&pair[..equals], &pair[equals + 1..]);
             asks_tokens |= name == b"grant_type";
+            found.fields.add(name);
             let (parameter, stated) = self.profiles.names.look(name, identified.style);
             if let Some(stated) = stated {
                 self.hasher.fingerprints.note(&mut found.signed, stated, value);
@@ -241,17 +246,20 @@ impl Identifier {
             }
         }
         let parts = (found.parts > 0).then_some(found.parts);
+        let fields = self.fields.of(&found.fields);
         if found.account.is_some()
             || found.amount.is_some()
             || found.name.is_some()
             || parts.is_some()
             || found.signed != Signed::default()
+            || fields.is_some()
         {
             let detail = identified.detail.get_or_insert_with(Box::<Detail>::default);
             detail.account = detail.account.take().or(found.account);
             detail.amount = detail.amount.take().or(found.amount);
             detail.name = detail.name.take().or(found.name);
             detail.parts = detail.parts.or(parts);
+            detail.fields = detail.fields.take().or(fields);
             if found.signed != Signed::default() {
                 let signed = detail.signed.get_or_insert_default();
                 signed.fingerprint = signed.fingerprint.or(found.signed.fingerprint);
@@ -264,9 +272,16 @@ impl Identifier {
     /// Members of the text, of its elements, and of what stands one level below.
     fn walk(&self, value: Value<'_>, style: Style, found: &mut Found) {
         if value.kind == Kind::Array {
+            // Of a list, those of its first element.
+            let first = value.elements().next();
+            let first = first.filter(|first| first.kind == Kind::Object);
+            for (name, _) in first.iter().flat_map(|first| first.members().take(PARAMETERS_MAX)) {
+                found.fields.add(name);
+            }
             return self.walk_list(value, style, found);
         }
         for (name, value) in value.members().take(MEMBERS_MAX) {
+            found.fields.add(name);
             match value.kind {
                 Kind::Object => self.walk_object(value, style, found),
                 Kind::Array => self.walk_list(value, style, found),

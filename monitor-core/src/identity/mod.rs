@@ -2,6 +2,7 @@
 
 mod body;
 mod credential;
+mod fields;
 mod grant;
 mod known;
 mod leak;
@@ -181,6 +182,7 @@ pub struct Identifier {
     hasher: Hasher,
     profiles: Arc<Profiles>,
     routes: Routes,
+    fields: fields::Shared,
     proxies: Proxies,
     /// What was seen, when that is asked for.
     survey: Option<Box<RefCell<Survey>>>,
@@ -193,6 +195,7 @@ impl Identifier {
             hasher: Hasher::new(&secret),
             profiles: Profiles::builtin(),
             routes: Routes::new(&credential::routes_key(&secret.current)),
+            fields: fields::Shared::new(),
             proxies: Proxies::default(),
             survey: None,
         }

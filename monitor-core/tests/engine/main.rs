@@ -4,6 +4,7 @@ mod content;
 mod dormant;
 mod habits;
 mod new_agents;
+mod parameters;
 mod policy;
 mod replay;
 mod robust;

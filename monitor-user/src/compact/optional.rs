@@ -118,7 +118,8 @@ pub(super) fn token(from: &mut Reader<'_>) -> Result<Token, Malformed> {
 
 /// What not every call says.
 pub(super) fn put_detail(out: &mut Vec<u8>, detail: &Detail) {
-    let Detail { forwarded_for, account, amount, parts, name, signed, payload } = detail;
+    // The names of fields stand behind all else: they came later.
+    let Detail { forwarded_for, account, amount, parts, name, signed, payload, fields: _ } = detail;
     let address = forwarded_for.map(|ip| Endpoint::new(ip, 0));
     let is_four = address.as_ref().is_some_and(is_v4);
     number(
@@ -169,5 +170,6 @@ pub(super) fn detail(from: &mut Reader<'_>) -> Result<Detail, Malformed> {
         name: fields.next(Reader::text)?,
         signed: fields.next(signature)?,
         payload: fields.next(|from| code(Payload::ALL, from.byte()?, "payload").copied())?,
+        fields: None,
     })
 }

@@ -79,6 +79,7 @@ pub(crate) fn full() -> ApiCall {
                 stated_ms: Some(1_795_464_000_100),
             }),
             payload: Some(Payload::Sql),
+            fields: Some(Fields::from_iter(["symbol", "side"])),
         })),
         complete: true,
         anomalies: Anomalies::GAP | Anomalies::EARLY_DATA,
@@ -164,15 +165,19 @@ fn records_of_version_1_stay_readable() {
     let golden = include_str!("golden-v1.hex").trim();
     assert_eq!(hex, golden, "a record of version 1 is written otherwise");
     assert_eq!(decode(&bytes), Ok(full()));
+    // As written before the fields of bodies were named.
+    let mut nameless = full();
+    nameless.detail.as_mut().unwrap().fields = None;
     // As written before keys had former ids and proxies said for whom they connect, and before calls said
     // how they were signed.
-    let mut direct = full();
+    let mut direct = nameless.clone();
     direct.flow = Arc::new(Flow { proxied_for: None, ..(*direct.flow).clone() });
     direct.key = direct.key.map(|key| Key { former: None, ..key });
     let mut unsigned = direct.clone();
     let detail = unsigned.detail.as_mut().unwrap();
     (detail.signed, detail.payload) = (None, None);
     for (golden, call) in [
+        (include_str!("golden-v1-nameless.hex"), nameless),
         (include_str!("golden-v1-direct.hex"), direct),
         (include_str!("golden-v1-unsigned.hex"), unsigned),
     ] {

@@ -145,10 +145,20 @@ impl Reducer {
             (&key.source, &key.profile).hash(&mut hasher);
         }
         if let Some(detail) = &call.detail {
-            let Detail { forwarded_for, account, amount, parts, name, signed: _, payload: _ } =
-                &**detail;
+            let Detail {
+                forwarded_for,
+                account,
+                amount,
+                parts,
+                name,
+                signed: _,
+                payload: _,
+                // With the other parameters.
+                fields: _,
+            } = &**detail;
             (forwarded_for, account, amount, parts, name).hash(&mut hasher);
         }
+        call.parameters().for_each(|name| name.hash(&mut hasher));
         hasher.finish()
     }
 }

@@ -1,0 +1,106 @@
+//! What the parameters of a request are called: those of its query, and the fields of its body.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::ApiCall;
+
+/// Names of one request that are looked at: three times what orders have.
+pub const PARAMETERS_MAX: usize = 32;
+
+/// Names of the fields of a body, in its order. What is no plain name, or looks like a secret, is
+/// [`Fields::ODD`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fields(Arc<str>);
+
+impl Fields {
+    /// Stands for a name that is not shown.
+    pub const ODD: &'static str = "?";
+
+    /// From names with commas between them.
+    pub(crate) fn new(joined: Arc<str>) -> Fields {
+        Fields(joined)
+    }
+
+    /// The names.
+    pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.0.split(',').filter(|name| !name.is_empty())
+    }
+}
+
+impl<S: AsRef<str>> FromIterator<S> for Fields {
+    fn from_iter<I: IntoIterator<Item = S>>(names: I) -> Fields {
+        let mut joined = String::new();
+        for name in names {
+            if !joined.is_empty() {
+                joined.push(',');
+            }
+            joined.push_str(name.as_ref());
+        }
+        Fields(joined.into())
+    }
+}
+
+impl Serialize for Fields {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.names())
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Fields, D::Error> {
+        Vec::<String>::deserialize(deserializer).map(Fields::from_iter)
+    }
+}
+
+impl ApiCall {
+    /// Names of parameters: of the query, then of the body's fields; of a list, its name.
+    pub fn parameters(&self) -> impl Iterator<Item = &str> + Clone {
+        let request = self.request.as_ref();
+        let query = request.and_then(|request| {
+            let from = request.target.find('?')? + 1;
+            Some(request.target[from..].split('&').take(PARAMETERS_MAX))
+        });
+        let names = query.into_iter().flatten().map(|pair| {
+            let end = pair.bytes().position(|byte| byte == b'=').unwrap_or(pair.len());
+            &pair[..list_name(pair[..end].as_bytes()).len()]
+        });
+        let fields = self.detail.as_ref().and_then(|detail| detail.fields.as_ref());
+        names.chain(fields.into_iter().flat_map(Fields::names)).filter(|name| !name.is_empty())
+    }
+}
+
+/// The name of a list of which one element is given: `ids[0]`, `ids%5B%5D`. It is cut at a bracket, so
+/// that what is left is still text.
+pub(crate) fn list_name(name: &[u8]) -> &[u8] {
+    let is_bracket = |at: usize| {
+        name[at] == b'[' || name[at..].get(..3).is_some_and(|it| it.eq_ignore_ascii_case(b"%5B"))
+    };
+    let mut marks = memchr::memchr2_iter(b'[', b'%', name);
+    &name[..marks.find(|at| is_bracket(*at)).unwrap_or(name.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_have_one_name() {
+        for name in ["ids", "ids[]", "ids[0]", "ids%5B%5d", "ids%5b3"] {
+            assert_eq!(list_name(name.as_bytes()), b"ids");
+        }
+        assert_eq!(list_name(b"a%20b"), b"a%20b");
+        assert_eq!(list_name(b"[k_00]"), b"");
+        assert_eq!(list_name(b"%5"), b"%5");
+    }
+
+    #[test]
+    fn fields_are_a_list_in_json() {
+        let fields = Fields::from_iter(["symbol", "side"]);
+        let json = serde_json::to_string(&fields).unwrap();
+        assert_eq!(json, r#"["symbol","side"]"#);
+        assert_eq!(serde_json::from_str::<Fields>(&json).unwrap(), fields);
+        assert_eq!(Fields::from_iter(Vec::<&str>::new()).names().count(), 0);
+    }
+}
