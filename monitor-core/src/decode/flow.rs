@@ -384,7 +384,14 @@ impl FlowState {
     }
 
     /// Delivers what can be, and gives up what is waited for in vain.
+    #[inline]
     pub(super) fn pump(&mut self, side: Side, time: EventTime, shell: &mut Shell<'_>) {
+        if !self.streams[side.index()].is_idle() {
+            self.pump_held(side, time, shell);
+        }
+    }
+
+    fn pump_held(&mut self, side: Side, time: EventTime, shell: &mut Shell<'_>) {
         loop {
             let stream = &mut self.streams[side.index()];
             if stream.has_next() {

@@ -304,9 +304,16 @@ impl Stream {
         reached
     }
 
+    /// Whether nothing waits, and no end is in sight: so it is with nearly every segment.
+    #[inline]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.held.is_empty() && self.fin.is_none()
+    }
+
     /// Whether something waits for bytes that are not there.
+    #[inline]
     pub(crate) fn waits(&self) -> bool {
-        self.hole_end().is_some()
+        !self.is_idle() && self.hole_end().is_some()
     }
 
     /// Whether waiting for those is in vain.

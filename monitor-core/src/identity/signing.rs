@@ -60,10 +60,14 @@ fn number(raw: &[u8]) -> Option<u64> {
     if !(1..=DIGITS_MAX).contains(&raw.len()) {
         return None;
     }
-    raw.iter().try_fold(0u64, |number, byte| {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 { None } else { number.checked_mul(10)?.checked_add(digit.into()) }
-    })
+    if !raw.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let add = |number: u64, digit: &u8| number.wrapping_mul(10).wrapping_add((digit - b'0').into());
+    let (last, rest) = raw.split_last()?;
+    let number = rest.iter().fold(0, add);
+    // All but the last of them fit.
+    number.checked_mul(10)?.checked_add((last - b'0').into())
 }
 
 /// Milliseconds since 1970 from seconds, with a fraction or not, from milli-, micro- or nanoseconds,
