@@ -12,32 +12,29 @@ const STEP_NS: u64 = 2_000_000;
 
 /// So many calls in order of time. Most are reads of good keys; one key in eight is refused withdrawals
 /// now and then, and a client tries keys that nobody has.
-pub(super) fn make(rng: &mut Rng, count: usize) -> Vec<ApiCall> {
+pub(super) fn make(mut rng: Rng, count: usize) -> impl Iterator<Item = ApiCall> {
     let keys = (count / 50).clamp(16, 20_000);
-    let mut calls = Vec::with_capacity(count);
-    for number in 0..count {
+    (0..count).filter_map(move |number| {
         let time = EventTime(BEGIN_NS + number as u64 * STEP_NS);
         let key = match number {
             // Every key is accepted once before anything else.
             number if number < keys => number,
             _ => rng.usize(0..keys),
         };
-        let call = match rng.u8(0..100) {
-            _ if number < keys => call(rng, time, &key_id(key), key, "read", "ok"),
+        match rng.u8(0..100) {
+            _ if number < keys => call(&mut rng, time, &key_id(key), key, "read", "ok"),
             0..=1 if key % 8 == 0 => {
-                call(rng, time, &key_id(key), key, "withdraw", "permission_denied")
+                call(&mut rng, time, &key_id(key), key, "withdraw", "permission_denied")
             }
             2..=4 => {
                 let made_up = format!("k_{:032x}", u128::from(rng.u64(..)) << 64 | 0xbad);
                 // Ten clients of as many networks.
                 let client = 1_000_000 + number / 500 % 10;
-                call(rng, time, &made_up, client, "read", "bad_key")
+                call(&mut rng, time, &made_up, client, "read", "bad_key")
             }
-            _ => call(rng, time, &key_id(key), key, "read", "ok"),
-        };
-        calls.extend(call);
-    }
-    calls
+            _ => call(&mut rng, time, &key_id(key), key, "read", "ok"),
+        }
+    })
 }
 
 fn key_id(number: usize) -> String {
@@ -95,7 +92,7 @@ mod tests {
 
     #[test]
     fn all_calls_are_made() {
-        let calls = make(&mut Rng::with_seed(1), 2_000);
+        let calls: Vec<_> = make(Rng::with_seed(1), 2_000).collect();
         assert_eq!(calls.len(), 2_000);
         let denied = calls.iter().filter(|call| call.op.as_str() == "withdraw").count();
         assert!(denied > 0);

@@ -158,17 +158,25 @@ impl Table {
 /// The fleet under chaos.
 pub fn fleet(options: &Options, keywatch: &Path) -> Result<Table> {
     let mut rng = Rng::with_seed(options.seed);
-    let calls = calls::make(&mut rng, options.activity);
-    let expected = alerts_of_one(&calls);
+    let mut calls = calls::make(rng.fork(), options.activity);
+    let mut one = Engine::new(settings());
+    let mut expected = Vec::new();
     let mut stage = Stage::open(options, keywatch)?;
     stage.join()?;
     stage.join()?;
     let begun = Instant::now();
     let steps = usize::try_from(options.seconds.div_ceil(STEP.as_secs()))?.max(4);
-    for part in calls.chunks(calls.len().div_ceil(steps).max(1)) {
+    let (at_once, mut fed) = (options.activity.div_ceil(steps).max(1), 0);
+    loop {
+        let part: Vec<ApiCall> = calls.by_ref().take(at_once).collect();
+        if part.is_empty() {
+            break;
+        }
         let begun = Instant::now();
         stage.breaks(&mut rng)?;
-        stage.feed(part)?;
+        stage.feed(&part)?;
+        fed += part.len();
+        add_alerts(&mut one, &part, &mut expected);
         process::sleep_until(begun + STEP)?;
     }
     stage.heal()?;
@@ -189,7 +197,7 @@ pub fn fleet(options: &Options, keywatch: &Path) -> Result<Table> {
     let done = stage.finish()?;
     let arrived = done.1.read_topic(ALERTS)?;
     let mut table = compare(&expected, &arrived)?;
-    (table.seed, table.calls, table.done) = (options.seed, calls.len(), done.0);
+    (table.seed, table.calls, table.done) = (options.seed, fed, done.0);
     (table.left, table.settled, table.took) = (left, settled, took);
     Ok(table)
 }
@@ -200,14 +208,11 @@ fn minutes(took: Duration, done: usize, all: usize) -> u64 {
 }
 
 /// What a single Engine says of all calls.
-fn alerts_of_one(calls: &[ApiCall]) -> Vec<Alert> {
-    let mut engine = Engine::new(settings());
-    let mut alerts = Vec::new();
+fn add_alerts(engine: &mut Engine, calls: &[ApiCall], alerts: &mut Vec<Alert>) {
     for call in calls {
         engine.handle_call(call);
         alerts.extend(std::iter::from_fn(|| engine.poll_alert()));
     }
-    alerts
 }
 
 /// A budget of a day is one of a partition in a fleet; here it is out of the way.
