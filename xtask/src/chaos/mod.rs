@@ -346,7 +346,8 @@ impl Stage {
     /// Writes calls to the topic, in order for each key, as an agent would.
     fn feed(&self, calls: &[ApiCall]) -> Result<()> {
         let mut kcat = self.brokers.cluster.kcat()?;
-        kcat.args(["-P", "-t", ACTIVITY, "-K", "\t", "-X", "enable.idempotence=true"]);
+        kcat.args(["-P", "-t", ACTIVITY, "-K", "\t", "-z", "lz4"]);
+        kcat.args(["-X", "enable.idempotence=true"]);
         kcat.args(["-X", "topic.message.timeout.ms=120000"]);
         let mut child = kcat.stdin(Stdio::piped()).spawn().context("starting kcat")?;
         let mut input = std::io::BufWriter::new(child.stdin.take().context("kcat takes no input")?);
