@@ -7,6 +7,7 @@ pub mod cli;
 mod commands;
 pub mod compact;
 pub mod config;
+mod database;
 pub mod doctor;
 pub mod driver;
 pub mod fault;

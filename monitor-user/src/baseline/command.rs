@@ -19,6 +19,7 @@ use super::{feedback, feedback_path, path, read};
 use crate::cli::{AlertCommand, BaselineCommand, BaselineFile};
 use crate::commands::print;
 use crate::config::Config;
+use crate::database;
 use crate::fault::{Misuse, tell};
 
 /// Form of an export.
@@ -193,7 +194,7 @@ fn import(from: &Path, file: &BaselineFile, config: &Config) -> Result<()> {
     let feedback = store::load(&path, &mut engine)?.map_or(0, |loaded| loaded.feedback);
     engine.note_changes();
     let keys = take_lines(from, &mut engine)?;
-    let database = store::open(&path)?;
+    let database = database::open(&path)?;
     loop {
         let changes = engine.take_changes(BATCH_KEYS);
         let is_last = engine.changed() == 0;

@@ -12,6 +12,7 @@ use monitor_core::time::EventTime;
 
 use super::feedback::Log;
 use super::store::{self, Batch, Lock};
+use crate::database;
 use crate::fault::tell;
 
 /// A round begins this often, and is written within a quarter of a minute: half of what may be lost.
@@ -151,7 +152,7 @@ fn write_all(path: &Path, batches: &Receiver<Batch>, is_ending: &AtomicBool) -> 
     let mut has_told = false;
     for batch in batches {
         loop {
-            let opened = database.take().map_or_else(|| store::open(path), Ok);
+            let opened = database.take().map_or_else(|| database::open(path), Ok);
             let written = opened.and_then(|open| store::write(&open, &batch).map(|()| open));
             let error = match written {
                 Ok(open) => {

@@ -1,22 +1,24 @@
 //! The file: a redb database. Each value has a checksum of its own, besides those of redb.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use monitor_core::call::KeyId;
 use monitor_core::engine::{Engine, SNAPSHOT_VERSION};
-use redb::backends::{FileBackend, InMemoryBackend};
+use redb::backends::InMemoryBackend;
 use redb::{
     Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend,
     TableDefinition,
 };
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
+
+use crate::database::{CACHE_BYTES, make_dir, opened, sealed};
 
 /// `version`, `common` and `feedback`.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -25,8 +27,6 @@ const KEYS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("keys");
 
 /// A million keys of 2 KiB, twice.
 const FILE_BYTES_MAX: u64 = 4 << 30;
-/// What redb keeps in memory while it writes.
-const CACHE_BYTES: usize = 8 << 20;
 /// Files that were put aside: nobody looks at more, and a loop of restarts must not fill the disk.
 const ASIDE_MAX: u32 = 5;
 /// How long a reader waits for a running agent to finish a write.
@@ -119,17 +119,6 @@ pub(super) fn write(database: &Database, batch: &Batch) -> Result<()> {
     }
     transaction.commit()?;
     Ok(())
-}
-
-/// Opens the file to write to it, and makes it when it is not there.
-pub(super) fn open(path: &Path) -> Result<Database> {
-    make_dir(path)?;
-    let mut options = OpenOptions::new();
-    let file =
-        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    Ok(Database::builder()
-        .set_cache_size(CACHE_BYTES)
-        .create_with_backend(FileBackend::new(file)?)?)
 }
 
 /// Renames a file that is of no use, so that nothing is lost.
@@ -226,32 +215,12 @@ fn fill(database: &Database, engine: &mut Engine) -> Result<Loaded> {
     Ok(Loaded { keys: keys.len()?, feedback })
 }
 
-/// With its checksum (CRC-32C) in front.
-fn sealed(bytes: &[u8]) -> Vec<u8> {
-    [&crc32c::crc32c(bytes).to_le_bytes(), bytes].concat()
-}
-
-fn opened(sealed: &[u8]) -> Result<&[u8]> {
-    match sealed.split_first_chunk::<4>() {
-        Some((sum, bytes)) if crc32c::crc32c(bytes) == u32::from_le_bytes(*sum) => Ok(bytes),
-        Some(_) | None => bail!("a checksum is wrong"),
-    }
-}
-
-fn make_dir(path: &Path) -> Result<()> {
-    let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) else { return Ok(()) };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .with_context(|| format!("cannot keep the baseline: {}", dir.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use monitor_core::engine::Settings;
 
     use super::*;
+    use crate::database::open;
 
     fn small(path: &Path) {
         let state = b"\x81\xa5calls\x07".to_vec();

@@ -1,5 +1,6 @@
 //! `[fleet]`: the Engine over the calls of all hosts.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,8 @@ pub struct Fleet {
     pub group: String,
     /// What tells this member from others; empty: the name of this host.
     pub member: String,
-    /// Topic in which members pass on what concerns addresses rather than keys.
+    /// Topic in which members pass on what concerns addresses rather than keys. Of this and the two below:
+    /// empty for one that is named after the group, so that each group has its own.
     pub sources_topic: String,
     /// Topic in which members pass on what keys come to, for what many do at once.
     pub groups_topic: String,
@@ -25,6 +27,9 @@ pub struct Fleet {
     /// How often what has changed is written there.
     #[serde(with = "units::duration")]
     pub state_interval: Duration,
+    /// Folder for copies of that on this disk, so that a member that comes back has little to read; empty:
+    /// none.
+    pub state_dir: PathBuf,
     /// How far back a member reads that takes a partition over of which no state is there.
     #[serde(with = "units::duration")]
     pub warmup: Duration,
@@ -36,11 +41,12 @@ impl Default for Fleet {
             name: "fleet".into(),
             group: "keywatch-fleet".into(),
             member: String::new(),
-            sources_topic: "keywatch.sources".into(),
-            groups_topic: "keywatch.groups".into(),
-            state_topic: "keywatch.state".into(),
+            sources_topic: String::new(),
+            groups_topic: String::new(),
+            state_topic: String::new(),
             // What was read since then is read again by whoever takes over.
             state_interval: Duration::from_secs(60),
+            state_dir: "/var/lib/keywatch/fleet".into(),
             // As long as the topic of calls that Keywatch makes keeps them.
             warmup: Duration::from_secs(7 * 86_400),
         }
@@ -48,6 +54,23 @@ impl Default for Fleet {
 }
 
 impl Fleet {
+    /// With names for topics that have none: `keywatch-fleet` has `keywatch.state`, any other group `X` has
+    /// `X.state`.
+    pub(crate) fn with_topics(&self) -> Fleet {
+        let mut named = self.clone();
+        let begin = self.group.strip_suffix("-fleet").unwrap_or(&self.group);
+        for (topic, end) in [
+            (&mut named.sources_topic, "sources"),
+            (&mut named.groups_topic, "groups"),
+            (&mut named.state_topic, "state"),
+        ] {
+            if topic.is_empty() {
+                *topic = format!("{begin}.{end}");
+            }
+        }
+        named
+    }
+
     /// What is wrong with it.
     pub(super) fn faults(&self) -> Vec<(&'static str, String)> {
         let mut faults = Vec::new();
@@ -67,5 +90,24 @@ impl Fleet {
             faults.push(("fleet.warmup", "must be at most 366d".into()));
         }
         faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_have_topics_of_their_own() {
+        let topics = |group: &str, state_topic: &str| {
+            let set =
+                Fleet { group: group.into(), state_topic: state_topic.into(), ..Fleet::default() };
+            let Fleet { sources_topic, groups_topic, state_topic, .. } = set.with_topics();
+            [sources_topic, groups_topic, state_topic]
+        };
+        let usual = ["keywatch.sources", "keywatch.groups", "keywatch.state"];
+        assert_eq!(topics("keywatch-fleet", ""), usual);
+        assert_eq!(topics("trial", ""), ["trial.sources", "trial.groups", "trial.state"]);
+        assert_eq!(topics("trial", "mine"), ["trial.sources", "trial.groups", "mine"]);
     }
 }

@@ -528,9 +528,10 @@ impl Config {
         check("sinks.kafka.alerts_topic", is_topic(&kafka.alerts_topic), topic_mend);
         check("sinks.kafka.activity_topic", is_topic(&kafka.activity_topic), topic_mend);
         check("sinks.kafka.health_topic", is_topic(&kafka.health_topic), topic_mend);
-        check("fleet.sources_topic", is_topic(&self.fleet.sources_topic), topic_mend);
-        check("fleet.groups_topic", is_topic(&self.fleet.groups_topic), topic_mend);
-        check("fleet.state_topic", is_topic(&self.fleet.state_topic), topic_mend);
+        let fleet = self.fleet.with_topics();
+        check("fleet.sources_topic", is_topic(&fleet.sources_topic), topic_mend);
+        check("fleet.groups_topic", is_topic(&fleet.groups_topic), topic_mend);
+        check("fleet.state_topic", is_topic(&fleet.state_topic), topic_mend);
         check("sinks.kafka.dlq_topic", is_topic(&kafka.dlq_topic), topic_mend);
         check(
             "sinks.kafka.partitions",

@@ -11,6 +11,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
+use super::copies::Copies;
 use super::partition::Stage;
 use super::state::{self, At, Loaded, Wanted};
 use crate::fault::tell;
@@ -44,6 +45,7 @@ pub(super) struct Ways {
     /// How far back is read where there is no state.
     pub(super) warmup: Duration,
     pub(super) state_topic: String,
+    pub(super) copies: Copies,
     /// Of the consumer; states are read with them too.
     pub(super) options: ClientConfig,
 }
@@ -91,6 +93,12 @@ impl Members {
             let offset = if let Offset::Offset(it) = place.offset() { Some(it) } else { None };
             let note = offset.and(Note::read(place.metadata()));
             let name: Place = (place.topic().into(), place.partition());
+            let copies = &self.ways.copies;
+            copies.let_go(name.1, *stage);
+            if note.and_then(|note| note.state).is_none() {
+                // The first state has all that there is.
+                copies.take_over(name.1, *stage, true, Vec::new(), 0);
+            }
             places.push((name, *stage, *overlap, offset.unwrap_or(0), note));
         }
         let wanted = |(place, stage, .., note): &(Place, Stage, Duration, i64, Option<Note>)| {
@@ -136,10 +144,10 @@ impl Members {
 
     /// What earlier holders have learnt.
     fn learnt(&self, wanted: &[Wanted]) -> HashMap<(i32, Stage), Loaded> {
-        let Ways { options, state_topic, warmup, .. } = &self.ways;
+        let Ways { options, state_topic, warmup, copies, .. } = &self.ways;
         let begun = Instant::now();
         let mut all = HashMap::new();
-        for (it, loaded) in wanted.iter().zip(state::load(options, state_topic, wanted)) {
+        for (it, loaded) in wanted.iter().zip(state::load(options, state_topic, copies, wanted)) {
             let Wanted { partition, stage, .. } = *it;
             match loaded {
                 Ok(loaded) => {

@@ -10,13 +10,14 @@
 //! those on to a second topic, partitioned by network, which is read in the same way; and what keys come
 //! to, for what many do at once (D20), to a third, partitioned by that (docs/decisions/0033).
 
+mod copies;
 mod group;
 mod partition;
 mod passed_on;
 mod publisher;
 mod state;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -27,9 +28,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
+use self::copies::Copies;
 use self::group::{Members, Move, Place, Ways};
 use self::partition::{Partition, Stage};
 use self::publisher::{Published, Publisher};
+use self::state::Round;
 use crate::cli::FleetArgs;
 use crate::config::{self, Config};
 use crate::fault::{Misuse, tell};
@@ -61,7 +64,7 @@ pub(crate) fn fleet(args: &FleetArgs, config: &Config, quiet: bool) -> Result<()
         return Err(Misuse("no Kafka: set brokers under [sinks.kafka] in the config".into()).into());
     }
     let stop = stop_flag(args.duration)?;
-    let mut fleet = config.fleet.clone();
+    let mut fleet = config.fleet.with_topics();
     if let Some(member) = &args.member {
         fleet.member.clone_from(member);
     }
@@ -141,6 +144,10 @@ impl Member {
                 stage(&fleet.groups_topic, Stage::Groups),
             ],
             warmup: fleet.warmup,
+            copies: match &fleet.state_dir {
+                dir if dir.as_os_str().is_empty() => Copies::none(),
+                dir => Copies::open(dir, &fleet.state_topic, &fleet.member),
+            },
             state_topic: fleet.state_topic.clone(),
             options,
         };
@@ -262,9 +269,13 @@ impl Member {
         let Some(group) = group else { return Ok(()) };
         match self.publisher.publish(new, &group)? {
             Published::All => {
-                for partition in self.partitions.values_mut() {
-                    self.counts.alerts += partition.said();
+                let mut rounds = Vec::new();
+                for ((_, number), partition) in &mut self.partitions {
+                    let (alerts, round) = partition.said();
+                    self.counts.alerts += alerts;
+                    rounds.push((*number, partition.stage(), round));
                 }
+                self.copy(rounds);
             }
             // Another member has them, or soon will; what stays ours is said the next time.
             Published::Nothing(reason) => {
@@ -281,6 +292,23 @@ impl Member {
             }
         }
         Ok(())
+    }
+
+    /// Has copies go on with what was written of states. Those of stages lie side by side in a partition:
+    /// where one has written, the others have nothing new up to there.
+    fn copy(&self, rounds: Vec<(i32, Stage, Option<Round>)>) {
+        let written: HashSet<i32> = rounds
+            .iter()
+            .filter(|(.., round)| round.is_some())
+            .map(|(number, ..)| *number)
+            .collect();
+        for (number, stage, round) in rounds {
+            let end = self.publisher.state_end(number).filter(|_| written.contains(&number));
+            if let Some(end) = end {
+                let records = round.map_or(Vec::new(), |round| round.records);
+                self.ways.copies.go_on(number, stage, records, end);
+            }
+        }
     }
 
     fn show(&self) {

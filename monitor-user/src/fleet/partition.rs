@@ -144,6 +144,10 @@ impl Partition {
         Partition { parts, ..self }
     }
 
+    pub(super) fn stage(&self) -> Stage {
+        self.stage
+    }
+
     /// Whether there is anything that the brokers do not know yet.
     pub(super) fn has_news(&self) -> bool {
         self.is_new || self.round.is_some()
@@ -173,13 +177,15 @@ impl Partition {
         self.round = Some(Round::take(&mut self.engine, self.stage, at));
     }
 
-    /// Everything that waits was said. Returns how many of it were alerts.
-    pub(super) fn said(&mut self) -> u64 {
+    /// Everything that waits was said. Returns how many of it were alerts, and what was written of the
+    /// state.
+    pub(super) fn said(&mut self) -> (u64, Option<Round>) {
         self.is_new = false;
-        self.state = self.round.take().map(|round| round.at).or(self.state);
+        let round = self.round.take();
+        self.state = round.as_ref().map(|round| round.at).or(self.state);
         let alerts = self.waiting.iter().filter(|said| matches!(said, Said::Alert(_))).count();
         self.waiting.clear();
-        alerts as u64
+        (alerts as u64, round)
     }
 
     pub(super) fn add_to(&self, counts: &mut Counts) {

@@ -1,12 +1,14 @@
 //! What a member says: alerts, calls passed on, and how far it has read, in one transaction.
 
+use std::collections::HashMap;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError;
-use rdkafka::message::ToBytes;
+use rdkafka::message::{Message, ToBytes};
 use rdkafka::producer::{
     BaseProducer, BaseRecord, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext,
 };
@@ -19,6 +21,7 @@ use crate::config;
 use crate::fault::{Misuse, tell};
 use crate::sinks::event;
 use crate::sinks::kafka::{headers, options};
+use crate::sinks::lock;
 
 /// How long the brokers may take for a step of a transaction, before it is tried again.
 const STEP_MAX: Duration = Duration::from_secs(5);
@@ -34,7 +37,7 @@ const FENCED_WINDOW: Duration = Duration::from_secs(120);
 
 /// See the module.
 pub(super) struct Publisher {
-    producer: BaseProducer<Silent>,
+    producer: BaseProducer<Deliveries>,
     config: ClientConfig,
     alerts_topic: String,
     sources_topic: String,
@@ -66,7 +69,7 @@ impl Publisher {
     ) -> Result<Publisher> {
         let id = format!("{}.{}", fleet.group, fleet.member);
         let config = options::transactions(set, &id).map_err(Misuse)?;
-        let producer = match connect(&config, START_MAX) {
+        let producer = match connect(&config, &fleet.state_topic, START_MAX) {
             Ok(producer) => producer,
             Err(error) => bail!("{place} allows no transactions: {}", options::reason(&error)),
         };
@@ -121,7 +124,7 @@ impl Publisher {
             for (key, value) in partition.round.iter().flat_map(|round| &round.records) {
                 let record = BaseRecord::to(&self.state_topic).partition(*number).key(key);
                 self.hand_over(match value {
-                    Some(value) => record.payload(value),
+                    Some(value) => record.payload(&**value),
                     None => record,
                 })?;
             }
@@ -152,10 +155,15 @@ impl Publisher {
         }
     }
 
+    /// Offset behind the last record of a state that stands in a partition; `None` when none was written.
+    pub(super) fn state_end(&self, partition: i32) -> Option<i64> {
+        lock(&self.producer.context().ends).get(&partition).copied()
+    }
+
     /// Waits while there is no room.
-    fn hand_over<K: ToBytes + ?Sized>(
+    fn hand_over<K: ToBytes + ?Sized, V: ToBytes + ?Sized>(
         &self,
-        mut record: BaseRecord<'_, K, Vec<u8>>,
+        mut record: BaseRecord<'_, K, V>,
     ) -> Result<(), KafkaError> {
         loop {
             match self.producer.send(record) {
@@ -186,7 +194,7 @@ impl Publisher {
             );
         }
         tell(&format!("transactions begin anew: {reason}"));
-        match connect(&self.config, START_MAX) {
+        match connect(&self.config, &self.state_topic, START_MAX) {
             Ok(producer) => self.producer = producer,
             Err(error) => bail!("no transaction can be begun: {}", options::reason(&error)),
         }
@@ -194,8 +202,13 @@ impl Publisher {
     }
 }
 
-fn connect(config: &ClientConfig, wait: Duration) -> Result<BaseProducer<Silent>, KafkaError> {
-    let producer: BaseProducer<Silent> = config.create_with_context(Silent)?;
+fn connect(
+    config: &ClientConfig,
+    state_topic: &str,
+    wait: Duration,
+) -> Result<BaseProducer<Deliveries>, KafkaError> {
+    let deliveries = Deliveries { state_topic: state_topic.into(), ends: Mutex::default() };
+    let producer: BaseProducer<Deliveries> = config.create_with_context(deliveries)?;
     let deadline = Instant::now() + wait;
     loop {
         match producer.init_transactions(STEP_MAX) {
@@ -223,7 +236,35 @@ fn retried(mut step: impl FnMut() -> Result<(), KafkaError>) -> Result<(), Kafka
     }
 }
 
-/// Deliveries are judged by their transaction; who polls hears of errors.
+/// Deliveries are judged by their transaction; noted is where records of states came to stand.
+struct Deliveries {
+    state_topic: String,
+    ends: Mutex<HashMap<i32, i64>>,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Silent.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        Silent.error(error, reason);
+    }
+}
+
+impl ProducerContext<NoCustomPartitioner> for Deliveries {
+    type DeliveryOpaque = ();
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let Ok(record) = result else { return };
+        if record.topic() == self.state_topic {
+            let mut ends = lock(&self.ends);
+            let end = ends.entry(record.partition()).or_default();
+            *end = (*end).max(record.offset() + 1);
+        }
+    }
+}
+
+/// Who polls hears of errors.
 pub(super) struct Silent;
 
 impl ClientContext for Silent {
@@ -237,8 +278,3 @@ impl ClientContext for Silent {
 }
 
 impl ConsumerContext for Silent {}
-
-impl ProducerContext<NoCustomPartitioner> for Silent {
-    type DeliveryOpaque = ();
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
-}

@@ -10,6 +10,7 @@
 //! so that what finished transactions left is always the state at one offset.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use monitor_core::call::KeyId;
@@ -19,6 +20,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
+use super::copies::{Copies, Copy};
 use super::partition::Stage;
 use super::publisher::Silent;
 use crate::sinks::kafka::options;
@@ -35,15 +37,17 @@ pub(super) struct At {
 /// What changed since the last time.
 pub(super) struct Round {
     pub(super) at: At,
-    /// Keys and values of records; without a value what was there is gone.
-    pub(super) records: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    pub(super) records: Records,
 }
+
+/// Keys and values of records; without a value what was there is gone.
+pub(super) type Records = Vec<(Vec<u8>, Option<Arc<[u8]>>)>;
 
 /// What was read.
 #[derive(Debug, PartialEq)]
 pub(super) struct Loaded {
     pub(super) at: At,
-    pub(super) keys: Vec<(KeyId, Vec<u8>)>,
+    pub(super) keys: Vec<(KeyId, Arc<[u8]>)>,
     pub(super) common: Vec<u8>,
 }
 
@@ -60,10 +64,9 @@ impl Round {
     /// Takes what changed from an Engine that notes it.
     pub(super) fn take(engine: &mut Engine, stage: Stage, at: At) -> Round {
         let changes = engine.take_changes(usize::MAX);
-        let of_key = |id: KeyId| [&[stage.code(), 1][..], &id.0.to_le_bytes()].concat();
-        let mut records: Vec<_> =
-            changes.keys.into_iter().map(|(id, state)| (of_key(id), Some(state))).collect();
-        records.extend(changes.gone.into_iter().map(|id| (of_key(id), None)));
+        let of_key = |(id, state): (KeyId, Vec<u8>)| (key_name(stage, id.0), Some(state.into()));
+        let mut records: Records = changes.keys.into_iter().map(of_key).collect();
+        records.extend(changes.gone.into_iter().map(|id| (key_name(stage, id.0), None)));
         let common = engine.save_common();
         let parts = common.len().div_ceil(PART_BYTES).max(1);
         for number in 0..parts {
@@ -76,11 +79,18 @@ impl Round {
             }
             let from = number * PART_BYTES;
             value.extend_from_slice(&common[from..common.len().min(from + PART_BYTES)]);
-            let key = [&[stage.code(), 0][..], &(number as u32).to_le_bytes()].concat();
-            records.push((key, Some(value)));
+            records.push((part_name(stage, number as u32), Some(value.into())));
         }
         Round { at, records }
     }
+}
+
+fn key_name(stage: Stage, id: u128) -> Vec<u8> {
+    [&[stage.code(), 1][..], &id.to_le_bytes()].concat()
+}
+
+fn part_name(stage: Stage, number: u32) -> Vec<u8> {
+    [&[stage.code(), 0][..], &number.to_le_bytes()].concat()
 }
 
 /// A state that is looked for.
@@ -92,16 +102,22 @@ pub(super) struct Wanted {
     pub(super) at: At,
 }
 
-/// Reads states, all at once; for each an error says why there is none.
+/// Reads states, all at once; for each an error says why there is none. `copies`: what of them is on this
+/// disk, and what is read is written there.
 pub(super) fn load(
     options: &ClientConfig,
     topic: &str,
+    copies: &Copies,
     wanted: &[Wanted],
 ) -> Vec<Result<Loaded, String>> {
-    let mut tables: Vec<Table> = wanted.iter().map(|it| Table::new(it.stage)).collect();
+    let begin = |it: &Wanted| Table::begin(it.stage, copies.read(it.partition, it.stage));
+    let mut tables: Vec<Table> = wanted.iter().map(begin).collect();
     let trouble = read(options, topic, wanted, &mut tables).err();
-    let finish = |(it, table): (&Wanted, Table)| {
-        table.finish(it.at).map_err(|reason| trouble.clone().unwrap_or(reason))
+    let finish = |(it, mut table): (&Wanted, Table)| {
+        let (is_anew, fresh, next) = (table.from == 0, table.take_fresh(), table.next);
+        let loaded = table.finish(it.at).map_err(|reason| trouble.clone().unwrap_or(reason))?;
+        copies.take_over(it.partition, it.stage, is_anew, fresh, next);
+        Ok(loaded)
     };
     wanted.iter().zip(tables).map(finish).collect()
 }
@@ -117,15 +133,19 @@ fn read(
     if open.is_empty() {
         return Ok(());
     }
-    let consumer = reader(options, topic, &open).map_err(|error| options::reason(&error))?;
-    let (begun, mut heard) = (Instant::now(), Instant::now());
+    let reason = |error: KafkaError| options::reason(&error);
+    let consumer = reader(options).map_err(reason)?;
+    let starts = starts(&consumer, topic, wanted, tables);
+    consumer.assign(&starts.map_err(reason)?).map_err(reason)?;
+    let (begun, mut heard, mut counted) = (Instant::now(), Instant::now(), 0_u64);
     loop {
         let of = |partition: i32| move |(it, _): &(&Wanted, &mut Table)| it.partition == partition;
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 heard = Instant::now();
                 let here = wanted.iter().zip(tables.iter_mut()).filter(of(message.partition()));
-                here.for_each(|(_, table)| table.take(&message));
+                counted +=
+                    here.filter_map(|(_, table)| table.take(&message).then_some(1)).sum::<u64>();
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 heard = Instant::now();
@@ -136,6 +156,7 @@ fn read(
                     open.remove(&partition);
                 }
                 if open.is_empty() || begun.elapsed() > UNSEEN_MAX {
+                    tracing::info!(records = counted, "states read from {topic}");
                     return Ok(());
                 }
             }
@@ -148,58 +169,119 @@ fn read(
     }
 }
 
-/// Of some partitions from their beginning.
-fn reader(
-    options: &ClientConfig,
-    topic: &str,
-    partitions: &HashSet<i32>,
-) -> Result<BaseConsumer<Silent>, KafkaError> {
+fn reader(options: &ClientConfig) -> Result<BaseConsumer<Silent>, KafkaError> {
     let mut options = options.clone();
     // That nothing more is there is said after this wait.
     options.set("enable.partition.eof", "true").set("fetch.wait.max.ms", "20");
-    let consumer: BaseConsumer<Silent> = options.create_with_context(Silent)?;
-    let mut places = TopicPartitionList::new();
+    options.create_with_context(Silent)
+}
+
+/// Where each partition is read from: what all of its copies have is passed over.
+fn starts(
+    consumer: &BaseConsumer<Silent>,
+    topic: &str,
+    wanted: &[Wanted],
+    tables: &mut [Table],
+) -> Result<TopicPartitionList, KafkaError> {
+    let mut starts = TopicPartitionList::new();
+    let partitions: HashSet<i32> = wanted.iter().map(|it| it.partition).collect();
     for partition in partitions {
-        places.add_partition_offset(topic, *partition, Offset::Beginning)?;
+        let here = || wanted.iter().map(move |it| it.partition == partition);
+        if tables.iter().zip(here()).any(|(table, is_here)| is_here && table.from > 0) {
+            let (low, high) = consumer.fetch_watermarks(topic, partition, SILENCE_MAX)?;
+            // Where it ends before that, it is another topic than it was.
+            for (table, _) in tables.iter_mut().zip(here()).filter(|(_, is_here)| *is_here) {
+                if !(low..=high).contains(&table.from) {
+                    *table = Table::begin(table.stage, None);
+                }
+            }
+        }
+        let of_all = tables.iter().zip(here()).filter(|(_, is_here)| *is_here);
+        let from = match of_all.map(|(table, _)| table.from).min() {
+            None | Some(0) => Offset::Beginning,
+            Some(from) => Offset::Offset(from),
+        };
+        starts.add_partition_offset(topic, partition, from)?;
     }
-    consumer.assign(&places)?;
-    Ok(consumer)
+    Ok(starts)
 }
 
 /// The latest record of each key.
 struct Table {
     stage: Stage,
-    parts: HashMap<u32, Vec<u8>>,
-    keys: HashMap<u128, Vec<u8>>,
+    /// What comes before this offset is in it already.
+    from: i64,
+    /// Offset behind the last record of the topic that was looked at.
+    next: i64,
+    parts: HashMap<u32, Arc<[u8]>>,
+    keys: HashMap<u128, Arc<[u8]>>,
+    /// What has changed since the copy that it began with.
+    fresh: HashSet<Vec<u8>>,
 }
 
 impl Table {
-    fn new(stage: Stage) -> Table {
-        Table { stage, parts: HashMap::new(), keys: HashMap::new() }
-    }
-
-    fn take(&mut self, message: &BorrowedMessage<'_>) {
-        if let Some(key) = message.key() {
-            self.note(key, message.payload());
+    /// Of what is on this disk.
+    fn begin(stage: Stage, copy: Option<Copy>) -> Table {
+        let from = copy.as_ref().map_or(0, |copy| copy.from);
+        let mut table = Table {
+            stage,
+            from,
+            next: from,
+            parts: HashMap::new(),
+            keys: HashMap::new(),
+            fresh: HashSet::new(),
+        };
+        for (key, value) in copy.into_iter().flat_map(|copy| copy.records) {
+            table.note(&key, Some(&value));
         }
+        table
     }
 
-    /// What belongs to another stage, or is no state, is passed over.
-    fn note(&mut self, key: &[u8], value: Option<&[u8]>) {
+    /// Whether it is of this state, and was not known.
+    fn take(&mut self, message: &BorrowedMessage<'_>) -> bool {
+        if message.offset() < self.from {
+            return false;
+        }
+        self.next = self.next.max(message.offset() + 1);
+        let Some(key) = message.key().filter(|key| self.note(key, message.payload())) else {
+            return false;
+        };
+        self.fresh.insert(key.to_vec());
+        true
+    }
+
+    /// Whether it is of this state: what belongs to another stage, or is no state, is passed over.
+    fn note(&mut self, key: &[u8], value: Option<&[u8]>) -> bool {
         match key {
             [stage, 0, number @ ..] if *stage == self.stage.code() => {
-                let (Ok(number), Some(value)) = (number.try_into(), value) else { return };
-                self.parts.insert(u32::from_le_bytes(number), value.to_vec());
+                let (Ok(number), Some(value)) = (number.try_into(), value) else { return false };
+                self.parts.insert(u32::from_le_bytes(number), value.into());
             }
             [stage, 1, id @ ..] if *stage == self.stage.code() => {
-                let Ok(id) = id.try_into().map(u128::from_le_bytes) else { return };
+                let Ok(id) = id.try_into().map(u128::from_le_bytes) else { return false };
                 match value {
-                    Some(value) => self.keys.insert(id, value.to_vec()),
+                    Some(value) => self.keys.insert(id, value.into()),
                     None => self.keys.remove(&id),
                 };
             }
-            _ => {}
+            _ => return false,
         }
+        true
+    }
+
+    /// What a copy needs to be as new.
+    fn take_fresh(&mut self) -> Records {
+        let fresh = std::mem::take(&mut self.fresh);
+        let value = |key: &[u8]| match key {
+            [_, 0, number @ ..] => self.parts.get(&u32::from_le_bytes(number.try_into().ok()?)),
+            [_, _, id @ ..] => self.keys.get(&u128::from_le_bytes(id.try_into().ok()?)),
+            _ => None,
+        };
+        fresh
+            .into_iter()
+            .map(|key| (value(&key).cloned(), key))
+            .map(|(it, key)| (key, it))
+            .collect()
     }
 
     fn header(&self) -> Option<(u32, At, u32, &[u8])> {
@@ -255,7 +337,7 @@ mod tests {
     use crate::compact::tests::full;
 
     fn table(rounds: &[&Round]) -> Table {
-        let mut table = Table::new(Stage::Keys);
+        let mut table = Table::begin(Stage::Keys, None);
         for (key, value) in rounds.iter().flat_map(|round| &round.records) {
             table.note(key, value.as_deref());
         }
@@ -299,10 +381,10 @@ mod tests {
         let mut first = table.parts[&0][..HEADER_BYTES].to_vec();
         first[20] = 3;
         first.extend_from_slice(&common[..PART_BYTES]);
-        table.parts.insert(0, first);
-        table.parts.insert(1, common[PART_BYTES..2 * PART_BYTES].to_vec());
-        table.parts.insert(2, common[2 * PART_BYTES..].to_vec());
-        let mut torn = Table::new(Stage::Keys);
+        table.parts.insert(0, first.into());
+        table.parts.insert(1, common[PART_BYTES..2 * PART_BYTES].into());
+        table.parts.insert(2, common[2 * PART_BYTES..].into());
+        let mut torn = Table::begin(Stage::Keys, None);
         torn.parts.clone_from(&table.parts);
         torn.parts.remove(&2);
         assert_eq!(table.finish(AT).unwrap().common, common);
@@ -313,11 +395,11 @@ mod tests {
     fn what_is_no_state_of_that_offset_is_refused() {
         let round = Round::take(&mut learnt(), Stage::Keys, AT);
         let refused = |table: Table, at| table.finish(at).unwrap_err();
-        assert_eq!(refused(Table::new(Stage::Keys), AT), "it is not there");
+        assert_eq!(refused(Table::begin(Stage::Keys, None), AT), "it is not there");
         let later = At { next: 51, ..AT };
         assert_eq!(refused(table(&[&round]), later), "it goes up to 50, and not to 51");
         let mut newer = table(&[&round]);
-        newer.parts.entry(0).and_modify(|part| part[0] = 9);
+        newer.parts.entry(0).and_modify(|part| Arc::make_mut(part)[0] = 9);
         assert_eq!(refused(newer, AT), "it is of form 9, and this keywatch knows 1");
         let mut garbage = table(&[&round]);
         for key in [&b""[..], b"\x01", b"\x01\x01short", b"\x01\x00\x01"] {
@@ -325,6 +407,30 @@ mod tests {
         }
         garbage.note(&[&[1, 1][..], &[9; 16]].concat(), Some(b"not a key"));
         assert_eq!(garbage.finish(AT).unwrap().restore(&mut Engine::new(Settings::default())), 1);
+    }
+
+    #[test]
+    fn a_copy_and_what_came_since_are_the_state() {
+        let first = Round::take(&mut learnt(), Stage::Keys, AT);
+        let copied = |(key, value): &(Vec<u8>, Option<Arc<[u8]>>)| {
+            (key.clone(), value.as_ref().unwrap().to_vec())
+        };
+        let copy = Copy { from: 9, records: first.records.iter().map(copied).collect() };
+        let mut table = Table::begin(Stage::Keys, Some(copy));
+        assert_eq!((table.from, table.next), (9, 9));
+        assert_eq!(table.take_fresh(), []);
+        // Another key, and the first is gone.
+        let (other, gone) = (key_name(Stage::Keys, 5), first.records[0].0.clone());
+        for (key, value) in [(&other, Some(&b"state"[..])), (&gone, None)] {
+            assert!(table.note(key, value));
+            table.fresh.insert(key.clone());
+        }
+        let mut fresh = table.take_fresh();
+        fresh.sort_by_key(|(_, value)| value.is_some());
+        assert_eq!(fresh, [(gone, None), (other, Some(b"state"[..].into()))]);
+        let loaded = table.finish(AT).unwrap();
+        assert_eq!(loaded.keys, [(KeyId(5), b"state"[..].into())]);
+        assert!(!loaded.common.is_empty(), "as the copy has it");
     }
 
     #[test]

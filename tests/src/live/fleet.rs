@@ -45,10 +45,11 @@ pub(crate) fn what_was_learnt_outlives_a_member() -> Result<()> {
     }
 
     let second = member(dir.path(), &kafka, "fleet", "second")?;
-    put(dir.path(), &kafka, &[withdrawal()])?;
+    put(dir.path(), &kafka, &[withdrawal(10, "203.0.113.66:40000")])?;
     let alerts = || kafka.read_topic("keywatch.alerts");
     process::wait_until("an alert", WAIT, || Ok(!alerts()?.is_empty()))?;
     second.stop()?;
+    ensure!(read_of_state(dir.path(), "second")? >= 2, "it had no copy of the state");
     let known = alerts()?;
     for needed in ["D5", "D9"] {
         ensure!(speaks(&known, needed)?, "{needed} takes a baseline: {known:?}");
@@ -61,6 +62,13 @@ pub(crate) fn what_was_learnt_outlives_a_member() -> Result<()> {
     third.stop()?;
     judged_one_call(dir.path(), "third")?;
     ensure!(!speaks(&alerts()?[known.len()..], "D9")?, "D9 took no baseline");
+
+    // The second comes back, and goes on from what it has on its disk: 480, the one then, and this one.
+    let again = member(dir.path(), &kafka, "fleet", "second")?;
+    put(dir.path(), &kafka, &[withdrawal(11, "203.0.113.66:40000")])?;
+    wait_for_state(&kafka, "fleet", &[0xcd, 0x01, 0xe2])?;
+    again.stop()?;
+    ensure!(read_of_state(dir.path(), "second")? == 0, "what it has was read from the topic again");
     Ok(())
 }
 
@@ -73,6 +81,15 @@ fn judged_one_call(dir: &Path, name: &str) -> Result<()> {
     let is_so = (1..=4).any(|n| summary.starts_with(&format!("{n} calls judged, 0 read again")));
     ensure!(is_so, "it read something else: {log}");
     Ok(())
+}
+
+/// How many records of the state a member has read from its topic when it began.
+fn read_of_state(dir: &Path, name: &str) -> Result<u64> {
+    let log = fs::read_to_string(dir.join(format!("{name}.log")))?;
+    let counts = log.lines().filter(|line| line.contains("states read from fleet.state"));
+    let records = |line: &str| line.split("records=").nth(1)?.split(' ').next()?.parse().ok();
+    let counts: Option<Vec<u64>> = counts.map(records).collect();
+    Ok(counts.with_context(|| format!("no number of records: {log}"))?.iter().sum())
 }
 
 /// Waits until a key's state says, in MessagePack, that it has made so many calls.
@@ -103,9 +120,10 @@ fn member(dir: &Path, kafka: &Kafka, group: &str, name: &str) -> Result<Proc> {
         &config,
         format!(
             "[sinks.kafka]\nbrokers = [\"{}\"]\nformat = \"native\"\n\
-             [fleet]\ngroup = \"{group}\"\nsources_topic = \"{group}.sources\"\n\
-             groups_topic = \"{group}.groups\"\nstate_topic = \"{group}.state\"\nstate_interval = \"1s\"\n",
-            kafka.bootstrap
+             [fleet]\ngroup = \"{group}\"\nstate_interval = \"1s\"\n\
+             state_dir = \"{}\"\n",
+            kafka.bootstrap,
+            dir.join("states").display()
         ),
     )?;
     let mut command = Command::new(keywatch()?);
@@ -147,8 +165,8 @@ fn ten_days() -> Vec<Value> {
 }
 
 /// From another network, and nothing that the key ever did.
-fn withdrawal() -> Value {
-    call(BEGIN_S + 10 * DAY_S, "203.0.113.66:40000", "withdraw", "ok")
+fn withdrawal(day: u64, from: &str) -> Value {
+    call(BEGIN_S + day * DAY_S, from, "withdraw", "ok")
 }
 
 fn call(time_s: u64, client: &str, op: &str, outcome: &str) -> Value {

@@ -289,9 +289,11 @@ impl Stage {
             format!(
                 "[log]\nlevel = \"debug\"\n\
                  [engine]\nalerts_per_day_max = {}\nalerts_per_day_hard_max = {}\n\
-                 [fleet]\nstate_interval = \"10s\"\n\
+                 [fleet]\nstate_interval = \"10s\"\nstate_dir = \"{}\"\n\
                  [sinks.kafka]\nbrokers = [{addresses}]\nformat = \"native\"\n",
-                set.alerts_per_day_max, set.alerts_per_day_hard_max
+                set.alerts_per_day_max,
+                set.alerts_per_day_hard_max,
+                dir.path().join("states").display(),
             ),
         )?;
         Ok(Stage { brokers, members: Vec::new(), keywatch: keywatch.into(), dir, config, born: 0 })
