@@ -136,7 +136,8 @@ impl Member {
         let mut settings = config.engine_settings();
         settings.host.clone_from(&fleet.name);
         let stage = |topic: &str, stage: Stage| (topic.into(), stage, stage.overlap(&settings));
-        let parts = topics::check_for_fleet(&options, set, fleet).map_err(Misuse)?;
+        let parts = topics::check_for_fleet(&options, set, fleet);
+        let parts = parts.with_context(|| place.clone())?;
         let ways = Ways {
             stages: vec![
                 stage(&set.activity_topic, Stage::Keys),

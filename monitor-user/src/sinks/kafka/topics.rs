@@ -1,7 +1,8 @@
 //! Topics that are not there yet, made as the config says.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use anyhow::{Result, anyhow};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::metadata::Metadata;
@@ -9,13 +10,20 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::{options, watch};
 use crate::config;
+use crate::fault::Misuse;
 use crate::sinks::spool::Which;
 
 /// How long the controller may take.
 const WAIT_MAX: Duration = Duration::from_secs(10);
+/// Before topics are asked for again.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// Makes what is missing for a lane; an error is a line that says what to do by hand.
-pub(super) fn make(config: &ClientConfig, set: &config::Kafka, which: Which) -> Result<(), String> {
+pub(super) fn make(
+    config: &ClientConfig,
+    set: &config::Kafka,
+    which: Which,
+) -> std::result::Result<(), String> {
     make_all(config, &plans(set, which))
 }
 
@@ -24,7 +32,7 @@ pub(crate) fn make_for_fleet(
     config: &ClientConfig,
     set: &config::Kafka,
     fleet: &config::Fleet,
-) -> Result<(), String> {
+) -> std::result::Result<(), String> {
     let mut all = plans(set, Which::Activity);
     all.push(Plan { topic: &fleet.sources_topic, ..all[0].clone() });
     all.push(Plan { topic: &fleet.groups_topic, ..all[0].clone() });
@@ -33,33 +41,55 @@ pub(crate) fn make_for_fleet(
     make_all(config, &all)
 }
 
-/// In how many partitions calls are. An error is a line with the mend: states need a place beside every
-/// partition that is read.
+/// In how many partitions calls are, once every topic is there. States need a place beside each partition
+/// that is read.
 pub(crate) fn check_for_fleet(
     config: &ClientConfig,
     set: &config::Kafka,
     fleet: &config::Fleet,
-) -> Result<u32, String> {
-    let (_, metadata) = known(config)?;
-    let partitions = |topic: &str| {
-        let found = metadata.topics().iter().find(|known| known.name() == topic);
-        found.map_or(0, |topic| topic.partitions().len())
+) -> Result<u32> {
+    let read = [&set.activity_topic, &fleet.sources_topic, &fleet.groups_topic];
+    let begun = Instant::now();
+    let (parts, there) = loop {
+        let (_, metadata) = known(config).map_err(|reason| anyhow!("{reason}"))?;
+        let partitions = |topic: &str| {
+            let found = metadata.topics().iter().find(|known| known.name() == topic);
+            let count = found.map(|topic| topic.partitions().len()).filter(|count| *count > 0);
+            count.ok_or_else(|| topic.to_owned())
+        };
+        let all: std::result::Result<Vec<usize>, String> =
+            read.iter().map(|topic| partitions(topic)).collect();
+        match all.and_then(|all| Ok((all, partitions(&fleet.state_topic)?))) {
+            Ok(found) => break found,
+            // Brokers hear one after the other of topics that were made just now.
+            Err(_) if set.make_topics && begun.elapsed() < WAIT_MAX => {
+                std::thread::sleep(AGAIN_AFTER)
+            }
+            Err(missing) => {
+                let line = format!(
+                    "topic {missing} is not there: make it by hand, or set \
+                     sinks.kafka.make_topics = true"
+                );
+                return Err(Misuse(line).into());
+            }
+        }
     };
-    let calls = partitions(&set.activity_topic);
-    let read = [calls, partitions(&fleet.sources_topic), partitions(&fleet.groups_topic)];
-    let (needed, there) = (read.into_iter().fold(0, usize::max), partitions(&fleet.state_topic));
+    let needed = parts.iter().copied().fold(0, usize::max);
     if there < needed {
-        return Err(format!(
+        let line = format!(
             "topic {} has {there} partitions, and others have {needed}: make it by hand with as many, \
              and cleanup.policy=compact",
             fleet.state_topic
-        ));
+        );
+        return Err(Misuse(line).into());
     }
-    Ok(u32::try_from(calls).unwrap_or(u32::MAX))
+    Ok(u32::try_from(parts[0])?)
 }
 
 /// Who can make topics, and those that there are.
-fn known(config: &ClientConfig) -> Result<(AdminClient<watch::Quiet>, Metadata), String> {
+fn known(
+    config: &ClientConfig,
+) -> std::result::Result<(AdminClient<watch::Quiet>, Metadata), String> {
     let admin: AdminClient<watch::Quiet> =
         config.create_with_context(watch::Quiet).map_err(|error| options::reason(&error))?;
     let metadata =
@@ -67,7 +97,7 @@ fn known(config: &ClientConfig) -> Result<(AdminClient<watch::Quiet>, Metadata),
     Ok((admin, metadata))
 }
 
-fn make_all(config: &ClientConfig, plans: &[Plan<'_>]) -> Result<(), String> {
+fn make_all(config: &ClientConfig, plans: &[Plan<'_>]) -> std::result::Result<(), String> {
     let (admin, metadata) = known(config)?;
     let there: Vec<&str> = metadata.topics().iter().map(|topic| topic.name()).collect();
     let missing: Vec<&Plan<'_>> =
