@@ -52,7 +52,7 @@ impl Crowd {
         watched_s: u32,
         s: &StuffingSettings,
     ) -> Option<Tide> {
-        self.advance(time, s.window_s);
+        self.advance(time, watched_s, s.window_s);
         let hash = key.0 as u64;
         if self.keys.iter().any(|set| set.contains(hash)) {
             return None;
@@ -92,7 +92,9 @@ impl Crowd {
         Some(Tide { keys, networks, expected, since: self.first, grown, examples })
     }
 
-    fn advance(&mut self, time: EventTime, window_s: u64) {
+    fn advance(&mut self, time: EventTime, watched_s: u32, window_s: u64) {
+        // Nobody tried an unknown key while calls were seen: that is what is usual.
+        self.pace.begin_quiet(u64::from(watched_s) / (window_s / 2).max(1));
         let passed = self.pace.advance_freely(half_window(time, window_s));
         if passed == 0 {
             return;
@@ -138,6 +140,13 @@ mod tests {
             assert!(tide.keys >= 30 && tide.networks >= 4, "{tide:?}");
             assert_eq!(tide.examples.len(), EXAMPLES_MAX);
         }
+    }
+
+    #[test]
+    fn the_first_crowd_after_a_long_quiet_is_not_what_is_usual() {
+        let mut crowd = Crowd::default();
+        let found = (300..303).filter_map(|at| hour(&mut crowd, at, 190)).count();
+        assert!(found > 0);
     }
 
     #[test]

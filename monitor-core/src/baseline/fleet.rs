@@ -51,12 +51,13 @@ pub(crate) struct Fleet {
     pub(crate) market: Market,
     /// Calls a day.
     pub(crate) daily: Daily,
-    /// How often settled keys use each class for the first time, name another account, and name one at
-    /// all.
+    /// How often settled keys use each class for the first time, name another account, name one at all,
+    /// and name one that another key uses.
     #[serde(with = "saved::array")]
     pub(crate) first_uses: [Rarity; OPS],
     pub(crate) new_accounts: Rarity,
     pub(crate) first_accounts: Rarity,
+    pub(crate) others_accounts: Rarity,
     /// How often a key gives an endpoint what no other gives it.
     pub(crate) new_parameters: Rarity,
     /// Bytes of big answers.
@@ -95,6 +96,7 @@ impl Fleet {
             first_uses: [Rarity::default(); OPS],
             new_accounts: Rarity::default(),
             first_accounts: Rarity::default(),
+            others_accounts: Rarity::default(),
             new_parameters: Rarity::default(),
             endpoint_sizes: EndpointSizes::new(),
             watched_since_s: 0,

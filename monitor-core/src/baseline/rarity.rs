@@ -10,6 +10,8 @@ const PRIOR_KEY_DAYS: f32 = 2_000.0;
 /// What once in a thousand key-days counts, natural log-odds: an alert takes 5. Whatever is more frequent
 /// than once in six hundred does not suffice alone, so that it raises no more false alarms.
 const EVIDENCE_AT_PRIOR: f32 = 5.5;
+/// What is so for all keys is worth so many days of one key's own: a month.
+const ALL_DAYS: f32 = 30.0;
 
 /// Events, and key-days in which they could have been.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -31,6 +33,15 @@ impl Rarity {
     pub(crate) fn evidence(&mut self, day: u32, keys: usize) -> f32 {
         self.advance(day, keys);
         let chance = (self.events + PRIOR_EVENTS) / (self.key_days + PRIOR_KEY_DAYS);
+        let prior = PRIOR_EVENTS / PRIOR_KEY_DAYS;
+        (EVIDENCE_AT_PRIOR - (chance / prior).ln()).max(0.0)
+    }
+
+    /// As [`evidence`](Rarity::evidence), of a key that did so itself so many times in so many days.
+    pub(crate) fn evidence_of(&mut self, day: u32, keys: usize, times: u16, days: f32) -> f32 {
+        self.advance(day, keys);
+        let all = (self.events + PRIOR_EVENTS) / (self.key_days + PRIOR_KEY_DAYS);
+        let chance = (f32::from(times) + all * ALL_DAYS) / (days.max(0.0) + ALL_DAYS);
         let prior = PRIOR_EVENTS / PRIOR_KEY_DAYS;
         (EVIDENCE_AT_PRIOR - (chance / prior).ln()).max(0.0)
     }
@@ -65,5 +76,7 @@ mod tests {
         let later = rarity.evidence(20_200, 100);
         assert!(later > 5.5, "{later}");
         assert!(rarity.evidence(19_000, 100) > 5.5, "the clock was set back");
+        let (never, often) = [0, 5].map(|times| rarity.evidence_of(20_200, 100, times, 60.0)).into();
+        assert!(never > 5.5 && often < 2.0, "{never} {often}");
     }
 }

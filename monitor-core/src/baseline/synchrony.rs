@@ -319,6 +319,13 @@ impl Pace {
         self.advance_with(half, most)
     }
 
+    /// Before the first newcomer: so many half windows were watched, and nobody came.
+    pub(super) fn begin_quiet(&mut self, halves: u64) {
+        if self.half == 0 && self.halves == 0.0 {
+            self.merge(0.0, halves.min(HALVES_MAX as u64) as f32);
+        }
+    }
+
     fn advance_with(&mut self, half: u64, most: f32) -> u64 {
         let passed = half.abs_diff(self.half);
         // What comes late counts in the half that runs.

@@ -2,8 +2,9 @@
 //!
 //! In February 2022 Coinbase took orders that named another account than the signer's. Each key's own
 //! accounts are learnt, none at all too; what other keys keep on naming is theirs; a policy may say both
-//! at once. How often settled keys take up a new account is counted over all keys: where that is common,
-//! one more does not suffice alone.
+//! at once. How often settled keys take up a new account, and one that others use, is counted over all keys:
+//! where that is common, one more does not suffice alone. A key that acts for many accounts is judged by
+//! those that are others', and by how often it named such.
 
 use super::{Detector, Found, Layer, Report, Rule, Scene, changes, granted, op_words};
 use crate::alert::{Entity, Severity};
@@ -27,6 +28,8 @@ const EVIDENCE_UNKNOWN: f32 = 3.0;
 
 /// A key that has shown this many accounts gets more of them.
 const FEW: u8 = 2;
+/// More accounts than are remembered one by one.
+const MANY: u8 = u8::MAX;
 /// Calls after which a key that names no account has shown that it needs none: as for those that do.
 const CALLS_WITHOUT: u64 = 50;
 
@@ -42,23 +45,27 @@ impl Detector for ForeignAccount {
             return;
         }
         let former = call.key.as_ref().map_or(&[][..], Key::former);
-        let owner = scene.owners.note(account, *id, former);
+        let owner = scene.owners.note(account, *id, former, scene.now_s);
         let age_s = scene.time.since(key.first_seen).as_secs();
         // It did the same without an account for long.
         let never_named = key.accounts.is_none()
             && key.calls >= CALLS_WITHOUT
             && age_s >= scene.settings.young_key_s
             && key.first_used_s[scene.op] != 0;
-        let learnt = key.accounts.get_or_insert_default().judge(account);
+        let (day, keys) = (scene.now_s / 86_400, scene.keys);
+        let accounts = key.accounts.get_or_insert_default();
+        let learnt = accounts.judge(account);
+        let others = owner.and_then(|_| accounts.note_others(account, day));
         let allowed = granted(scene.policy, *id, call).allows_account(account);
         let makes_accounts = key.first_used_s[op_index(Operation::Subaccount)] != 0;
         let changes = changes(call.op);
         let severity = if changes { Severity::High } else { Severity::Medium };
-        let (day, keys) = (scene.now_s / 86_400, scene.keys);
         let foreign = owner.is_some();
+        let is_settled = age_s >= scene.settings.settled_key_s;
         let usual = |known: u8| match known {
             0 => format!("no account, as in {} calls before", key.calls),
             1 => "the one account that it has named so far".to_owned(),
+            MANY => "one of the many accounts that are its own".to_owned(),
             known => format!("one of the {known} accounts that it has named so far"),
         };
         let known = match learnt {
@@ -66,6 +73,8 @@ impl Detector for ForeignAccount {
             Account::Own => None,
             Account::New(known) => Some(known),
             Account::Early(known) => foreign.then_some(known),
+            // While it shows what it acts for, it may share that with another key.
+            Account::OfMany => (others.is_some() && is_settled).then_some(MANY),
         };
         let (evidence, severity, alone, expected) = match (allowed, known) {
             (Some(true), _) | (None, None) => return,
@@ -75,21 +84,29 @@ impl Detector for ForeignAccount {
                 }
                 (EVIDENCE, severity, true, "the accounts of its policy".to_owned())
             }
+            (None, Some(known)) if foreign => {
+                let rarity = &mut scene.fleet.others_accounts;
+                let (before, is_first_today) =
+                    others.map_or((0, false), |it| (it.before, it.is_first_today));
+                let days = age_s as f32 / 86_400.0;
+                let rare = rarity.evidence_of(day, keys, before, days).min(EVIDENCE);
+                if is_settled && is_first_today {
+                    rarity.note(day, keys);
+                }
+                (rare, severity, rare >= scene.settings.alert_evidence_min, usual(known))
+            }
             (None, Some(known)) => {
                 let fleet = &mut scene.fleet;
                 let rarity =
                     if known == 0 { &mut fleet.first_accounts } else { &mut fleet.new_accounts };
                 let rare = rarity.evidence(day, keys).min(EVIDENCE);
-                if age_s >= scene.settings.settled_key_s && !foreign {
+                if is_settled {
                     rarity.note(day, keys);
                 }
-                let settled = known <= FEW && !makes_accounts;
-                match (foreign, settled) {
-                    (true, _) => (EVIDENCE, severity, true, usual(known)),
-                    (false, true) if changes => (rare, severity, false, usual(known)),
-                    (false, _) => {
-                        (rare.min(EVIDENCE_UNKNOWN), Severity::Medium, false, usual(known))
-                    }
+                if known <= FEW && !makes_accounts && changes {
+                    (rare, severity, false, usual(known))
+                } else {
+                    (rare.min(EVIDENCE_UNKNOWN), Severity::Medium, false, usual(known))
                 }
             }
         };
