@@ -435,19 +435,20 @@ impl Client {
             key: Some(key(self.id, self.style)),
             flow: flow(ip, ja4, self.faces),
             agent: format_compact!("{program}{version}"),
-            token: self.token(now),
+            token: self.token(),
         }
     }
 
-    /// What the token of its login says; people log in with a second factor.
-    pub(crate) fn token(&self, now: u64) -> Option<Arc<Token>> {
+    /// What the token of its login says: one token until the next login, good for a month. People log in
+    /// with a second factor.
+    pub(crate) fn token(&self) -> Option<Arc<Token>> {
         (self.style == Style::Login).then(|| {
             Arc::new(Token {
                 algorithm: Some("RS256".into()),
                 issuer: Some("id.example.com".into()),
                 client: Some("app".into()),
                 audience: vec!["api".into()],
-                expires: Some((now / SECOND) as i64 + 86_400),
+                expires: Some((self.login / SECOND) as i64 + 30 * 86_400),
                 issued: Some((self.login / SECOND) as i64),
                 ..Token::default()
             })

@@ -222,7 +222,7 @@ impl Phase {
             && let Who::Client(client) = self.who[at]
         {
             let mut face = clients[client].own_face(now, fleet, random);
-            face.token = self.token(clients[client].token(now), now);
+            face.token = self.token(clients[client].token(), now);
             return face;
         }
         if let Some(face) = &self.faces[at] {
@@ -236,7 +236,7 @@ impl Phase {
         let (name, token) = match self.who[at] {
             Who::Client(client) => {
                 let client = &clients[client];
-                (Some(key(client.id, client.style)), client.token(now))
+                (Some(key(client.id, client.style)), client.token())
             }
             Who::Other(id) => (Some(key(id, Style::ApiKey)), None),
             Who::Nobody => (None, None),

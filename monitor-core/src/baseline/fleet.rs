@@ -46,6 +46,9 @@ pub(crate) struct Fleet {
     /// Which agents and TLS clients keys take up.
     #[serde(skip)]
     pub(crate) agents: AgentTable,
+    /// Whom tokens are for.
+    #[serde(skip)]
+    pub(crate) audiences: AgentTable,
     /// What is traded.
     #[serde(skip)]
     pub(crate) market: Market,
@@ -91,6 +94,7 @@ impl Fleet {
             users: [0; OPS],
             networks: Slots::new(settings.networks_max, |uptake| uptake.keys > 1),
             agents: AgentTable::new(),
+            audiences: AgentTable::new(),
             market: Market::new(),
             daily: Daily::default(),
             first_uses: [Rarity::default(); OPS],
@@ -111,10 +115,10 @@ impl Fleet {
 
     /// Goes on from a snapshot; what no snapshot has stays.
     pub(crate) fn restore(&mut self, saved: Fleet, networks: Vec<([u8; 16], u32)>) {
-        let Fleet { networks: known, agents, market, endpoint_sizes, .. } =
+        let Fleet { networks: known, agents, audiences, market, endpoint_sizes, .. } =
             std::mem::replace(self, saved);
-        (self.networks, self.agents, self.market) = (known, agents, market);
-        self.endpoint_sizes = endpoint_sizes;
+        (self.networks, self.agents, self.audiences) = (known, agents, audiences);
+        (self.market, self.endpoint_sizes) = (market, endpoint_sizes);
         for (network, keys) in networks {
             *self.networks.find_or_insert(network, Uptake::default) = Uptake::of_old(keys);
         }
@@ -126,6 +130,7 @@ impl Fleet {
         size_of::<Fleet>()
             + self.networks.bytes()
             + self.agents.bytes()
+            + self.audiences.bytes()
             + self.market.bytes()
             + self.endpoint_sizes.bytes()
     }

@@ -259,7 +259,7 @@ pub(crate) enum News {
     FirstUse(usize),
     /// D10, by the place of the operation.
     Refused(usize),
-    /// D15, by the kind of fault, of five.
+    /// D15, by the kind of fault, of six.
     FaultyToken(usize),
     /// D17.
     NoStepUp,
@@ -272,7 +272,8 @@ pub(crate) enum News {
     /// D18, for the first order and for a run of them.
     NewSymbol,
     SymbolRun,
-    /// D14.
+    /// D14, for a session that passed to another client, and for one used in turns.
+    Passed,
     Shared,
     /// D26.
     Parameter,
@@ -283,7 +284,8 @@ impl News {
         let bit = match self {
             News::FirstUse(op) => op.min(9),
             News::Refused(op) => 10 + op.min(9),
-            News::FaultyToken(fault) => 20 + fault.min(4),
+            News::FaultyToken(fault @ 0..=4) => 20 + fault,
+            News::FaultyToken(_) => 36,
             News::NoStepUp => 25,
             News::NewNetwork => 26,
             News::Revived(how_bad) => 27 + how_bad.min(2),
@@ -292,6 +294,7 @@ impl News {
             News::SymbolRun => 32,
             News::Shared => 33,
             News::Parameter => 34,
+            News::Passed => 35,
         };
         bit as u32
     }

@@ -55,7 +55,7 @@ pub(crate) use objects::Walk;
 pub(crate) use presence::Revival;
 pub(crate) use probes::{Probed, Sign};
 pub(crate) use replays::Again;
-pub(crate) use sessions::Holder;
+pub(crate) use sessions::{Audience, Held, Holder};
 pub(crate) use signing::Signing;
 pub(crate) use slots::Slots;
 pub(crate) use sources::{Sources, Sprayed, Tried};

@@ -13,6 +13,9 @@ const GAP_MAX: u64 = 4;
 /// Of the largest count so far, a quarter of an hour later: half in two days.
 const DECAY: f32 = 0.996_4;
 
+/// What is kept of the part of odd quarters, a quarter later: half in four days.
+const ODD_KEPT: f32 = 0.998_2;
+
 /// Walks that are followed at once: the one through others' objects goes on between looks at one's own.
 const TRACKS: usize = 3;
 
@@ -29,6 +32,12 @@ pub(crate) struct Objects {
     denied: u16,
     /// Evidence that was reported in this quarter, tenths.
     told: u8,
+    /// Quarters of the last eight hours with far too many denials, a bit each, the running one last; and
+    /// what part of those before had.
+    #[serde(default)]
+    odd: u32,
+    #[serde(default)]
+    odd_share: f32,
 }
 
 /// Ids of one endpoint that are neighbours.
@@ -85,6 +94,13 @@ impl Objects {
         }
     }
 
+    /// The running quarter has far too many denials. How many of the last eight hours had, and what part
+    /// had before.
+    pub(crate) fn note_odd(&mut self) -> (u32, f32) {
+        self.odd |= 1;
+        (self.odd.count_ones(), self.odd_share)
+    }
+
     /// True unless as much evidence was reported in this quarter.
     pub(crate) fn is_news(&mut self, evidence: f32) -> bool {
         let tenths = (evidence * 10.0) as u8;
@@ -108,6 +124,11 @@ impl Objects {
             let is_over = passed > 1 || !track.is_live;
             track.run = if is_over { 0 } else { track.run };
             track.is_live = false;
+        }
+        for _ in 0..passed.min(u32::BITS) {
+            let part = if self.odd >> 31 == 1 { 1.0 } else { 0.0 };
+            self.odd_share = part + (self.odd_share - part) * ODD_KEPT;
+            self.odd <<= 1;
         }
         (self.quarter, self.told) = (quarter, 0);
     }

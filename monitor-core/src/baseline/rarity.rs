@@ -76,7 +76,8 @@ mod tests {
         let later = rarity.evidence(20_200, 100);
         assert!(later > 5.5, "{later}");
         assert!(rarity.evidence(19_000, 100) > 5.5, "the clock was set back");
-        let (never, often) = [0, 5].map(|times| rarity.evidence_of(20_200, 100, times, 60.0)).into();
+        let (never, often) =
+            [0, 5].map(|times| rarity.evidence_of(20_200, 100, times, 60.0)).into();
         assert!(never > 5.5 && often < 2.0, "{never} {often}");
     }
 }

@@ -21,6 +21,8 @@ static RULE: Rule = Rule {
 const EVIDENCE_READ: f32 = 2.5;
 /// One that changes orders or moves funds inside: with anything else it suffices.
 const EVIDENCE_TRADE: f32 = 4.0;
+/// And never did before, in all that is known of it.
+const EVIDENCE_FIRST_TRADE: f32 = 5.0;
 /// One that moves funds out or lets others do so.
 const EVIDENCE_SENSITIVE: f32 = 5.5;
 /// Part of it that counts for an absence of a week, a holiday as likely as not; all of it from six
@@ -36,7 +38,8 @@ impl Detector for Dormant {
             return;
         }
         let Some(revival) = key.presence.note(scene.now_s, scene.watched_since_s) else { return };
-        let (how_bad, evidence, severity) = weight(scene.call.op);
+        let is_first = key.first_used_s[scene.op] == 0;
+        let (how_bad, evidence, severity) = weight(scene.call.op, is_first);
         if !key.is_news(News::Revived(how_bad)) {
             return;
         }
@@ -65,9 +68,12 @@ impl Detector for Dormant {
     }
 }
 
-fn weight(op: Operation) -> (usize, f32, Severity) {
+fn weight(op: Operation, is_first: bool) -> (usize, f32, Severity) {
     match op {
         op if is_sensitive(op) => (2, EVIDENCE_SENSITIVE, Severity::High),
+        Operation::Trade | Operation::Transfer if is_first => {
+            (1, EVIDENCE_FIRST_TRADE, Severity::High)
+        }
         Operation::Trade | Operation::Transfer => (1, EVIDENCE_TRADE, Severity::High),
         Operation::Public
         | Operation::Read

@@ -39,6 +39,12 @@ const EVIDENCE_DENIED: f32 = 3.5;
 const EVIDENCE_RUN: f32 = 3.0;
 const EVIDENCE_RUN_LONG: f32 = 4.0;
 const EVIDENCE_MANY: f32 = 1.5;
+/// What each further quarter of an hour with such denials adds for each natural power of how rare they were,
+/// and all of them at most: a client that is broken for half an hour does not suffice.
+const EVIDENCE_AGAIN: f32 = 0.1;
+const EVIDENCE_AGAIN_MAX: f32 = 2.0;
+/// No quarter is rarer than one in so many: two days of them.
+const ODD_SHARE_MIN: f32 = 0.005;
 
 impl Detector for Enumeration {
     fn on_call(&self, scene: &mut Scene<'_>, report: &mut Report) {
@@ -56,9 +62,24 @@ impl Detector for Enumeration {
         let objects = key.objects.get_or_insert_default();
         let walk = objects.note(quarter, route, object, hash, denied);
         let (evidence, severity) = weigh(&walk);
-        if severity == Severity::Low || !objects.is_news(evidence) {
+        if severity == Severity::Low {
             return;
         }
+        let (again, evidence) = if is_denied_often(&walk) {
+            let (odd, share) = objects.note_odd();
+            let rare = -share.clamp(ODD_SHARE_MIN, 1.0).ln();
+            let more = EVIDENCE_AGAIN * rare * odd.saturating_sub(1) as f32;
+            (odd, evidence + more.min(EVIDENCE_AGAIN_MAX))
+        } else {
+            (0, evidence)
+        };
+        if !objects.is_news(evidence) {
+            return;
+        }
+        let again = match again {
+            0 | 1 => String::new(),
+            times => format!(", in {times} such times within 8 h"),
+        };
         let Walk { distinct, most, run, asked, denied } = walk;
         report.add(|| Found {
             entity: Entity::Key(*id),
@@ -71,10 +92,10 @@ impl Detector for Enumeration {
             calls: u64::from(asked),
             expected: format!("at most about {most:.0} different objects in 15 min, its own"),
             seen: format!(
-                "{distinct} different objects in 15 min, {run} ids in a row, {denied} of {asked} denied"
+                "{distinct} different objects in 15 min, {run} ids in a row, {denied} of {asked} denied{again}"
             ),
             clause: format!(
-                "went through {distinct} objects ({run} ids in a row, {denied} of {asked} denied)"
+                "went through {distinct} objects ({run} ids in a row, {denied} of {asked} denied{again})"
             ),
             title: "API key goes through objects that may not be its own",
             first_step: "Check whose objects were given out, and let the server check ownership",
@@ -84,9 +105,7 @@ impl Detector for Enumeration {
 
 /// Evidence, and how bad: low says nothing.
 fn weigh(walk: &Walk) -> (f32, Severity) {
-    let is_denied = walk.denied >= DENIED_MIN
-        && walk.denied >= walk.asked / DENIED_PART
-        && walk.distinct >= u32::from(DENIED_MIN);
+    let is_denied = is_denied_often(walk);
     let in_a_row = match walk.run {
         RUN_LONG.. => EVIDENCE_RUN_LONG,
         RUN_MIN.. => EVIDENCE_RUN,
@@ -102,6 +121,13 @@ fn weigh(walk: &Walk) -> (f32, Severity) {
         (false, false) => Severity::Low,
     };
     (denied + in_a_row + many, severity)
+}
+
+/// Denied more often than by mistake.
+fn is_denied_often(walk: &Walk) -> bool {
+    walk.denied >= DENIED_MIN
+        && walk.denied >= walk.asked / DENIED_PART
+        && walk.distinct >= u32::from(DENIED_MIN)
 }
 
 /// Whether the object is another's, or none: some answer 403 or 404, some 400 or even 200 with an error

@@ -1,11 +1,12 @@
 //! D15: a token was taken that should not have been (RFC 8725; OWASP API2:2023).
 //!
 //! Servers may pass over a token where they ask for none, and take an expired one to renew it. So only
-//! calls that change something count.
+//! calls that change something count. Where no policy names whom tokens are for, each key's tokens show it:
+//! one for somebody whom hardly any key's tokens are for is evidence.
 
 use super::{Detector, Found, Layer, Report, Rule, Scene, changes, op_words};
 use crate::alert::{Entity, Severity};
-use crate::baseline::News;
+use crate::baseline::{Audience, Mark, News, Place};
 use crate::call::{Outcome, Token};
 use crate::policy::HostRules;
 use crate::time::EventTime;
@@ -23,6 +24,12 @@ static RULE: Rule = Rule {
 /// Certain, but for clocks: past what any alert takes.
 const EVIDENCE: f32 = 8.0;
 
+/// For whom no token of the key was, and of hardly any other: with anything else it suffices. A new service
+/// does as much.
+const EVIDENCE_OTHER: f32 = 4.0;
+/// Keys whose tokens are for somebody, before these are one of those that tokens are for.
+const AUDIENCE_KEYS: u32 = 3;
+
 /// How far the clocks of issuer, server and capture may be apart: the most that libraries are set to.
 const SKEW_S: i64 = 300;
 
@@ -35,6 +42,8 @@ enum Fault {
     Audience = 3,
     /// From who may not issue tokens for this one, by the policy.
     Issuer = 4,
+    /// For whom no token was.
+    OtherAudience = 5,
 }
 
 impl Detector for FaultyToken {
@@ -46,8 +55,17 @@ impl Detector for FaultyToken {
         let host = scene.call.request.as_ref().and_then(|request| request.host.as_deref());
         let rules = host.and_then(|host| scene.policy.host(host));
         let by_policy = || rules.and_then(|rules| misplaced(token, rules));
-        let Some(fault) = fault(token, scene.time).or_else(by_policy) else { return };
+        let fault = fault(token, scene.time).or_else(by_policy);
+        let is_ruled = rules.is_some_and(|rules| !rules.audience.is_empty());
+        let is_other = !is_ruled && !token.audience.is_empty() && is_other(scene, token);
+        let Some(fault) = fault.or(is_other.then_some(Fault::OtherAudience)) else { return };
         let Some((id, key)) = &mut scene.key else { return };
+        let (evidence, severity, alone) = match fault {
+            Fault::OtherAudience => (EVIDENCE_OTHER, Severity::High, false),
+            Fault::Unsigned | Fault::Expired | Fault::NotYet | Fault::Audience | Fault::Issuer => {
+                (EVIDENCE, Severity::Critical, true)
+            }
+        };
         if !key.is_news(News::FaultyToken(fault as usize)) {
             return;
         }
@@ -56,9 +74,9 @@ impl Detector for FaultyToken {
         report.add(|| Found {
             entity: Entity::Key(*id),
             rule: &RULE,
-            evidence: EVIDENCE * scene.weight,
-            severity: Severity::Critical,
-            alone: true,
+            evidence: evidence * scene.weight,
+            severity,
+            alone,
             grown: false,
             complete: scene.call.complete,
             calls: 1,
@@ -70,6 +88,27 @@ impl Detector for FaultyToken {
                          revoke what was issued to this subject",
         });
     }
+}
+
+/// Whether a token is for none of those that the key's were for, and that a few other keys' are for. What
+/// comes from elsewhere makes nobody one of them.
+fn is_other(scene: &mut Scene<'_>, token: &Token) -> bool {
+    let Some((_, key)) = &mut scene.key else { return false };
+    let day = scene.now_s / 86_400;
+    let marks = token.audience.iter().map(|name| Mark::of(("audience", name.as_str())));
+    let audiences = &mut scene.fleet.audiences;
+    let (mark, is_other) = match key.sessions.note_audience(marks) {
+        Audience::Known => return false,
+        Audience::First(mark) => (mark, false),
+        Audience::Other(mark) => {
+            let (keys, _) = audiences.uptake(mark.number(), day);
+            (mark, keys < AUDIENCE_KEYS)
+        }
+    };
+    if scene.place != Place::NewNetwork || !is_other {
+        audiences.note(mark.number(), day, true);
+    }
+    is_other
 }
 
 fn fault(token: &Token, now: EventTime) -> Option<Fault> {
@@ -108,6 +147,10 @@ fn words(fault: Fault, token: &Token, now: EventTime) -> (String, String) {
     match fault {
         Fault::Audience => (
             "a token for this host, by the policy".into(),
+            format!("a token for {}", token.audience.join(", ")),
+        ),
+        Fault::OtherAudience => (
+            "a token for those that the key's tokens were for".into(),
             format!("a token for {}", token.audience.join(", ")),
         ),
         Fault::Issuer => (

@@ -147,6 +147,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) key: Option<(KeyId, &'a mut KeyState)>,
     /// What the address means for the key.
     pub(crate) place: Place,
+    /// How rare the client program is that the key was never used with, from 0 to 1; 0 when it is known.
+    pub(crate) agent_rarity: f32,
     /// Keys with full state.
     pub(crate) keys: usize,
     pub(crate) fleet: &'a mut Fleet,

@@ -60,7 +60,11 @@ impl Detector for NewAgent {
                 scene.fleet.agents.note(mark.number(), day, is_move);
             }
         }
-        if is_first || !key.is_news(News::NewAgent) {
+        if is_first {
+            return;
+        }
+        scene.agent_rarity = rarity as f32;
+        if !key.is_news(News::NewAgent) {
             return;
         }
         let max = if is_young { EVIDENCE_YOUNG_MAX } else { EVIDENCE_MAX };

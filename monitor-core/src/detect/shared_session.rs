@@ -2,11 +2,13 @@
 //! given to still uses it.
 //!
 //! A browser that is updated, a phone that roams and an app with two HTTP libraries do not go back
-//! and forth between programs and networks at once.
+//! and forth between programs and networks at once. A thief who comes while the owner is away does not
+//! either: a session that passes to a program and a network that its key was never seen with says so too,
+//! as far as hardly anybody uses that program.
 
 use super::{Detector, Found, Layer, Report, Rule, Scene};
 use crate::alert::{Entity, Severity};
-use crate::baseline::{Holder, Mark, prefix, print};
+use crate::baseline::{Held, Holder, Mark, News, Place, prefix, print};
 use crate::call::{ApiCall, Key, Outcome};
 
 pub(super) struct SharedSession;
@@ -23,6 +25,8 @@ static RULE: Rule = Rule {
 const EVIDENCE: f32 = 5.5;
 /// A bearer token of a service, which may run in two places; with anything else it suffices.
 const EVIDENCE_BEARER: f32 = 4.0;
+/// A session that passed to another client: with what is new about that one it suffices.
+const EVIDENCE_PASSED: f32 = 3.0;
 
 impl Detector for SharedSession {
     fn on_call(&self, scene: &mut Scene<'_>, report: &mut Report) {
@@ -40,28 +44,45 @@ impl Detector for SharedSession {
             print: Mark::of(print(call)).number(),
             network: Mark::of(prefix(&scene.address)).number(),
         };
-        if !key.sessions.note(holder, scene.now_s) || !key.is_news(crate::baseline::News::Shared) {
+        let held = key.sessions.note(holder, scene.now_s);
+        let rarity = if scene.place == Place::NewNetwork { scene.agent_rarity } else { 0.0 };
+        let evidence = match (held, &kind) {
+            (Held::InTurns, Kind::Cookie | Kind::Token) => EVIDENCE,
+            (Held::InTurns, Kind::Bearer) => EVIDENCE_BEARER,
+            (Held::Passed, Kind::Cookie | Kind::Token) if rarity > 0.0 => EVIDENCE_PASSED * rarity,
+            // A service is moved to another machine with its token.
+            (Held::Passed | Held::ByOne, _) => return,
+        };
+        let news = if held == Held::InTurns { News::Shared } else { News::Passed };
+        if !key.is_news(news) {
             return;
         }
         let client = call.client();
-        let (what, evidence, severity) = match kind {
-            Kind::Cookie => ("session cookie", EVIDENCE, Severity::High),
-            Kind::Token => ("login token", EVIDENCE, Severity::High),
-            Kind::Bearer => ("bearer token", EVIDENCE_BEARER, Severity::High),
+        let what = match kind {
+            Kind::Cookie => "session cookie",
+            Kind::Token => "login token",
+            Kind::Bearer => "bearer token",
+        };
+        let (seen, how) = match held {
+            Held::InTurns => ("two client programs in two networks in turns", "in turns"),
+            Held::Passed | Held::ByOne => (
+                "another client program in another network than it was given to",
+                "one after the other",
+            ),
         };
         report.add(|| Found {
             entity: Entity::Key(*id),
             rule: &RULE,
             evidence: evidence * scene.weight,
-            severity,
+            severity: Severity::High,
             alone: false,
             grown: false,
             complete: call.complete,
             calls: 2,
             expected: format!("one client program in one place for a {what}"),
-            seen: format!("two client programs in two networks in turns, one of them at {client}"),
-            clause: format!("had its {what} used by two client programs in two networks in turns"),
-            title: "Session used by two clients at once",
+            seen: format!("{seen}, one of them at {client}"),
+            clause: format!("had its {what} used by two client programs in two networks {how}"),
+            title: "Session used by two clients",
             first_step: "End the session and have its owner log in again; \
                          look at what was done since the second client appeared",
         });

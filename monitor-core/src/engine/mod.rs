@@ -271,6 +271,7 @@ impl Engine {
             is_authentic,
             key,
             place,
+            agent_rarity: 0.0,
             keys,
             fleet: &mut self.fleet,
             sources: &mut self.sources,

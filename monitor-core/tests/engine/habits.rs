@@ -110,6 +110,32 @@ fn a_stolen_session_cookie_shows_at_once() {
     assert_eq!(shared("cookie:session", &app), [], "two programs of one app");
 }
 
+#[test]
+fn a_session_that_passes_to_another_client_while_its_owner_is_away() {
+    let passed = |source: &str, ip: Ipv4Addr, agent: &str| {
+        let mut world = World::new(67, 0);
+        world.learning = true;
+        // The browser that others use as well.
+        for key in 0..40u128 {
+            let mut call = browsed(START, HOME, FIREFOX, source);
+            call.key.as_mut().expect("a key").id = monitor_core::call::KeyId(1 << 90 | key);
+            world.feed(&call);
+        }
+        for n in 0..96 {
+            world.feed(&browsed(START + n * 3_600 * SECOND, HOME, CHROME, source));
+        }
+        world.learning = false;
+        world.feed(&browsed(START + 100 * 3_600 * SECOND, ip, agent, source));
+        world.alerts.last().map(|alert| detectors(alert).join(" "))
+    };
+    let own = "curl/8.5.0";
+    assert_eq!(passed("cookie:session", AWAY, own).as_deref(), Some("D14 D5 D6"));
+    assert_eq!(passed("cookie:session", HOME, own), None, "another program at home");
+    assert_eq!(passed("cookie:session", AWAY, CHROME), None, "on a journey");
+    assert_eq!(passed("cookie:session", AWAY, FIREFOX), None, "a program that all have");
+    assert_eq!(passed("header:x-api-key", AWAY, own), None, "no session");
+}
+
 /// Three days of 70 % reads, 20 % orders and 10 % cancellations.
 fn trader(world: &mut World) -> u64 {
     world.learning = true;

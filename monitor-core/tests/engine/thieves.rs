@@ -55,6 +55,59 @@ fn an_account_of_a_key_that_never_named_one() {
 }
 
 #[test]
+fn a_broker_that_names_the_account_of_another() {
+    let mut world = World::new(77, 0);
+    world.learning = true;
+    let account = |n: u64| format!("of-broker-{}", n % 40);
+    for n in 0..9 * 144 {
+        let time = START + n * 10 * MINUTE;
+        world.feed(&on_account(asked(time, 1, HOME, Operation::Trade), &account(n)));
+        world.feed(&on_account(asked(time, 2, AWAY, Operation::Trade), "of-2"));
+        // Two keys of one broker act for the same accounts.
+        world.feed(&on_account(asked(time + SECOND, 3, HOME, Operation::Trade), &account(n)));
+    }
+    world.learning = false;
+    let time = START + 9 * DAY;
+    for n in 0..50 {
+        let call = asked(time + n * MINUTE, 1, HOME, Operation::Trade);
+        world.feed(&on_account(call, &account(n)));
+        let call = asked(time + n * MINUTE, 3, HOME, Operation::Trade);
+        world.feed(&on_account(call, &account(n)));
+    }
+    world.feed(&on_account(asked(time + HOUR, 1, HOME, Operation::Trade), "one-more-of-its-own"));
+    assert_eq!(world.alerts.len(), 0, "its own: {}", show(&world.alerts));
+    world.feed(&on_account(asked(time + HOUR, 1, HOME, Operation::Trade), "of-2"));
+    let alert = world.alerts.last().expect("flagged");
+    assert_eq!(detectors(alert), ["D26"]);
+    assert!(alert.findings[0].seen.contains("an account that k_"), "{}", show(&world.alerts));
+}
+
+#[test]
+fn denials_that_go_on_for_hours() {
+    let walk = |quarters: u64, before: u64| {
+        let mut world = World::new(78, 0);
+        trader(&mut world, 1);
+        let mut ask = |quarter: u64, outcome| {
+            for n in 0..24 {
+                let time = START + 8 * DAY + quarter * 15 * MINUTE + n * 30 * SECOND;
+                let mut call = asked(time, 1, HOME, Operation::Read);
+                call.object_ids = vec![mixed(quarter * 100 + n).to_string().into()];
+                call.outcome = Some(if n % 2 == 0 { outcome } else { Outcome::Ok });
+                world.feed(&call);
+            }
+        };
+        (0..before).for_each(|quarter| ask(quarter, Outcome::Error));
+        (before..1000).for_each(|quarter| ask(quarter, Outcome::Ok));
+        (1000..1000 + quarters).for_each(|quarter| ask(quarter, Outcome::Error));
+        let of = |alert: &&monitor_core::alert::Alert| detectors(alert).contains(&"D11");
+        world.alerts.iter().filter(of).filter(|it| it.time.0 > START + 18 * DAY).count()
+    };
+    assert_eq!(walk(2, 0), 0, "a client that is broken for half an hour");
+    assert!(walk(8, 0) > 0, "hours of it");
+    assert_eq!(walk(8, 400), 0, "as it did for days before");
+}
+
+#[test]
 fn a_slow_key_used_in_two_places_in_turns() {
     let mut world = World::touchy(73, 0);
     trader(&mut world, 1);

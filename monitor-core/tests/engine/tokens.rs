@@ -43,6 +43,42 @@ fn a_faulty_token_that_is_taken_is_one_alert() {
 }
 
 #[test]
+fn a_token_for_somebody_else_is_evidence_where_no_policy_names_whom_tokens_are_for() {
+    let evidence = |audiences: &[&str]| -> Vec<f32> {
+        let mut world = World::touchy(5, 12);
+        world.learning = true;
+        world.ordinary(START, 60, 1.0);
+        let clients: Vec<_> = world.clients.iter().map(|client| (client.key, client.ip)).collect();
+        let order = |world: &mut World, client: usize, day: u64, audience: &str| {
+            let (key, ip) = clients[client];
+            let time = START + day * DAY + client as u64 * SECOND;
+            let mut asked = call(time, Some(key), ip, Operation::Trade, Some(Outcome::Ok));
+            let audience = vec![audience.into()];
+            asked.token = Some(Arc::new(Token { audience, ..token(NOW_S * 2) }));
+            world.feed(&asked);
+        };
+        (0..10).for_each(|client| order(&mut world, client, 2, "api"));
+        (10..12).for_each(|client| order(&mut world, client, 2, "rare"));
+        world.learning = false;
+        for (client, audience) in audiences.iter().enumerate() {
+            order(&mut world, client, 3, audience);
+        }
+        let of = |it: &monitor_core::alert::Finding| it.detector == "D15";
+        let alerts = world.raised();
+        alerts
+            .iter()
+            .flat_map(|it| &it.findings)
+            .filter(|it| of(it))
+            .map(|it| it.evidence)
+            .collect()
+    };
+    assert!(evidence(&["api"]).is_empty());
+    assert_eq!(evidence(&["partner-portal"]), [4.0]);
+    assert_eq!(evidence(&["rare"]), [4.0], "hardly any other");
+    assert_eq!(evidence(&["new"; 8]), [4.0; 3], "a new service, after the first few");
+}
+
+#[test]
 fn a_withdrawal_needs_a_fresh_second_factor_where_the_token_tells() {
     let fired = |token: Token| {
         let raised = raised(Operation::Withdraw, Outcome::Ok, token);

@@ -1,5 +1,6 @@
 //! The figures in words and tables.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use monitor_core::alert::Entity;
@@ -105,6 +106,15 @@ pub(crate) fn explain(
                 truth.spans.last().map_or_else(String::new, |span| span.end.to_string()),
             ),
         }
+    }
+    // What each day's alerts were spent on.
+    let mut days: BTreeMap<u64, BTreeMap<&str, u32>> = BTreeMap::new();
+    for (alert, about) in raised.iter().zip(&score.about) {
+        let what = about.map_or("nothing", |at| truths[at].kind.as_str());
+        *days.entry(alert.time.secs() / 86_400).or_default().entry(what).or_default() += 1;
+    }
+    for (day, spent) in days {
+        eprintln!("seed {seed}: day {day}: {} alerts: {spent:?}", spent.values().sum::<u32>());
     }
     for (alert, about) in raised.iter().zip(&score.about) {
         if about.is_none() {
