@@ -123,7 +123,19 @@ pub(crate) struct Owner {
     last_s: u32,
 }
 
+/// Accounts in a snapshot, 45 B each.
+const SAVED_MAX: usize = 16_384;
+
 impl Owners {
+    /// For a snapshot: accounts that are some key's own.
+    pub(crate) fn save(&self) -> Vec<(u64, &Owner)> {
+        self.0.to_save(SAVED_MAX)
+    }
+
+    pub(crate) fn restore(&mut self, saved: Vec<(u64, Owner)>) {
+        self.0.take_back(saved);
+    }
+
     pub(crate) fn new(max: usize) -> Owners {
         Owners(Slots::new(max, |owner| owner.calls >= OWNED_CALLS))
     }

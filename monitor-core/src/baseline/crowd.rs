@@ -1,5 +1,7 @@
 //! Unknown keys that are refused, over all clients: a botnet tries a few at each of many addresses.
 
+use serde::{Deserialize, Serialize};
+
 use super::distinct::Distinct;
 use super::half_window;
 use super::math::ln_tail_negative_binomial;
@@ -18,7 +20,8 @@ const DISPERSION: f64 = 0.3;
 const TAIL_PROBABILITY: f64 = 1e-6;
 
 /// Keys that were refused in the running half window and the one before it.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Crowd {
     pace: Pace,
     first: EventTime,
@@ -42,6 +45,12 @@ pub(crate) struct Tide {
 }
 
 impl Crowd {
+    /// Puts what was read from a snapshot within its bounds.
+    pub(crate) fn mend(&mut self) {
+        self.pace.mend();
+        self.examples.truncate(EXAMPLES_MAX);
+    }
+
     /// An unknown key was refused to a client of a network (a hash of it); calls are seen since
     /// `watched_s`.
     pub(crate) fn note(

@@ -1,5 +1,6 @@
 //! How many different things: exactly while they are few, estimated when they are many.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smallvec::SmallVec;
 
 /// Things counted one by one: beyond this the estimate takes no more room (32 * 8 bytes).
@@ -19,6 +20,26 @@ pub(crate) enum Distinct {
 impl Default for Distinct {
     fn default() -> Distinct {
         Distinct::Few(SmallVec::new())
+    }
+}
+
+/// As it lies in a snapshot: hashes, and registers where there are any.
+impl Serialize for Distinct {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (few, many): (&[u64], &[u8]) = match self {
+            Distinct::Few(few) => (few, &[]),
+            Distinct::Many(registers) => (&[], &registers[..]),
+        };
+        (few, many).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Distinct {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Distinct, D::Error> {
+        let (mut few, many) = <(Vec<u64>, Vec<u8>)>::deserialize(from)?;
+        few.truncate(EXACT_MAX);
+        let registers = many.into_boxed_slice().try_into();
+        Ok(registers.map_or_else(|_| Distinct::Few(few.into()), Distinct::Many))
     }
 }
 

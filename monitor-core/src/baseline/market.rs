@@ -1,8 +1,9 @@
 //! What all keys do alike: which agents and symbols they take up, and how much a symbol is traded.
 
 use foldhash::fast::FixedState;
+use serde::{Deserialize, Serialize};
 
-use super::Slots;
+use super::{Slots, saved};
 
 /// Agents held: an exchange has a few hundred client libraries. 40 B each.
 const AGENTS_MAX: usize = 4_096;
@@ -18,8 +19,12 @@ const LISTED_KEYS: u32 = 4;
 /// Trades over all symbols before a share of them says anything.
 const TRADES_MIN: f32 = 500.0;
 
+/// Symbols in a snapshot, 60 B each: nobody looks for the others in the hours after a restart.
+const SYMBOLS_SAVED_MAX: usize = 8_192;
+
 /// How many keys took something up.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Uptake {
     /// Ever.
     pub(crate) keys: u32,
@@ -86,6 +91,15 @@ impl AgentTable {
     pub(crate) fn bytes(&self) -> usize {
         self.0.bytes()
     }
+
+    /// For a snapshot: those that more than one key uses.
+    pub(crate) fn save(&self) -> Vec<(u16, &Uptake)> {
+        self.0.to_save(AGENTS_MAX)
+    }
+
+    pub(crate) fn restore(&mut self, saved: Vec<(u16, Uptake)>) {
+        self.0.take_back(saved);
+    }
 }
 
 /// How much each symbol is traded by all keys.
@@ -96,15 +110,17 @@ pub(crate) struct Market {
     since_day: u32,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Symbol {
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Symbol {
     uptake: Uptake,
     trades: Faded,
     since_day: u32,
 }
 
 /// A count that fades.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Faded {
     count: f32,
     day: u32,
@@ -118,6 +134,23 @@ impl Faded {
         self.day = day;
         self.count
     }
+}
+
+/// A market as it lies in a snapshot: symbols that more than one key traded.
+#[derive(Serialize)]
+pub(crate) struct SavedRef<'a> {
+    symbols: Vec<(u64, &'a Symbol)>,
+    trades: Faded,
+    since_day: u32,
+}
+
+/// The same, read.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Saved {
+    symbols: Vec<(u64, Symbol)>,
+    trades: Faded,
+    since_day: u32,
 }
 
 /// How a symbol stands among all.
@@ -138,6 +171,23 @@ impl Market {
             trades: Faded::default(),
             since_day: 0,
         }
+    }
+
+    pub(crate) fn save(&self) -> SavedRef<'_> {
+        SavedRef {
+            symbols: self.symbols.to_save(SYMBOLS_SAVED_MAX),
+            trades: self.trades,
+            since_day: self.since_day,
+        }
+    }
+
+    pub(crate) fn restore(&mut self, mut saved: Saved) {
+        let faded = saved.symbols.iter_mut().map(|(_, symbol)| &mut symbol.trades);
+        for faded in faded.chain([&mut saved.trades]) {
+            saved::mend(&mut faded.count, 0.0..=f32::MAX, 0.0);
+        }
+        self.symbols.take_back(saved.symbols);
+        (self.trades, self.since_day) = (saved.trades, saved.since_day);
     }
 
     pub(crate) fn hash(symbol: &str) -> u64 {

@@ -37,6 +37,7 @@ mod slots;
 mod sources;
 mod symbols;
 mod synchrony;
+mod tables;
 
 pub(crate) use accounts::{Account, Owners};
 pub(crate) use across::Across;
@@ -63,6 +64,7 @@ pub(crate) use symbols::Familiarity;
 pub(crate) use synchrony::{
     AWAY_MAX, Edge, Kind, Saved as Groups, SavedRef as GroupsRef, Standing, Synchrony, Together,
 };
+pub(crate) use tables::{Tables, TablesRef};
 
 use crate::call::Operation;
 use crate::time::EventTime;

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Slots;
 use super::names::Named;
+use super::{Slots, saved};
 use crate::call::KeyId;
 
 /// Endpoints held; APIs have a few hundred routes. 40 B each.
@@ -125,7 +125,7 @@ pub(crate) struct EndpointSizes(Slots<u64, Shared>);
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-struct Shared {
+pub(crate) struct Shared {
     size: Size,
     last: u64,
 }
@@ -154,6 +154,19 @@ impl EndpointSizes {
 
     pub(crate) fn bytes(&self) -> usize {
         self.0.bytes()
+    }
+
+    /// For a snapshot: those with enough answers to say what is usual.
+    pub(crate) fn save(&self) -> Vec<(u64, &Shared)> {
+        self.0.to_save(ENDPOINTS_MAX)
+    }
+
+    pub(crate) fn restore(&mut self, mut endpoints: Vec<(u64, Shared)>) {
+        for (_, Shared { size, .. }) in &mut endpoints {
+            saved::mend(&mut size.mean, 0.0..=100.0, 0.0);
+            saved::mend(&mut size.variance, 0.0..=1e4, 0.0);
+        }
+        self.0.take_back(endpoints);
     }
 }
 

@@ -79,6 +79,24 @@ impl<K: Copy + Eq + Hash, V> Slots<K, V> {
         self.slots.iter().map(|slot| (&slot.key, &slot.value))
     }
 
+    /// For a snapshot: up to `max` of those that are worth keeping, in order of arrival.
+    pub(crate) fn to_save(&self, max: usize) -> Vec<(K, &V)> {
+        let worth = self.iter().filter(|(_, value)| (self.is_worth_keeping)(value));
+        worth.map(|(key, value)| (*key, value)).take(max).collect()
+    }
+
+    /// Goes on from a snapshot.
+    pub(crate) fn take_back(&mut self, saved: Vec<(K, V)>) {
+        for (key, value) in saved {
+            match self.place(&key) {
+                Some(place) => *self.at(place) = value,
+                None => {
+                    self.insert(key, value);
+                }
+            }
+        }
+    }
+
     /// As [`find`](Slots::find), and no use of it.
     pub(crate) fn peek(&self, key: &K) -> Option<&V> {
         self.place_of(key).map(|place| &self.slots[place].value)

@@ -1,5 +1,7 @@
 //! Where failed credentials come from: per client address and per network, over ten minutes.
 
+use serde::{Deserialize, Serialize};
+
 use super::Slots;
 use super::crowd::{Crowd, Tide};
 use super::distinct::Distinct;
@@ -21,8 +23,9 @@ pub(crate) struct Sources {
 }
 
 /// What a client or network did, in two halves of the window: the running one and the one before.
-#[derive(Default)]
-struct Source {
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Source {
     half: u64,
     first: EventTime,
     refused: [Distinct; 2],
@@ -64,7 +67,42 @@ pub(crate) enum Tried {
     Login,
 }
 
+/// Clients, and networks, in a snapshot: as many as an incident of a botnet has, 2 KiB each at most.
+const SAVED_MAX: usize = 2_048;
+
+/// As they lie in a snapshot: those under suspicion.
+#[derive(Serialize)]
+pub(crate) struct SavedRef<'a> {
+    clients: Vec<([u8; 16], &'a Source)>,
+    networks: Vec<([u8; 16], &'a Source)>,
+    crowd: &'a Crowd,
+}
+
+/// The same, read.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Saved {
+    clients: Vec<([u8; 16], Source)>,
+    networks: Vec<([u8; 16], Source)>,
+    crowd: Crowd,
+}
+
 impl Sources {
+    pub(crate) fn save(&self) -> SavedRef<'_> {
+        SavedRef {
+            clients: self.clients.to_save(SAVED_MAX),
+            networks: self.networks.to_save(SAVED_MAX),
+            crowd: &self.crowd,
+        }
+    }
+
+    pub(crate) fn restore(&mut self, saved: Saved) {
+        self.clients.take_back(saved.clients);
+        self.networks.take_back(saved.networks);
+        self.crowd = saved.crowd;
+        self.crowd.mend();
+    }
+
     pub(crate) fn new(settings: &Settings) -> Sources {
         // A source under suspicion is kept; one with a mistyped key may go.
         let keep = |source: &Source| source.tried() >= 8;
@@ -179,7 +217,7 @@ impl Source {
         if now == self.half || now + 1 == self.half {
             return;
         }
-        if now == self.half + 1 {
+        if self.half.checked_add(1) == Some(now) {
             for pair in [&mut self.refused, &mut self.accepted, &mut self.clients] {
                 pair[1] = std::mem::take(&mut pair[0]);
             }

@@ -160,9 +160,15 @@ impl Synchrony {
         self.targets.evicted
     }
 
-    /// For a snapshot: everything but which key traded which symbol.
-    pub(crate) fn save(&self) -> SavedRef<'_> {
-        let targets = self.targets.iter().map(|(id, target)| (*id, target)).collect();
+    /// For a snapshot: everything but which key traded which symbol; `with_symbols` where that is
+    /// known to those who tell of it, since otherwise all who trade look like newcomers.
+    pub(crate) fn save(&self, with_symbols: bool) -> SavedRef<'_> {
+        let is_known = |((kind, _), _): &(&(Kind, u64), &Target)| match kind {
+            Kind::Symbol => with_symbols,
+            Kind::Network | Kind::Operation => true,
+        };
+        let targets = self.targets.iter().filter(is_known);
+        let targets = targets.map(|(id, target)| (*id, target)).collect();
         SavedRef { targets, all: &self.all }
     }
 
@@ -300,7 +306,7 @@ impl Synchrony {
 }
 
 impl Pace {
-    fn mend(&mut self) {
+    pub(super) fn mend(&mut self) {
         saved::mend(&mut self.usual, 0.0..=1e6, 0.0);
         saved::mend(&mut self.halves, 0.0..=HALVES_MAX, 0.0);
     }

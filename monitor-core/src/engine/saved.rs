@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{Engine, KeyView, Past, Unsaved};
-use crate::baseline::{Fleet, Groups, GroupsRef, KeyState, OPS};
+use crate::baseline::{Fleet, Groups, GroupsRef, KeyState, OPS, Tables, TablesRef};
 use crate::call::KeyId;
 use crate::incident::history;
 use crate::time::EventTime;
@@ -40,6 +40,10 @@ struct CommonRef<'a> {
     /// Of an Engine that judges what keys of others came to.
     #[serde(skip_serializing_if = "Option::is_none")]
     groups: Option<GroupsRef<'a>>,
+    /// Of one that judges its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    own_groups: Option<GroupsRef<'a>>,
+    tables: TablesRef<'a>,
 }
 
 #[derive(Default, Deserialize)]
@@ -50,6 +54,8 @@ struct Common {
     networks: Vec<([u8; 16], u32)>,
     incidents: history::Saved,
     groups: Option<Groups>,
+    own_groups: Option<Groups>,
+    tables: Tables,
 }
 
 impl Engine {
@@ -79,15 +85,17 @@ impl Engine {
         changes
     }
 
-    /// All that is not of one key: the fleet, alerts that were raised, the budget, what people said.
-    /// Not what the last minutes hold: tried credentials and lost capture.
+    /// All that is not of one key: the fleet, alerts that were raised, the budget, what people said, tried
+    /// credentials, what many keys came to. Not lost capture, which a restart ends.
     pub fn save_common(&self) -> Vec<u8> {
         encode(&CommonRef {
             latest: self.latest,
             fleet: &self.fleet,
             networks: self.fleet.networks().collect(),
             incidents: self.incidents.save(self.latest, &self.settings),
-            groups: self.has_joined.then(|| self.across.synchrony.save()),
+            groups: self.has_joined.then(|| self.across.synchrony.save(true)),
+            own_groups: (!self.has_joined).then(|| self.across.synchrony.save(false)),
+            tables: TablesRef::of(&self.fleet, &self.sources, &self.owners),
         })
     }
 
@@ -112,8 +120,9 @@ impl Engine {
         self.latest = common.latest;
         self.fleet.restore(common.fleet, common.networks);
         self.incidents.restore(common.incidents);
-        if let Some(groups) = common.groups {
-            self.has_joined = true;
+        common.tables.restore(&mut self.fleet, &mut self.sources, &mut self.owners);
+        self.has_joined |= common.groups.is_some();
+        if let Some(groups) = common.groups.or(common.own_groups) {
             self.across.synchrony.restore(groups);
         }
         Ok(())

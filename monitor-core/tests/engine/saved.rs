@@ -101,6 +101,57 @@ fn what_many_keys_come_to_outlives_a_restart_of_who_judges_it() {
 }
 
 #[test]
+fn a_stuffing_attack_goes_on_over_a_restart() {
+    // One client tries thirty keys, or a crowd of clients forty; half of them before the restart.
+    let refused = |world: &mut World, n: u64, ip: Ipv4Addr| {
+        let (time, key) = (START + 7 * DAY + n * 10 * SECOND, Some(1 << 80 | u128::from(n)));
+        world.feed(&call(time, key, ip, Operation::Read, Some(Outcome::BadKey)));
+    };
+    let one = |_: u64| Ipv4Addr::new(203, 0, 113, 66);
+    let crowd = |n: u64| Ipv4Addr::from(0x5000_0000 + n as u32 % 20 * 65_536);
+    for (tried, from) in [(30, &one as &dyn Fn(u64) -> Ipv4Addr), (44, &crowd)] {
+        let raised = |keeps: bool| {
+            let mut world = learnt(48);
+            (0..tried / 2).for_each(|n| refused(&mut world, n, from(n)));
+            assert_eq!(world.alerts.len(), 0, "{}", show(&world.alerts));
+            let mut snapshot = save(&mut world.engine);
+            if !keeps {
+                snapshot.common = b"\x80".to_vec();
+            }
+            let mut again = World::new(48, 12);
+            again.engine = restored(&snapshot);
+            (tried / 2..tried).for_each(|n| refused(&mut again, n, from(n)));
+            again.raised().iter().map(|alert| detectors(alert).join(" ")).collect::<Vec<_>>()
+        };
+        assert_eq!(raised(true), ["D3"], "{tried} tried");
+        assert!(raised(false).is_empty(), "{tried} tried");
+    }
+}
+
+#[test]
+fn whose_account_it_is_and_what_programs_there_are_outlive_a_restart() {
+    let mut world = learnt(49);
+    let (owner, thief) = (world.clients[0].key, world.clients[1].key);
+    let on = |time: u64, key: u128, account: &str| {
+        let ip = Ipv4Addr::new(198, 51, 100, 7);
+        let mut order = call(time, Some(key), ip, Operation::Trade, Some(Outcome::Ok));
+        let account = Some(account.into());
+        order.detail = Some(Box::new(monitor_core::call::Detail { account, ..Default::default() }));
+        order
+    };
+    world.learning = true;
+    for n in 0..100 {
+        world.feed(&on(START + 7 * DAY + n * MINUTE, owner, "of-owner"));
+        world.feed(&on(START + 7 * DAY + n * MINUTE, thief, "of-thief"));
+    }
+    let mut again = World::new(49, 12);
+    again.engine = restored(&save(&mut world.engine));
+    again.feed(&on(START + 8 * DAY, thief, "of-owner"));
+    let found = &again.alerts.last().expect("flagged").findings[0];
+    assert!(found.seen.contains(&key_id(owner).to_string()), "{}", show(&again.alerts));
+}
+
+#[test]
 fn only_what_changed_is_saved_again() {
     let mut world = learnt(41);
     save(&mut world.engine);
