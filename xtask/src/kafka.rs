@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use crate::process::{self, Proc};
-use crate::setup;
+use crate::{maven, setup};
 
 /// Version of Kafka that is started.
 pub const VERSION: &str = "4.1.0";
@@ -465,37 +465,13 @@ pub(crate) fn java(dir: &Path, jvm: Jvm) -> Result<Command> {
 
 /// The folder with Kafka's jars, fetched through Maven the first time.
 pub fn jars() -> Result<PathBuf> {
-    // Another name than before there were the tools.
-    let libs = setup::cache()?.join(format!("kafka-{VERSION}-with-tools"));
-    if libs.is_dir() {
-        return Ok(libs);
-    }
-    let work = tempfile::Builder::new().prefix("kafka-jars.").tempdir_in(setup::cache()?)?;
-    fs::write(
-        work.path().join("pom.xml"),
-        format!(
-            "<project xmlns=\"http://maven.apache.org/POM/4.0.0\">\n\
-             <modelVersion>4.0.0</modelVersion>\n\
-             <groupId>keywatch</groupId><artifactId>kafka</artifactId><version>1</version>\n\
-             <packaging>pom</packaging>\n\
-             <dependencies><dependency><groupId>org.apache.kafka</groupId>\n\
-             <artifactId>kafka_2.13</artifactId><version>{VERSION}</version>\n\
-             </dependency><dependency><groupId>org.apache.kafka</groupId>\n\
-             <artifactId>kafka-tools</artifactId><version>{VERSION}</version>\n\
-             </dependency><dependency><groupId>org.apache.logging.log4j</groupId>\n\
-             <artifactId>log4j-slf4j-impl</artifactId><version>{LOG4J_VERSION}</version>\n\
-             </dependency></dependencies>\n\
-             </project>\n"
-        ),
-    )?;
-    let staged = work.path().join("libs");
-    let mut maven = Command::new("mvn");
-    maven.current_dir(work.path()).args(["-q", "-B", "dependency:copy-dependencies"]);
-    maven.arg(format!("-DoutputDirectory={}", staged.display()));
-    process::run(&mut maven).context("fetching Kafka's jars through Maven")?;
-    // The rename makes the folder appear whole or not at all; someone else may have been quicker.
-    if let Err(error) = fs::rename(&staged, &libs) {
-        ensure!(libs.is_dir(), "keeping Kafka's jars in {}: {error}", libs.display());
-    }
-    Ok(libs)
+    maven::jars(
+        // Another name than before there were the tools.
+        &format!("kafka-{VERSION}-with-tools"),
+        &[
+            &format!("org.apache.kafka:kafka_2.13:{VERSION}"),
+            &format!("org.apache.kafka:kafka-tools:{VERSION}"),
+            &format!("org.apache.logging.log4j:log4j-slf4j-impl:{LOG4J_VERSION}"),
+        ],
+    )
 }

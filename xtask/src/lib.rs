@@ -21,6 +21,7 @@ pub mod exchange;
 pub mod fuzz;
 pub mod http;
 pub mod kafka;
+pub mod maven;
 pub mod network;
 pub mod nginx;
 pub mod openssl;
