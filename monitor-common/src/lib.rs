@@ -160,7 +160,7 @@ pub struct Socket {
     pub midstream: u8,
     /// 1 once plaintext was taken from a TLS library: what is on the wire is of no use any more.
     pub inside: u8,
-    /// 1 once its hello has named the library's object of the connection.
+    /// 0 until its hello was found: [`TIED`] or [`TIED_TO_NONE`].
     pub tied: u8,
     /// 1 when it is a client's: it has connected to a watched port.
     pub outbound: u8,
@@ -171,6 +171,11 @@ pub struct Socket {
     /// Zero.
     pub padding2: u32,
 }
+
+/// The socket's hello has named the library's object of the connection: nothing else is about it.
+pub const TIED: u8 = 1;
+/// The socket's hello was made by two objects.
+pub const TIED_TO_NONE: u8 = 2;
 
 /// Whether a socket's payload is of interest; the values of [`Socket::verdict`].
 #[repr(u8)]
@@ -206,11 +211,11 @@ pub enum TlsCall {
     Shutdown = 7,
 }
 
-/// A call into a TLS library that is under way in a thread.
+/// The last call of a thread into a TLS library.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct TlsUnderWay {
-    /// The library's object of the connection.
+    /// The library's object of the connection; 0 when the call has ended.
     pub session: u64,
     /// Where the plaintext is.
     pub buffer: u64,
@@ -220,6 +225,8 @@ pub struct TlsUnderWay {
     pub call: u64,
     /// Where a random is being made that may become that of a hello, or 0.
     pub random: u64,
+    /// 1 when it shakes hands, or something within it does.
+    pub handshake: u64,
 }
 
 /// A TLS connection: the library's object, in a process.
@@ -277,6 +284,18 @@ impl TlsSession {
 /// a few, of which some find nothing to read.
 pub const TLS_CALLS_UNBOUND_MAX: u8 = 32;
 
+/// How TLS is looked into, as the loader tells the kernel side.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InsideTls {
+    /// Not at all.
+    Off = 0,
+    /// Handshakes are delivered, and the plaintext that is found in processes.
+    Libraries = 1,
+    /// Connections are delivered whole, as they stand on the wire.
+    Wire = 2,
+}
+
 /// Totals since the start, one per-CPU slot each. What goes well is counted by the reader, not here.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -313,7 +332,7 @@ pub const COUNTERS: usize = 12;
 const _: () = assert!(size_of::<DataHeader>() == 88);
 const _: () = assert!(size_of::<Control>() == 120);
 const _: () = assert!(size_of::<Socket>() == 48);
-const _: () = assert!(size_of::<TlsUnderWay>() == 40);
+const _: () = assert!(size_of::<TlsUnderWay>() == 48);
 const _: () = assert!(size_of::<TlsSession>() == 32);
 const _: () = assert!(size_of::<TlsSessionKey>() == 16);
 const _: () = assert!(Counter::TlsBytesMissing as usize + 1 == COUNTERS);

@@ -12,12 +12,13 @@ use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::macros::{btf_map, uprobe, uretprobe};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use monitor_common::{
-    Counter, HELLO_RANDOM_BYTES, Socket, TLS_HELLOS_MAX, TlsSession, TlsSessionKey,
+    Counter, HELLO_RANDOM_BYTES, Socket, TIED, TIED_TO_NONE, TLS_HELLOS_MAX, TlsSession,
+    TlsSessionKey,
 };
 
 use crate::headers::{Headers, load};
 use crate::sockets::count;
-use crate::tls::{TLS_CALLS, TLS_SESSIONS, key, session_of};
+use crate::tls::{TLS_SESSIONS, key, session_of, under_way};
 
 /// Randoms that may come on the wire soon, with the connection that made them; a session of 0: made
 /// by two. Others than those of hellos are here too and never met: they go when room is needed.
@@ -61,9 +62,8 @@ fn begin(buffer: Option<u64>, bytes: Option<u64>) {
     if bytes as u32 != RANDOM_BYTES {
         return;
     }
-    if let Some(under_way) = TLS_CALLS.get_ptr_mut(bpf_get_current_pid_tgid()) {
-        // SAFETY: the value is this thread's own.
-        unsafe { (*under_way).random = buffer };
+    if let Some(under_way) = under_way(bpf_get_current_pid_tgid()) {
+        under_way.random = buffer;
     }
 }
 
@@ -71,11 +71,9 @@ fn begin(buffer: Option<u64>, bytes: Option<u64>) {
 #[uretprobe]
 pub fn keywatch_tls_random_return(_: RetProbeContext) -> u32 {
     let thread = bpf_get_current_pid_tgid();
-    let Some(under_way) = TLS_CALLS.get_ptr_mut(thread) else { return 0 };
-    // SAFETY: the value is this thread's own.
-    let under_way = unsafe { &mut *under_way };
+    let Some(under_way) = under_way(thread) else { return 0 };
     let buffer = under_way.random;
-    if buffer != 0 && under_way.session != 0 {
+    if buffer != 0 {
         under_way.random = 0;
         expect(buffer, key(under_way.session, thread));
     }
@@ -115,7 +113,7 @@ pub fn tie(skb: *mut __sk_buff, socket: &mut Socket, headers: &Headers) {
     const HANDSHAKE: u8 = 22;
     const CLIENT_HELLO: u8 = 1;
     const SERVER_HELLO: u8 = 2;
-    if socket.tied == 1 || socket.cookie == 0 || headers.payload_len < HELLO_BYTES_MIN {
+    if socket.tied != 0 || socket.cookie == 0 || headers.payload_len < HELLO_BYTES_MIN {
         return;
     }
     let Some([kind, 3, _, _, _, message]) = load::<[u8; 6]>(skb, headers.payload_offset) else {
@@ -130,10 +128,11 @@ pub fn tie(skb: *mut __sk_buff, socket: &mut Socket, headers: &Headers) {
     // SAFETY: a value of the map.
     let connection = unsafe { *connection };
     let _ = TLS_HELLOS.remove(part);
-    socket.tied = 1;
     if connection.session == 0 {
+        socket.tied = TIED_TO_NONE;
         return count(Counter::TlsAmbiguous, 1);
     }
+    socket.tied = TIED;
     let tied = TlsSession { begun: 1, proved: 1, ..session_of(socket) };
     match TLS_SESSIONS.get_ptr_mut(connection) {
         Some(known) => {

@@ -1,6 +1,8 @@
 //! The two rings to user side: payload in size classes, and socket lifecycle.
 
-use aya_ebpf::bindings::{__sk_buff, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RINGBUF_HDR_SZ,
+};
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{
     bpf_probe_read_user, bpf_ringbuf_discard, bpf_ringbuf_query, bpf_ringbuf_reserve,
@@ -146,13 +148,15 @@ pub fn put_control(event: &Control) -> bool {
 
 /// The reader looks by itself every few milliseconds; it is woken only when much has come meanwhile, and
 /// then once for so much: a wake-up for each record would cost more than the record, most of all when the
-/// reader is behind. `bytes`: those of the record.
+/// reader is behind. `bytes`: those of the record, which has a header of the kernel's and begins at a multiple
+/// of eight.
 #[inline(always)]
 fn wake(bytes: usize) -> u64 {
     const { assert!(WAKE_BYTES.is_power_of_two()) };
     // SAFETY: `data()` is a ring buffer.
     let waiting = unsafe { bpf_ringbuf_query(data(), u64::from(BPF_RB_AVAIL_DATA)) };
-    let is_first = waiting >= WAKE_BYTES && waiting % WAKE_BYTES < bytes as u64;
+    let taken = (bytes as u64 + u64::from(BPF_RINGBUF_HDR_SZ)).next_multiple_of(8);
+    let is_first = waiting >= WAKE_BYTES && waiting % WAKE_BYTES < taken;
     u64::from(if is_first { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP })
 }
 

@@ -6,7 +6,7 @@ use aya_ebpf::btf_maps::{Array, PerCpuArray, SkStorage};
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
-use monitor_common::{COUNTERS as COUNTER_SLOTS, Counter, PORT_WORDS, Socket};
+use monitor_common::{COUNTERS as COUNTER_SLOTS, Counter, InsideTls, PORT_WORDS, Socket};
 
 /// A bit per port.
 #[btf_map]
@@ -34,8 +34,7 @@ static FIRST_BYTES: Global<u8> = Global::new(1);
 #[unsafe(no_mangle)]
 static WATCHES_OUTBOUND: Global<u8> = Global::new(0);
 
-/// 1 to deliver the handshakes of TLS connections and the plaintext that is found in processes, 2 to
-/// deliver them whole, as they stand on the wire.
+/// An [`InsideTls`].
 #[unsafe(no_mangle)]
 static INSIDE_TLS: Global<u8> = Global::new(0);
 
@@ -52,13 +51,13 @@ pub fn tls_call_bytes_max() -> u32 {
 /// Whether TLS connections are looked into where they end.
 #[inline(always)]
 pub fn looks_inside_tls() -> bool {
-    INSIDE_TLS.load() == 1
+    INSIDE_TLS.load() == InsideTls::Libraries as u8
 }
 
 /// Whether TLS connections are delivered as others are.
 #[inline(always)]
 pub fn takes_tls_whole() -> bool {
-    INSIDE_TLS.load() == 2
+    INSIDE_TLS.load() == InsideTls::Wire as u8
 }
 
 /// Whether the kernel tells the network namespace here.

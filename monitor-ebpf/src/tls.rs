@@ -14,20 +14,33 @@ use aya_ebpf::macros::{btf_map, uprobe, uretprobe};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use monitor_common::{
     Counter, DataHeader, PAYLOAD_BYTES_MAX, PLAIN_END, PLAIN_TO_CLIENT, PLAIN_TO_SERVER, Socket,
-    TLS_CALL_BYTES_MAX, TLS_CALLS_MAX, TLS_CALLS_UNBOUND_MAX, TLS_SESSIONS_MAX, TlsCall,
+    TIED, TLS_CALL_BYTES_MAX, TLS_CALLS_MAX, TLS_CALLS_UNBOUND_MAX, TLS_SESSIONS_MAX, TlsCall,
     TlsSession, TlsSessionKey, TlsUnderWay, Verdict,
 };
 
 use crate::rings::{User, put_largest, put_payload};
 use crate::sockets::{count, looks_inside_tls, tls_call_bytes_max};
 
-/// By thread. What a thread that died in a call left here goes when others need the room.
+/// By thread. What a thread that died left here goes when others need the room.
 #[btf_map]
-pub static TLS_CALLS: LruHashMap<u64, TlsUnderWay, TLS_CALLS_MAX> = LruHashMap::new();
+static TLS_CALLS: LruHashMap<u64, TlsUnderWay, TLS_CALLS_MAX> = LruHashMap::new();
 
 #[btf_map]
 pub static TLS_SESSIONS: LruHashMap<TlsSessionKey, TlsSession, TLS_SESSIONS_MAX> =
     LruHashMap::new();
+
+/// The call that a thread is in.
+#[inline(always)]
+pub fn under_way(thread: u64) -> Option<&'static mut TlsUnderWay> {
+    last_call(thread).filter(|call| call.session != 0)
+}
+
+/// The call that a thread is in, or was in last.
+#[inline(always)]
+fn last_call(thread: u64) -> Option<&'static mut TlsUnderWay> {
+    // SAFETY: the value is this thread's own.
+    TLS_CALLS.get_ptr_mut(thread).map(|call| unsafe { &mut *call })
+}
 
 /// A call begins. The first argument is the library's object of the connection, the second the
 /// buffer, the fourth where the length goes.
@@ -61,16 +74,21 @@ fn begin(ctx: &ProbeContext, session: u64) {
     if call == TlsCall::Shutdown as u64 {
         return;
     }
+    let is_handshake = call == TlsCall::Handshake as u64;
     let under_way = TlsUnderWay {
         session,
         buffer: ctx.arg(1).unwrap_or(0),
         length: ctx.arg(3).unwrap_or(0),
         call,
         random: 0,
+        handshake: u64::from(is_handshake),
     };
-    if let Some(before) = TLS_CALLS.get_ptr_mut(thread) {
-        // SAFETY: the value is this thread's own.
-        let before = unsafe { &mut *before };
+    if let Some(before) = last_call(thread) {
+        if before.session == session && is_handshake {
+            // BoringSSL shakes hands within the first read or write, through the same door.
+            before.handshake = 1;
+            return;
+        }
         if before.session != 0 && before.session != session {
             count(Counter::TlsCallsMissed, 1);
         }
@@ -85,16 +103,16 @@ fn begin(ctx: &ProbeContext, session: u64) {
 #[uretprobe]
 pub fn keywatch_tls_return(ctx: RetProbeContext) -> u32 {
     let thread = bpf_get_current_pid_tgid();
-    if let Some(under_way) = TLS_CALLS.get_ptr_mut(thread) {
-        // SAFETY: the value is this thread's own.
-        let under_way = unsafe { &mut *under_way };
-        let ended = *under_way;
-        // It stays in the map for the thread's next call.
-        under_way.session = 0;
-        if ended.session != 0 {
-            end(&ended, ctx.ret(), thread);
-        }
+    let Some(under_way) = under_way(thread) else { return 0 };
+    // SAFETY: the helper takes the context.
+    if under_way.call != unsafe { bpf_get_attach_cookie(ctx.as_ptr().cast()) } {
+        // The handshake within it.
+        return 0;
     }
+    let ended = *under_way;
+    // It stays in the map for the thread's next call.
+    under_way.session = 0;
+    end(&ended, ctx.ret(), thread);
     0
 }
 
@@ -216,15 +234,14 @@ pub fn meet(socket: &mut Socket) {
     if !looks_inside_tls() || socket.verdict == Verdict::Ignore as u8 || socket.cookie == 0 {
         return;
     }
-    let thread = bpf_get_current_pid_tgid();
-    let Some(under_way) = TLS_CALLS.get_ptr_mut(thread) else { return };
-    // SAFETY: the value is this thread's own.
-    let under_way = unsafe { *under_way };
-    if under_way.session == 0 {
+    if socket.tied == TIED && socket.inside == 1 {
+        // It is known whose it is, and that this is seen: no more is to be learnt from any call.
         return;
     }
+    let thread = bpf_get_current_pid_tgid();
+    let Some(under_way) = under_way(thread) else { return };
     let key = key(under_way.session, thread);
-    let begun = u8::from(under_way.call == TlsCall::Handshake as u64);
+    let begun = u8::from(under_way.handshake == 1);
     let fresh = TlsSession { begun, ..session_of(socket) };
     let Some(session) = TLS_SESSIONS.get_ptr_mut(key) else {
         let _ = TLS_SESSIONS.insert(key, fresh, BPF_ANY.into());

@@ -18,6 +18,12 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 fn main() -> ExitCode {
+    // As a server for some of the tests.
+    let mut args = std::env::args().skip(1);
+    if args.next().as_deref() == Some(live::rustls_server::ARGUMENT) {
+        let served = live::rustls_server::serve(&args.collect::<Vec<_>>());
+        return ExitCode::from(u8::from(served.is_err()));
+    }
     let mut arguments = Arguments::from_args();
     // A live test keeps a server, a client and Keywatch busy: one test a core is enough.
     arguments.test_threads.get_or_insert(2);

@@ -149,16 +149,18 @@ fn load(options: &Options) -> anyhow::Result<Ebpf> {
 
 fn load_with(options: &Options, has_netns_cookie: bool) -> anyhow::Result<Ebpf> {
     let level = options.kernel_log.as_deref().map_or(Ok(0), log_level)?;
-    let (inside, call_bytes_max): (u8, u32) = match options.tls {
-        InsideTls::Off => (0, 0),
-        InsideTls::Libraries { call_bytes_max } => (1, call_bytes_max),
-        InsideTls::KeyLogs(_) => (2, 0),
+    let (inside, call_bytes_max) = match options.tls {
+        InsideTls::Off => (monitor_common::InsideTls::Off, 0),
+        InsideTls::Libraries { call_bytes_max } => {
+            (monitor_common::InsideTls::Libraries, call_bytes_max)
+        }
+        InsideTls::KeyLogs(_) => (monitor_common::InsideTls::Wire, 0),
     };
     let mut object = EbpfLoader::new()
         .override_global("HAS_NETNS_COOKIE", &u8::from(has_netns_cookie), true)
         .override_global("FIRST_BYTES", &u8::from(options.first_bytes), true)
         .override_global("WATCHES_OUTBOUND", &u8::from(!options.ports.called.is_empty()), true)
-        .override_global("INSIDE_TLS", &inside, true)
+        .override_global("INSIDE_TLS", &(inside as u8), true)
         .override_global("TLS_CALL_BYTES_MAX", &call_bytes_max, true)
         .override_global("AYA_LOG_LEVEL", &level, true)
         .map_max_entries("DATA", ring_size(options.ring_bytes)?)
@@ -217,7 +219,7 @@ fn attach_lifecycle(object: &mut Ebpf, sends: bool) -> Result<(), String> {
     let mut missing = Ok(());
     for (name, tracepoint) in LIFECYCLE.into_iter().chain(sends.then_some(SENDS)) {
         if let Err(error) = attach_tracepoint(object, name, tracepoint, &btf) {
-            tracing::warn!(tracepoint, "not attached; goes on without it: {error:#}");
+            tracing::warn!(tracepoint, "not attached; goes on without it: {}", told(&error));
             missing = Err(format!("no tracepoint {tracepoint} (kernel 6.3 has it)"));
         }
     }
@@ -244,6 +246,16 @@ where
     Ok(program.with_context(|| format!("the kernel object has no program {name}"))?.try_into()?)
 }
 
+/// In one line: what the verifier says of a program has thousands, and goes to the log at debug level.
+pub(super) fn told(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
+    if !rest.is_empty() {
+        tracing::debug!("{rest}");
+    }
+    first.to_owned()
+}
+
 /// One entry a part: the rings with the packet programs, and each tracepoint.
 pub(super) fn probe() -> Vec<(String, Result<(), String>)> {
     let mut parts = Vec::new();
@@ -260,7 +272,7 @@ pub(super) fn probe() -> Vec<(String, Result<(), String>)> {
     let mut object = match load(&options) {
         Ok(object) => object,
         Err(error) => {
-            parts.push(("rings and packet programs".to_owned(), Err(format!("{error:#}"))));
+            parts.push(("rings and packet programs".to_owned(), Err(told(&error))));
             return parts;
         }
     };
@@ -269,12 +281,9 @@ pub(super) fn probe() -> Vec<(String, Result<(), String>)> {
         let attached = Btf::from_sys_fs()
             .context("reading BTF")
             .and_then(|btf| attach_tracepoint(&mut object, name, tracepoint, &btf));
-        parts.push((
-            format!("tracepoint {tracepoint}"),
-            attached.map_err(|error| format!("{error:#}")),
-        ));
+        parts.push((format!("tracepoint {tracepoint}"), attached.map_err(|error| told(&error))));
     }
-    let probes = tls::load(&mut object).map_err(|error| tls::told(&error));
+    let probes = tls::load(&mut object).map_err(|error| told(&error));
     parts.push(("probes of TLS libraries".to_owned(), probes));
     parts
 }

@@ -1,11 +1,9 @@
 //! Who listens on the watched ports, and which TLS library it uses.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read;
 
 use procfs::net::{TcpNetEntry, TcpState};
-use procfs::process::{FDTarget, MMapPath, Process};
+use procfs::process::FDTarget;
 
 use super::Check;
 use crate::capture::Ports;
@@ -55,7 +53,7 @@ pub(super) fn inside_tls(ports: &Ports) -> Vec<Check> {
         let who = format!("{} ({pid})", name(pid));
         let look = "see the reason; its connections are seen as lengths only";
         checks.extend(match look_at(pid, &mut looked) {
-            Ok(Sight { libraries, forbidden: Some(reason) }) if !libraries.is_empty() => {
+            Ok(Sight { libraries, forbidden: Some(reason), .. }) if !libraries.is_empty() => {
                 Some(Check::warn("TLS", format!("{who}: {reason}"), look))
             }
             Ok(Sight { libraries, .. }) if !libraries.is_empty() => {
@@ -63,9 +61,10 @@ pub(super) fn inside_tls(ports: &Ports) -> Vec<Check> {
                     libraries.iter().map(|found| found.path.display().to_string()).collect();
                 Some(Check::ok("TLS", format!("{who}: {}: looked into", paths.join(", "))))
             }
-            Ok(_) => tls(pid).map(|library| {
-                let mend = "what it encrypts itself is seen as lengths only, for now";
-                Check::warn("TLS", format!("{who}: {library}"), mend)
+            Ok(Sight { unseen, .. }) => unseen.map(|(trace, reason)| {
+                let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+                let found = format!("{who}: {}: not looked into{reason}", trace.library);
+                Check::warn("TLS", found, trace.mend)
             }),
             Err(error) => Some(Check::warn("TLS", format!("{who}: {error:#}"), look)),
         });
@@ -105,52 +104,6 @@ fn owners(sockets: &BTreeMap<u64, u16>) -> Vec<Owner> {
     owners
 }
 
-/// The TLS library in a process, by the files that it has mapped, or by what its program is.
-fn tls(pid: u32) -> Option<String> {
-    let process = Process::new(i32::try_from(pid).ok()?).ok()?;
-    let mapped: BTreeSet<String> = process
-        .maps()
-        .ok()?
-        .iter()
-        .filter_map(|map| match &map.pathname {
-            MMapPath::Path(path) => Some(path.file_name()?.to_string_lossy().into_owned()),
-            MMapPath::Heap
-            | MMapPath::Stack
-            | MMapPath::TStack(_)
-            | MMapPath::Vdso
-            | MMapPath::Vvar
-            | MMapPath::Vsyscall
-            | MMapPath::Rollup
-            | MMapPath::Anonymous
-            | MMapPath::Vsys(_)
-            | MMapPath::Other(_) => None,
-        })
-        .collect();
-    let library = mapped.into_iter().find(|name| is_tls_library(name));
-    library.or_else(|| built_in(&process).map(str::to_owned))
-}
-
-fn is_tls_library(name: &str) -> bool {
-    ["libssl.so", "libssl3.so", "libgnutls.so", "libboringssl", "libnss3.so", "libmbedtls.so"]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
-}
-
-/// Libraries that are linked into the program, by what they leave in it.
-fn built_in(process: &Process) -> Option<&'static str> {
-    let file = File::open(format!("/proc/{}/exe", process.pid)).ok()?;
-    let mut program = Vec::new();
-    file.take(PROGRAM_BYTES_MAX).read_to_end(&mut program).ok()?;
-    let holds = |needle: &[u8]| memchr::memmem::find(&program, needle).is_some();
-    if holds(b"crypto/tls.(*Conn)") {
-        return Some("Go crypto/tls, built in");
-    }
-    holds(b"rustls").then_some("rustls, built in")
-}
-
-/// Larger programs are searched this far: Go servers have tens of megabytes.
-const PROGRAM_BYTES_MAX: u64 = 128 << 20;
-
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
@@ -169,15 +122,5 @@ mod tests {
         drop(listener);
         let checks = super::checks(&ports);
         assert_eq!(checks[0].found, format!("{port}: nobody listens here"));
-    }
-
-    #[test]
-    fn libraries_are_known_by_name() {
-        for name in ["libssl.so.3", "libssl.so.1.1", "libgnutls.so.30.34.3", "libnss3.so"] {
-            assert!(is_tls_library(name), "{name}");
-        }
-        for name in ["libc.so.6", "mylibssl.so", "libcrypto.so.3"] {
-            assert!(!is_tls_library(name), "{name}");
-        }
     }
 }

@@ -15,12 +15,14 @@ mod plain;
 mod proxied;
 mod recording;
 mod rig;
+pub(crate) mod rustls_server;
 mod servers;
 mod sinks;
 mod tcpdump;
 mod tls;
 mod tls_apart;
 mod tls_keylog;
+mod tls_others;
 mod tls_outbound;
 mod tls_servers;
 mod tls_soak;
@@ -38,7 +40,7 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 71] = [
+    let tests: [(&str, Test, &[&str]); 77] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -77,8 +79,14 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("tls::keylog", tls_keylog::keylog, &["python3"]),
         ("tls::short_lived", tls_soak::short_lived, &["python3", "curl"]),
         ("tls::call_bound", tls_keylog::bound_of_a_call, &["python3", "curl"]),
+        ("tls::netty", tls_others::netty, &["python3", "curl", "java", "mvn"]),
+        ("tls::set_fd", tls_others::set_fd, &["python3", "curl"]),
+        ("tls::openssl_1_1", tls_others::openssl_1_1, &["python3", "curl"]),
+        ("tls::rustls_keylog", tls_others::rustls_keylog, &["python3", "curl"]),
+        ("tls::rustls_is_named", tls_others::rustls_is_named, &["python3"]),
         ("tls::outbound_curl", tls_outbound::curl_calls, &["nginx", "curl"]),
         ("tls::outbound_others", tls_outbound::other_clients, &["nginx", "python3", "openssl"]),
+        ("tls::outbound_own", tls_outbound::own_library, &["nginx", "python3"]),
         ("tls::served_and_called", tls_outbound::served_and_called, &["python3"]),
         ("outbound_plain", tls_outbound::plain_calls, &["nginx", "curl"]),
         ("tls::node", tls_apart::node, &["python3", "curl", "node"]),

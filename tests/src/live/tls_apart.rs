@@ -14,7 +14,7 @@ use xtask::process::{self, Proc};
 use xtask::setup;
 
 use super::compare::{all_whole, as_logged};
-use super::rig::{start_agent, stop_agent};
+use super::rig::{capture_set, start_agent, stop_agent};
 use super::tls::{client, curl, on_their_ports};
 use crate::replay::scratch;
 
@@ -197,7 +197,7 @@ fn built(dir: &Path, args: &[&str]) -> Result<Command> {
 }
 
 /// A server and Keywatch on its port.
-struct Server {
+pub(super) struct Server {
     process: Proc,
     agent: xtask::agent::Agent,
     at: SocketAddr,
@@ -205,20 +205,50 @@ struct Server {
 }
 
 impl Server {
-    fn start(command: &mut Command) -> Result<Server> {
+    /// `command` is given port, certificate and key, and prints `call`, its client's port, method and target.
+    pub(super) fn start(command: &mut Command) -> Result<Server> {
+        Server::start_with(command, "")
+    }
+
+    /// The same, with lines under `[capture]` in Keywatch's config.
+    pub(super) fn start_with(command: &mut Command, set: &str) -> Result<Server> {
         let dir = scratch()?;
+        capture_set(dir.path(), set)?;
         certificate(dir.path())?;
         let at = SocketAddr::new([127, 0, 0, 1].into(), process::free_server_port()?);
         command.arg(at.port().to_string());
         command.arg(dir.path().join("tls.pem")).arg(dir.path().join("tls.key"));
         let mut process = Proc::spawn("server", command, &dir.path().join("server.log"))?;
-        process.wait_for_listener(at, Duration::from_secs(20))?;
+        // Java compiles what it is given first.
+        process.wait_for_listener(at, Duration::from_secs(60))?;
         let agent = start_agent(dir.path(), &[at.port()], &[])?;
         Ok(Server { process, agent, at, dir })
     }
 
+    /// Process id.
+    pub(super) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Where it listens.
+    pub(super) fn at(&self) -> SocketAddr {
+        self.at
+    }
+
+    /// Everything that it and Keywatch write.
+    pub(super) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Ends both; what was seen.
+    pub(super) fn ended(self) -> Result<Vec<ApiCall>> {
+        let calls = stop_agent(self.agent)?;
+        self.process.stop()?;
+        Ok(calls)
+    }
+
     /// A thousand connections, fifty at once, three calls on each; then 20 MB up and 20 MB down.
-    fn seen_with_bodies(self) -> Result<()> {
+    pub(super) fn seen_with_bodies(self) -> Result<()> {
         client(self.at, CONNECTIONS, AT_ONCE, CALLS)?;
         let large = self.dir.path().join("large");
         fs::write(&large, vec![b'k'; usize::try_from(LARGE_BYTES)?])?;

@@ -1,9 +1,10 @@
 //! Calls that processes of this host make to servers elsewhere: seen as the client sends and receives them.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use monitor_core::call::{ApiCall, Protocol};
@@ -109,6 +110,57 @@ pub(crate) fn plain_calls() -> Result<()> {
         calls.into_iter().partition(|call| call.flow.process.is_some());
     ensure!(!owned.is_empty(), "nobody is named: {nobodys:?}");
     owned_by(&owned, "curl")
+}
+
+/// For each line of input one call of that target, on a connection of its own. Arguments: address, port.
+const CALLER: &str = r#"
+import http.client, ssl, sys
+context = ssl.create_default_context()
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+for line in sys.stdin:
+    connection = http.client.HTTPSConnection(sys.argv[1], int(sys.argv[2]), context=context)
+    connection.request("GET", line.strip())
+    assert connection.getresponse().read()
+    connection.close()
+    print("called", flush=True)
+"#;
+
+/// A client with a library of its own is met at its first call, and seen from the next one on.
+pub(crate) fn own_library() -> Result<()> {
+    let rig = calling(|rig| rig.tls)?;
+    openssl::copy_libraries(rig.dir())?;
+    let mut python = Command::new("python3");
+    python.args(["-c", CALLER, &rig.tls.ip().to_string(), &rig.tls.port().to_string()]);
+    python.env("LD_LIBRARY_PATH", rig.dir()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut client = python.spawn()?;
+    let mut input = client.stdin.take().context("no input")?;
+    let mut output = BufReader::new(client.stdout.take().context("no output")?);
+    let mut call = |target: &str| -> Result<()> {
+        writeln!(input, "{target}")?;
+        let mut said = String::new();
+        output.read_line(&mut said)?;
+        ensure!(said == "called\n", "the client said {said:?}");
+        Ok(())
+    };
+    call("/api/first")?;
+    let own = rig.dir().join("libssl.so.3").display().to_string();
+    process::wait_until("Keywatch to find its library", Duration::from_secs(20), || {
+        Ok(rig.agent()?.output().contains(&format!("looks inside TLS path={own}")))
+    })?;
+    let targets: Vec<String> = (0..10).map(|number| format!("/api/{number}")).collect();
+    for target in &targets {
+        call(target)?;
+    }
+    drop(input);
+    ensure!(client.wait()?.success(), "the client failed");
+    let (calls, logged) = rig.finish()?;
+    ensure!(logged.len() == 11, "nginx logged {}", logged.len());
+    all_whole(&calls)?;
+    owned_by(&calls, "python3")?;
+    let mut seen: Vec<_> = calls.iter().map(|call| as_logged(call).target).collect();
+    seen.retain(|target| target != "/api/first");
+    ensure!(seen == targets, "seen: {seen:?}");
+    Ok(())
 }
 
 /// A port that is served here and called here: over the loopback device a call is one, and the server's.

@@ -25,6 +25,9 @@ const DECRYPT: &str = "crypto/tls.(*halfConn).decrypt";
 /// Of Go 1.18, and of 1.20 and later.
 const MAGICS: [u32; 2] = [0xffff_fff0, 0xffff_fff1];
 
+/// Bytes of one function: Go's has two thousand.
+const FUNCTION_BYTES_MAX: usize = 64 << 10;
+
 /// Returns of one function: Go's has a few.
 const RETURNS_MAX: usize = 32;
 
@@ -107,15 +110,16 @@ fn look_at_the_stack(code: &[u8]) -> Option<u64> {
 
 /// Where a function returns, from its begin.
 fn returns(code: &[u8]) -> anyhow::Result<Vec<u64>> {
+    ensure!(code.len() <= FUNCTION_BYTES_MAX, "a function that is too long");
     let mut returns = Vec::new();
     for instruction in &mut Decoder::with_ip(64, code, 0, DecoderOptions::NONE) {
         ensure!(!instruction.is_invalid(), "code that cannot be read");
         if instruction.mnemonic() == Mnemonic::Ret {
+            ensure!(returns.len() < RETURNS_MAX, "a function that returns in too many places");
             returns.push(instruction.ip());
         }
     }
     ensure!(!returns.is_empty(), "a function that does not return");
-    ensure!(returns.len() <= RETURNS_MAX, "a function that returns in too many places");
     Ok(returns)
 }
 

@@ -208,10 +208,6 @@ mod tests {
         folders.iter().find_map(|folder| std::fs::read(Path::new(folder).join(name)).ok())
     }
 
-    fn libssl() -> Option<Vec<u8>> {
-        read("libssl.so.3")
-    }
-
     #[test]
     fn libraries_have_them_all() {
         for (file, known) in ["libssl.so.3", "libgnutls.so.30"].into_iter().zip(KNOWN) {
@@ -256,21 +252,52 @@ mod tests {
         assert!(functions(b"").is_err());
     }
 
+    /// The file whole, cut in a hundred places and damaged in some of its bytes: mostly in its headers
+    /// and around what is looked for, where it matters.
+    fn is_borne(file: &[u8], damages: usize) {
+        for cut in 0..100 {
+            let _ = functions(&file[..file.len() / 100 * cut]);
+        }
+        let words: [&[u8]; 4] =
+            [b"SSL_read", b".symtab", b".gopclntab", b"crypto/tls.(*Conn).writeRecordLocked"];
+        let mut places = vec![0];
+        places.extend(words.iter().filter_map(|word| memchr::memmem::rfind(file, word)));
+        if let Ok(elf) = ElfFile64::<object::LittleEndian>::parse(file) {
+            let ranges = elf.sections().filter_map(|section| section.file_range());
+            places.extend(ranges.filter_map(|(start, _)| usize::try_from(start).ok()));
+            places.extend(usize::try_from(elf.elf_header().e_shoff.get(elf.endian())).ok());
+        }
+        let mut dice = fastrand::Rng::with_seed(7);
+        for _ in 0..damages {
+            let mut damaged = file.to_vec();
+            for _ in 0..dice.usize(1..16) {
+                let place = dice.choice(&places).copied().unwrap_or(0);
+                let at = (place + dice.usize(..512)) % damaged.len();
+                let any = dice.u8(..);
+                damaged[at] = dice.choice([0, 1, 0x7f, 0xff, any]).unwrap_or(any);
+            }
+            let Ok(Some(found)) = functions(&damaged) else { continue };
+            let returns = found.go.map_or(0, |go| go.decrypted.len());
+            let probes = found.calls.len() + found.free.len() + found.randoms.len() + returns;
+            assert!(probes <= 2 * PROBES_MAX, "{probes} probes");
+        }
+    }
+
     #[test]
-    fn truncated_and_damaged_files_are_refused_or_found_in_part() {
-        let Some(file) = libssl() else { return };
-        for end in (0..file.len()).step_by(file.len() / 200) {
-            let _ = functions(&file[..end]);
+    fn truncated_and_damaged_libraries_are_refused_or_found_in_part() {
+        for name in ["libssl.so.3", "libgnutls.so.30"] {
+            let Some(file) = read(name) else { continue };
+            is_borne(&file, 1000);
         }
-        let mut dice = 1_u64;
-        let mut damaged = file.clone();
-        for _ in 0..500 {
-            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            // Mostly in the headers, where it matters.
-            let at = (dice >> 33) as usize % if dice & 1 == 0 { 1024 } else { file.len() };
-            damaged[at] = (dice >> 20) as u8;
-            let _ = functions(&damaged);
-        }
+    }
+
+    #[test]
+    fn truncated_and_damaged_go_programs_are_refused_or_found_in_part() {
+        // Go's own command fetches over TLS.
+        let found = ["/usr/local/go/bin/go", "/usr/lib/go/bin/go"];
+        let Some(file) = found.iter().find_map(|path| std::fs::read(path).ok()) else { return };
+        assert!(functions(&file).unwrap().is_some_and(|found| found.go.is_some()));
+        is_borne(&file, 200);
     }
 
     proptest! {

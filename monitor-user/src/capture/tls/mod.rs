@@ -6,6 +6,7 @@ mod processes;
 mod prologue;
 mod sealed;
 mod system;
+mod trace;
 mod users;
 
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ use self::library::{Function, Functions, Random};
 pub use self::processes::{Found, Looked, Sight, holding_ports, look_at, name};
 pub(super) use self::sealed::Sealed;
 use self::users::Users;
+use super::object::told;
 use super::{Ports, privilege};
 
 /// A process that begins to listen, or to speak TLS.
@@ -164,16 +166,6 @@ pub(super) fn load(object: &mut Ebpf) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// In one line: what the verifier says of a program has thousands, and goes to the log at debug level.
-pub(super) fn told(error: &anyhow::Error) -> String {
-    let text = format!("{error:#}");
-    let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
-    if !rest.is_empty() {
-        tracing::debug!("{rest}");
-    }
-    first.to_owned()
-}
-
 fn program<'a>(object: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut UProbe> {
     let program = object.program_mut(name);
     Ok(program.with_context(|| format!("the kernel object has no program {name}"))?.try_into()?)
@@ -302,7 +294,7 @@ impl Attacher {
         let trouble = match seen {
             Ok(Seen::Attached | Seen::Gone) => None,
             // Most processes that listen have none.
-            Ok(Seen::NoLibrary) => speaks_tls.then(|| "no TLS library that is known".to_owned()),
+            Ok(Seen::NoLibrary(reason)) => speaks_tls.then_some(reason),
             Err(reason) => Some(reason),
         };
         match trouble {
@@ -325,7 +317,13 @@ impl Attacher {
             Err(_) if !processes::exists(pid) => return Ok(Seen::Gone),
             Err(error) => return Err(format!("{error:#}")),
         };
-        let mut seen = Seen::NoLibrary;
+        let mut seen = match sight.unseen {
+            Some((trace, None)) => Seen::NoLibrary(format!("{}; {}", trace.library, trace.mend)),
+            Some((trace, Some(reason))) => {
+                Seen::NoLibrary(format!("{}: {reason}; {}", trace.library, trace.mend))
+            }
+            None => Seen::NoLibrary("no TLS library that is known".to_owned()),
+        };
         for found in sight.libraries {
             if let Some(reason) = &sight.forbidden {
                 return Err(reason.clone());
@@ -368,7 +366,7 @@ impl Attacher {
         for &Function { call, offset } in calls {
             links.push(self.probe(CALL, offset, &path, Some(call as u64))?);
             if call != monitor_common::TlsCall::Shutdown {
-                links.push(self.probe(RETURN, offset, &path, None)?);
+                links.push(self.probe(RETURN, offset, &path, Some(call as u64))?);
             }
         }
         for &Random { with_context, offset } in randoms {
@@ -410,6 +408,7 @@ impl Attacher {
 /// How it stands with a process.
 enum Seen {
     Attached,
-    NoLibrary,
+    /// None that can be looked into: which is there, and how it is seen all the same.
+    NoLibrary(String),
     Gone,
 }

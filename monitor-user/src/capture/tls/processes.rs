@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use procfs::process::{FDTarget, MMPermissions, MMapPath, MemoryMap, Process};
 
 use super::library::{self, Functions};
+use super::trace::{self, Trace};
 use crate::capture::Ports;
 
 /// A TLS library in a file that a process has mapped.
@@ -25,54 +26,85 @@ pub struct Found {
 }
 
 /// What is known of a process.
+#[derive(Default)]
 pub struct Sight {
     /// The libraries in it.
     pub libraries: Vec<Found>,
     /// Why they must not be attached to.
     pub forbidden: Option<String>,
+    /// Without any: what is there all the same, and what is wrong with it.
+    pub unseen: Option<(Trace, Option<String>)>,
 }
 
 /// What was found in files: each is read once, not once a process.
 #[derive(Default)]
 pub struct Looked {
-    files: HashMap<Version, Option<Functions>>,
+    files: HashMap<Version, Content>,
 }
 
 /// Device, inode, bytes, and when it was changed: an inode may become another file's.
 type Version = (u64, u64, u64, i64, i64);
 
-/// Files that are remembered: programs that listen on one host are fewer.
-const FILES_MAX: usize = 1024;
+/// What a file holds.
+#[derive(Clone)]
+struct Content {
+    functions: Result<Option<Functions>, String>,
+    /// Of a library whose functions are not there.
+    trace: Option<Trace>,
+}
+
+/// Files that are remembered: programs that listen on one host, and their libraries, are fewer.
+const FILES_MAX: usize = 2048;
 
 /// Larger files are not looked into: programs with a library of their own have tens of megabytes.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
-/// Finds the TLS libraries in a process: files named like one, or else the program itself.
+/// Files of one process that are looked into: those of a large Java server are some hundred.
+const MAPPED_MAX: usize = 1024;
+
+/// Finds the TLS libraries in a process: in the files named like one, in the program itself, and in
+/// libraries of other names that have one in them.
 ///
 /// # Errors
 ///
-/// When the process is gone, or may not be looked into.
+/// When the process is gone, or may not be looked into, or a file that is named like a TLS library cannot.
 pub fn look_at(pid: u32, looked: &mut Looked) -> anyhow::Result<Sight> {
     let process = Process::new(i32::try_from(pid)?).context("it is gone")?;
     let maps = process.maps().context("what it has mapped cannot be read; run as root")?;
-    let code: Vec<&MemoryMap> = maps
-        .iter()
-        .filter(|map| map.perms.contains(MMPermissions::EXECUTE) && map.inode != 0)
-        .collect();
-    let mut libraries = looked.open_named(pid, &code, is_library)?;
-    if !libraries.is_empty() {
-        libraries.extend(looked.open_named(pid, &code, makes_randoms)?);
+    let mut sight = Sight::default();
+    let mut seen = BTreeSet::new();
+    for map in maps.iter().filter(|map| map.perms.contains(MMPermissions::EXECUTE)) {
+        let MMapPath::Path(path) = &map.pathname else { continue };
+        if map.inode == 0 || seen.len() >= MAPPED_MAX || !seen.insert((map.dev, map.inode)) {
+            continue;
+        }
+        let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        let opened = match looked.open(pid, map, path.clone()) {
+            Ok(opened) => opened,
+            Err(error) if is_library(&name) => return Err(error),
+            // Most have none, and some are no files that can be read.
+            Err(_) => continue,
+        };
+        let Opened { file, id, content } = opened;
+        match content.functions {
+            Ok(Some(functions)) if functions.is_library() || makes_randoms(&name) => {
+                sight.libraries.push(Found { path: path.clone(), file, id, functions });
+            }
+            Err(reason) if is_library(&name) => anyhow::bail!("{}: {reason}", path.display()),
+            functions => {
+                let trace = content.trace.or_else(|| trace::by_name(&name));
+                let unseen = trace.map(|trace| (trace, functions.err()));
+                sight.unseen = sight.unseen.or(unseen);
+            }
+        }
     }
-    if libraries.is_empty()
-        && let Ok(program) = process.exe()
-        && let Some(map) = code.iter().find(|map| map.pathname == MMapPath::Path(program.clone()))
-    {
-        // Most programs have none, and some are no files that can be read.
-        let found = looked.open(pid, map, program).ok().flatten();
-        libraries.extend(found.filter(|found| found.functions.is_library()));
+    if sight.libraries.iter().any(|found| found.functions.is_library()) {
+        sight.unseen = None;
+        sight.forbidden = forbidden(&process);
+    } else {
+        sight.libraries.clear();
     }
-    let forbidden = if libraries.is_empty() { None } else { forbidden(&process) };
-    Ok(Sight { libraries, forbidden })
+    Ok(sight)
 }
 
 /// `libssl.so.3`, `libgnutls.so.30` and their like, with a version or a hash in the name too.
@@ -88,31 +120,20 @@ pub(super) fn makes_randoms(name: &str) -> bool {
         .is_some_and(|rest| rest.starts_with(['.', '-']) && rest.contains(".so"))
 }
 
-impl Looked {
-    /// The files of some name that hold something of a TLS library, each once.
-    fn open_named(
-        &mut self,
-        pid: u32,
-        code: &[&MemoryMap],
-        is_named: fn(&str) -> bool,
-    ) -> anyhow::Result<Vec<Found>> {
-        let mut seen = BTreeSet::new();
-        let mut found = Vec::new();
-        for map in code {
-            let MMapPath::Path(path) = &map.pathname else { continue };
-            let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-            if is_named(&name) && seen.insert((map.dev, map.inode)) {
-                found.extend(self.open(pid, map, path.clone())?);
-            }
-        }
-        Ok(found)
-    }
+/// A file, and what is in it.
+struct Opened {
+    file: File,
+    /// Device and inode.
+    id: (u64, u64),
+    content: Content,
+}
 
+impl Looked {
     /// Through the mapping: the file that is in use, whatever has become of its name, and in whatever
     /// mount namespace it is.
-    fn open(&mut self, pid: u32, map: &MemoryMap, path: PathBuf) -> anyhow::Result<Option<Found>> {
+    fn open(&mut self, pid: u32, map: &MemoryMap, path: PathBuf) -> anyhow::Result<Opened> {
         let (start, end) = map.address;
-        self.open_at(&format!("/proc/{pid}/map_files/{start:x}-{end:x}"), path)
+        self.open_at(format!("/proc/{pid}/map_files/{start:x}-{end:x}"), &path)
     }
 
     /// The TLS library, or part of one, in the file at a path of this host.
@@ -121,38 +142,42 @@ impl Looked {
     ///
     /// When it cannot be read, or is no ELF file of this machine.
     pub(super) fn open_path(&mut self, path: PathBuf) -> anyhow::Result<Option<Found>> {
-        self.open_at(&path.clone(), path)
+        let Opened { file, id, content } = self.open_at(&path, &path)?;
+        let functions = content.functions.map_err(anyhow::Error::msg);
+        let functions = functions.with_context(|| path.display().to_string())?;
+        Ok(functions.map(|functions| Found { path, file, id, functions }))
     }
 
     /// `path`: what it is called.
-    fn open_at(&mut self, at: impl AsRef<Path>, path: PathBuf) -> anyhow::Result<Option<Found>> {
-        let shown = path.display().to_string();
-        let file = File::open(at).with_context(|| shown.clone())?;
-        let about = file.metadata().with_context(|| shown.clone())?;
-        anyhow::ensure!(about.is_file(), "{shown}: no regular file");
+    fn open_at(&mut self, at: impl AsRef<Path>, path: &Path) -> anyhow::Result<Opened> {
+        let shown = || path.display().to_string();
+        let file = File::open(at).with_context(shown)?;
+        let about = file.metadata().with_context(shown)?;
+        anyhow::ensure!(about.is_file(), "{}: no regular file", shown());
         let bytes = about.len();
-        anyhow::ensure!(bytes <= FILE_BYTES_MAX, "{shown}: {bytes} bytes are too many");
+        anyhow::ensure!(bytes <= FILE_BYTES_MAX, "{}: {bytes} bytes are too many", shown());
         let id = (about.dev(), about.ino());
         let version = (id.0, id.1, bytes, about.mtime(), about.mtime_nsec());
-        let functions = match self.files.get(&version) {
-            Some(functions) => functions.clone(),
-            None => {
-                let functions = read(&file).with_context(|| shown)?;
-                if self.files.len() >= FILES_MAX {
-                    self.files.clear();
-                }
-                self.files.insert(version, functions.clone());
-                functions
-            }
-        };
-        Ok(functions.map(|functions| Found { path, file, id, functions }))
+        if let Some(content) = self.files.get(&version) {
+            return Ok(Opened { file, id, content: content.clone() });
+        }
+        let content = read(&file).with_context(shown)?;
+        if self.files.len() >= FILES_MAX {
+            self.files.clear();
+        }
+        self.files.insert(version, content.clone());
+        Ok(Opened { file, id, content })
     }
 }
 
-fn read(file: &File) -> anyhow::Result<Option<Functions>> {
+fn read(file: &File) -> anyhow::Result<Content> {
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
-    library::functions(&bytes)
+    let functions = library::functions(&bytes).map_err(|error| format!("{error:#}"));
+    let is_library =
+        functions.as_ref().is_ok_and(|it| it.as_ref().is_some_and(Functions::is_library));
+    let trace = if is_library { None } else { trace::in_program(&bytes) };
+    Ok(Content { functions, trace })
 }
 
 /// Kernels from 6.11 on return from a return probe by a system call, which a filter may end the
@@ -246,6 +271,7 @@ fn sockets_of(process: &Process, ports: &Ports) -> BTreeMap<u64, u16> {
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
+    use std::process::{Command, Stdio};
 
     use super::*;
 
@@ -271,6 +297,30 @@ mod tests {
         let holders = holding_ports(&ports);
         assert_eq!(holders.get(&std::process::id()), Some(&BTreeSet::from([port])));
         assert!(holds_port(std::process::id(), &ports));
+    }
+
+    #[test]
+    fn processes_that_end_meanwhile_are_no_trouble() {
+        let mut looked = Looked::default();
+        let (mut gone, mut seen) = (0, 0);
+        for _ in 0..20 {
+            let child = Command::new("openssl").arg("version").stdout(Stdio::null()).spawn();
+            let Ok(mut child) = child else { return };
+            // From before it has mapped its libraries until it is a zombie, and none after that.
+            for _ in 0..10_000 {
+                match look_at(child.id(), &mut looked) {
+                    Ok(sight) => seen += sight.libraries.len(),
+                    Err(_) => gone += 1,
+                }
+                if matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
+                    break;
+                }
+            }
+            assert!(child.wait().unwrap().success());
+            assert!(look_at(child.id(), &mut looked).is_err());
+        }
+        // Not one look came too early or too late for all of them.
+        assert!(seen > 0, "no library was seen in {gone} looks that failed, and others");
     }
 
     #[test]
