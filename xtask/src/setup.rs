@@ -88,8 +88,10 @@ pub fn ensure_for(purposes: &[Purpose]) -> anyhow::Result<()> {
         missing.push("python3-websockets");
     }
     install_packages(&missing)?;
-    if purposes.contains(&Purpose::Live) && python_with_ccxt().is_none() {
-        ccxt()?;
+    for environment in [CCXT, KAFKA] {
+        if purposes.contains(&Purpose::Live) && environment.python().is_none() {
+            environment.make()?;
+        }
     }
     if purposes.contains(&Purpose::Ebpf) {
         ebpf_toolchain()?;
@@ -262,36 +264,62 @@ pub fn python_with(module: &str) -> Option<PathBuf> {
     })
 }
 
-/// What signs as clients of exchanges do (<https://pypi.org/project/ccxt>, MIT): the version that the
-/// expected calls were written for.
-const CCXT: &str = "4.5.90";
-
-/// A Python that has it: the user's own, or the one that setup has made.
-pub fn python_with_ccxt() -> Option<PathBuf> {
-    let made = cache().ok()?.join(format!("ccxt-{CCXT}/bin/python"));
-    let imports =
-        |python: &Path| output(Command::new(python).args(["-c", "import ccxt"])).is_some();
-    Some(made).filter(|python| imports(python)).or_else(|| python_with("ccxt"))
+/// Python packages in an environment of their own.
+struct Environment {
+    /// The module that shows that they are there.
+    module: &'static str,
+    /// The first names the environment.
+    packages: &'static [&'static str],
 }
 
-/// Installs it into an environment of its own.
-fn ccxt() -> anyhow::Result<()> {
-    let root = cache()?.join(format!("ccxt-{CCXT}"));
-    let venv = |python: &Path| {
-        let mut make = Command::new(python);
-        make.args(["-m", "venv", "--clear"]).arg(&root);
-        output(&mut make).is_some()
-    };
-    if !find("python3").is_some_and(|python| venv(&python)) {
-        install_packages(&["python3-venv"])?;
-        let made = venv(Path::new("/usr/bin/python3"));
-        ensure!(made, "no Python environment could be made in {}", root.display());
+/// What signs as clients of exchanges do (<https://pypi.org/project/ccxt>, MIT): the version that the
+/// expected calls were written for.
+const CCXT: Environment = Environment { module: "ccxt", packages: &["ccxt==4.5.90"] };
+/// A client of Kafka that shares no code with ours (<https://pypi.org/project/kafka-python>, Apache-2.0).
+const KAFKA: Environment =
+    Environment { module: "kafka", packages: &["kafka-python==3.0.12", "zstandard==0.25.0"] };
+
+/// A Python that signs as clients of exchanges do.
+pub fn python_with_ccxt() -> Option<PathBuf> {
+    CCXT.python()
+}
+
+/// A Python that reads Kafka.
+pub fn python_with_kafka() -> Option<PathBuf> {
+    KAFKA.python()
+}
+
+impl Environment {
+    fn root(&self) -> anyhow::Result<PathBuf> {
+        let name = self.packages[0].replace("==", "-");
+        Ok(cache()?.join(name))
     }
-    let package = format!("ccxt=={CCXT}");
-    let installed =
-        Command::new(root.join("bin/pip")).args(["install", "--quiet", &package]).status()?;
-    ensure!(installed.success(), "pip could not install {package}");
-    Ok(())
+
+    /// The one that setup has made, or the user's own.
+    fn python(&self) -> Option<PathBuf> {
+        let made = self.root().ok()?.join("bin/python");
+        let import = format!("import {}", self.module);
+        let imports = |python: &Path| output(Command::new(python).args(["-c", &import])).is_some();
+        Some(made).filter(|python| imports(python)).or_else(|| python_with(self.module))
+    }
+
+    fn make(&self) -> anyhow::Result<()> {
+        let root = self.root()?;
+        let venv = |python: &Path| {
+            let mut make = Command::new(python);
+            make.args(["-m", "venv", "--clear"]).arg(&root);
+            output(&mut make).is_some()
+        };
+        if !find("python3").is_some_and(|python| venv(&python)) {
+            install_packages(&["python3-venv"])?;
+            let made = venv(Path::new("/usr/bin/python3"));
+            ensure!(made, "no Python environment could be made in {}", root.display());
+        }
+        let mut pip = Command::new(root.join("bin/pip"));
+        let installed = pip.args(["install", "--quiet"]).args(self.packages).status()?;
+        ensure!(installed.success(), "pip could not install {}", self.packages.join(" "));
+        Ok(())
+    }
 }
 
 fn output(command: &mut Command) -> Option<String> {

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use xtask::kafka::{Kafka, PASSWORD, Secured, USER};
+use xtask::{process, setup};
 
 use crate::replay::{common_args, keywatch, scratch};
 
@@ -77,6 +78,16 @@ pub(crate) fn ocsf_by_default() -> Result<()> {
         let body: Value = serde_json::from_str(body.unwrap_or_default())?;
         ensure!(body["class_uid"] == 2004 && body["metadata"]["uid"] == id, "{body}");
     }
+    // A client that shares no code with ours reads the same.
+    let python = setup::python_with_kafka().context("no Python has the module kafka")?;
+    let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/live/kafka_reader.py");
+    let by_python = process::run(Command::new(python).arg(reader).args([&kafka.bootstrap, TOPIC]))?;
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    };
+    ensure!(sorted(&by_python) == sorted(&read), "kcat: {read}\nPython: {by_python}");
     let summary: Value = serde_json::from_str(run.said.lines().last().unwrap_or_default())?;
     let arrived = alerts.len() + run.calls;
     ensure!(summary["sinks"][0]["arrived"] == arrived, "{}", summary["sinks"]);

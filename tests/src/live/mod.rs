@@ -155,6 +155,9 @@ fn missing(name: &str, programs: &[&str]) -> Option<String> {
     {
         return Some("no Python module ccxt (mend: cargo xtask setup)".to_owned());
     }
+    if name.ends_with("ocsf_by_default") && setup::python_with_kafka().is_none() {
+        return Some("no Python module kafka (mend: cargo xtask setup)".to_owned());
+    }
     let absent =
         ["ip", "openssl"].iter().chain(programs).find(|program| setup::find(program).is_none());
     absent.map(|program| format!("no {program} (mend: cargo xtask setup)"))
