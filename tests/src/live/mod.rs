@@ -40,7 +40,7 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 77] = [
+    let tests: [(&str, Test, &[&str]); 78] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -89,6 +89,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("tls::outbound_own", tls_outbound::own_library, &["nginx", "python3"]),
         ("tls::served_and_called", tls_outbound::served_and_called, &["python3"]),
         ("outbound_plain", tls_outbound::plain_calls, &["nginx", "curl"]),
+        ("tls::full_ring", tls_keylog::full_ring, &["python3", "curl"]),
         ("tls::node", tls_apart::node, &["python3", "curl", "node"]),
         ("tls::node_http2", tls_apart::node_http2, &["h2load", "node"]),
         ("tls::asyncio", tls_apart::asyncio, &["python3", "curl"]),

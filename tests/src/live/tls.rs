@@ -22,7 +22,8 @@ use super::recording;
 use super::rig::{BLOCK, Rig, start_agent, stop_agent};
 use crate::replay::{replay, scratch};
 
-/// A client of many connections at once: each call names the port that it comes from.
+/// A client of many connections at once: each call names the port that it comes from. When all are to be
+/// at once, none makes a call before every one is open.
 /// Arguments: address, port, connections, connections at once, calls on each.
 const CLIENT: &str = r#"
 import http.client, socket, ssl, sys, threading
@@ -30,15 +31,17 @@ address, port, connections, at_once, calls = sys.argv[1], *map(int, sys.argv[2:]
 context = ssl.create_default_context()
 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
 todo, lock, failed = list(range(connections)), threading.Lock(), []
+opened = threading.Barrier(connections if at_once == connections else 1, timeout=120)
 def work():
     while True:
         with lock:
             if not todo or failed: return
             number = todo.pop()
         try:
-            plain = socket.create_connection((address, port), timeout=60)
+            plain = socket.create_connection((address, port), timeout=120)
             wire = context.wrap_socket(plain, server_hostname="exchange.test")
             own = wire.getsockname()[1]
+            opened.wait()
             connection = http.client.HTTPConnection("exchange.test")
             connection.sock = wire
             for call in range(calls):
@@ -55,18 +58,17 @@ def work():
 threads = [threading.Thread(target=work) for _ in range(at_once)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
-sys.exit("; ".join(failed) if failed else 0)
+sys.exit("; ".join(sorted(set(failed))) if failed else 0)
 "#;
 
 const CONNECTIONS: usize = 1000;
-const AT_ONCE: usize = 50;
 const CALLS: usize = 3;
 
-/// A thousand connections, fifty at once, three calls on each: every call on its own port.
+/// A thousand connections at once, three calls on each: every call on its own port.
 pub(crate) fn https_calls() -> Result<()> {
     let mut rig = Rig::without_agent()?;
     rig.start_agent_on(&[rig.tls.port()], &[])?;
-    client(rig.tls, CONNECTIONS, AT_ONCE, CALLS)?;
+    client(rig.tls, CONNECTIONS, CONNECTIONS, CALLS)?;
     let (calls, logged) = rig.finish()?;
     ensure!(logged.len() == CONNECTIONS * CALLS, "nginx logged {}", logged.len());
     same_calls(&calls, &logged)?;

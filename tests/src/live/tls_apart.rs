@@ -19,7 +19,6 @@ use super::tls::{client, curl, on_their_ports};
 use crate::replay::scratch;
 
 const CONNECTIONS: usize = 1000;
-const AT_ONCE: usize = 50;
 const CALLS: usize = 3;
 const LARGE_BYTES: u64 = 20_000_000;
 
@@ -247,9 +246,9 @@ impl Server {
         Ok(calls)
     }
 
-    /// A thousand connections, fifty at once, three calls on each; then 20 MB up and 20 MB down.
+    /// A thousand connections at once, three calls on each; then 20 MB up and 20 MB down.
     pub(super) fn seen_with_bodies(self) -> Result<()> {
-        client(self.at, CONNECTIONS, AT_ONCE, CALLS)?;
+        client(self.at, CONNECTIONS, CONNECTIONS, CALLS)?;
         let large = self.dir.path().join("large");
         fs::write(&large, vec![b'k'; usize::try_from(LARGE_BYTES)?])?;
         let upload = format!("@{}", large.display());

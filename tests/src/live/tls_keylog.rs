@@ -69,6 +69,18 @@ pub(crate) fn bound_of_a_call() -> Result<()> {
     all_whole(&calls)
 }
 
+/// A ring in which not one large piece has room: what is lost is missing with its exact length, and calls
+/// that fit are whole.
+pub(crate) fn full_ring() -> Result<()> {
+    const BYTES: [u64; 4] = [20_000_000, 100, 1_000_000, 5];
+    let calls = downloads("ring_bytes = \"64KiB\"\n", &BYTES)?;
+    let bodies: Vec<_> = calls.iter().map(body_bytes).collect();
+    ensure!(bodies == BYTES, "bodies: {bodies:?}");
+    let whole: Vec<_> = calls.iter().map(|call| call.complete).collect();
+    ensure!(whole == [false, true, false, true], "{calls:?}");
+    Ok(())
+}
+
 fn body_bytes(call: &ApiCall) -> u64 {
     call.response.as_ref().map_or(0, |response| response.body_bytes)
 }

@@ -64,13 +64,13 @@ pub(crate) fn curl_calls() -> Result<()> {
     owned_by(&calls, "curl")
 }
 
-/// `openssl s_client`, and a thousand connections of Python's `ssl`, fifty at once.
+/// `openssl s_client`, and a thousand connections of Python's `ssl` at once.
 pub(crate) fn other_clients() -> Result<()> {
     let rig = calling(|rig| rig.tls)?;
     for number in 0..10 {
         s_client(rig.tls, &format!("/api/{number}"))?;
     }
-    client(rig.tls, 1000, 50, 3)?;
+    client(rig.tls, 1000, 1000, 3)?;
     let calls = same_and_whole(rig, 3010)?;
     inside_tls(&calls)?;
     let (openssl, python): (Vec<_>, Vec<_>) =

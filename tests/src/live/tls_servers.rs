@@ -16,8 +16,8 @@ use super::rig::{start_agent, stop_agent};
 use super::tls::{client, curl, on_their_ports};
 use crate::replay::scratch;
 
-const CONNECTIONS: usize = 200;
-const AT_ONCE: usize = 20;
+/// All at once.
+const CONNECTIONS: usize = 1000;
 const CALLS: usize = 3;
 
 /// A threaded server whose threads block in their library. Arguments: port, certificate, key, and maybe
@@ -83,7 +83,9 @@ pub(crate) fn haproxy() -> Result<()> {
 
 /// Apache httpd with threads that take turns at a connection.
 pub(crate) fn apache() -> Result<()> {
-    seen_whole("apache2", |command, dir, at| {
+    // With more it ends connections that are kept open, to have its threads for others.
+    const AT_ONCE: usize = 20;
+    let arguments = |command: &mut Command, dir: &Path, at: SocketAddr| -> Result<()> {
         let config = dir.join("apache.conf");
         let shown = dir.display();
         let modules: String = ["mpm_event", "authz_core", "ssl", "rewrite"]
@@ -104,11 +106,13 @@ pub(crate) fn apache() -> Result<()> {
         )?;
         command.arg("-f").arg(config).arg("-DFOREGROUND");
         Ok(())
-    })
+    };
+    seen("apache2", arguments, [CONNECTIONS, AT_ONCE, CALLS])
 }
 
-/// GnuTLS in its own server, which answers one call on a connection.
+/// GnuTLS in its own server, which answers one call on a connection, and resets some of many.
 pub(crate) fn gnutls() -> Result<()> {
+    const AT_ONCE: usize = 20;
     let arguments = |command: &mut Command, dir: &Path, at: SocketAddr| {
         command.args(["--http", "--quiet", "--port", &at.port().to_string()]);
         command.arg("--x509certfile").arg(dir.join("tls.pem"));
@@ -143,7 +147,7 @@ fn seen_whole(
     program: &str,
     arguments: impl FnOnce(&mut Command, &Path, SocketAddr) -> Result<()>,
 ) -> Result<()> {
-    seen(program, arguments, [CONNECTIONS, AT_ONCE, CALLS])
+    seen(program, arguments, [CONNECTIONS, CONNECTIONS, CALLS])
 }
 
 /// With so many connections, so many at once, and so many calls on each.
