@@ -28,10 +28,12 @@ const AGREEING_EVIDENCE_MIN: f32 = 8.0;
 
 /// For so long what is new to a key stays so, seconds: a session.
 const NOVEL_S: u64 = 3_600;
-/// One in so many of a day's alerts may be about what was told of on that day before: keys that are used
-/// from the same network, or of a crowd that has an alert. One thief with many keys leaves room for what
-/// others do.
+/// One in so many of a day's alerts, once half of them are spent, may be about what was told of on that day
+/// before: keys that are used from the same network, or do the same with the same program that is new to
+/// each, or are of a crowd that has an alert. One thief with many keys leaves room for what others do.
 const REPEATED_PART: u32 = 4;
+/// The detector of client programs that are new to a key.
+const NEW_PROGRAM: &str = "D6";
 /// For so long a crowd explains a key that does the same, seconds.
 const CROWD_S: u64 = 3_600;
 
@@ -41,6 +43,8 @@ pub(crate) struct Place {
     pub(crate) address: [u8; 16],
     /// Place of the operation in tables.
     pub(crate) op: usize,
+    /// Family of the client program.
+    pub(crate) program: u16,
 }
 
 /// Open incidents, and the alerts that wait to be taken.
@@ -100,6 +104,8 @@ pub(crate) struct Budget {
     /// Networks that they came from, and how many came from one that was told of before.
     origins: BTreeSet<[u8; 16]>,
     repeated: u32,
+    /// What keys did with programs that were new to them.
+    thefts: BTreeSet<Theft>,
     /// What many keys did at once, a bit an operation, and until when that explains a key of them.
     crowd_ops: u16,
     crowd_until: EventTime,
@@ -207,8 +213,11 @@ impl Incidents {
             }
             None if !verdict.is_due(settings) => return,
             None => {
-                let origin = place.map(|place| prefix(&place.address));
-                if !self.budget.allows(entity, &verdict, origin, time, settings) {
+                let story = Story {
+                    origin: place.map(|place| prefix(&place.address)),
+                    theft: place.and_then(|place| incident.theft(place.program)),
+                };
+                if !self.budget.allows(entity, &verdict, &story, time, settings) {
                     counters.suppressed_by_budget += u64::from(!incident.is_suppressed);
                     incident.is_suppressed = true;
                     return;
@@ -242,6 +251,17 @@ struct Verdict {
     urgent: bool,
 }
 
+/// What makes an alert one more about the same.
+struct Story {
+    /// Network that it came from.
+    origin: Option<[u8; 16]>,
+    /// What was done, with a program that is new to the key.
+    theft: Option<Theft>,
+}
+
+/// Family of the program, and the detector that has most to say beside what is merely new.
+type Theft = (u16, String);
+
 impl Verdict {
     fn is_due(&self, settings: &Settings) -> bool {
         self.alone || (self.evidence >= settings.alert_evidence_min && !self.only_novelty)
@@ -253,7 +273,7 @@ impl Budget {
         &mut self,
         entity: Entity,
         verdict: &Verdict,
-        origin: Option<[u8; 16]>,
+        story: &Story,
         time: EventTime,
         settings: &Settings,
     ) -> bool {
@@ -271,7 +291,7 @@ impl Budget {
             && verdict.severity < Severity::Critical
             && self.sources >= settings.alerts_per_day_max;
         if verdict.urgent && !is_one_of_many {
-            self.note_told(entity, verdict, origin, time);
+            self.note_told(entity, verdict, story, time);
             self.bypassed += 1;
             self.sources += u32::from(is_source);
             return true;
@@ -279,27 +299,26 @@ impl Budget {
         let is_of_crowd = matches!(entity, Entity::Key(_))
             && time < self.crowd_until
             && verdict.ops & self.crowd_ops != 0;
-        let is_repeated =
-            is_of_crowd || origin.is_some_and(|origin| self.origins.contains(&origin));
-        let has_room = !is_repeated || self.repeated * REPEATED_PART < settings.alerts_per_day_max;
-        let allowed = self.raised < settings.alerts_per_day_max && has_room;
+        let is_repeated = is_of_crowd
+            || story.origin.is_some_and(|origin| self.origins.contains(&origin))
+            || story.theft.as_ref().is_some_and(|theft| self.thefts.contains(theft));
+        let max = settings.alerts_per_day_max;
+        let has_room = !is_repeated || self.raised < max / 2 || self.repeated * REPEATED_PART < max;
+        let allowed = self.raised < max && has_room;
         if allowed {
             self.raised += 1;
             self.repeated += u32::from(is_repeated);
-            self.note_told(entity, verdict, origin, time);
+            self.note_told(entity, verdict, story, time);
         }
         allowed
     }
 
     /// Somebody reads of it now.
-    fn note_told(
-        &mut self,
-        entity: Entity,
-        verdict: &Verdict,
-        origin: Option<[u8; 16]>,
-        time: EventTime,
-    ) {
-        self.origins.extend(origin);
+    fn note_told(&mut self, entity: Entity, verdict: &Verdict, story: &Story, time: EventTime) {
+        self.origins.extend(story.origin);
+        if let (Entity::Key(_), Some(theft)) = (entity, &story.theft) {
+            self.thefts.insert(theft.clone());
+        }
         if matches!(entity, Entity::Group(_)) {
             self.crowd_ops = if time < self.crowd_until { self.crowd_ops } else { 0 } | verdict.ops;
             self.crowd_until = time.after(Duration::from_secs(CROWD_S));
@@ -369,6 +388,15 @@ impl Incident {
                 true
             }
         }
+    }
+
+    /// What was done with this program, when it is new to the key.
+    fn theft(&self, program: u16) -> Option<Theft> {
+        let found = || self.findings.iter();
+        let told = found().filter(|held| held.layer != Layer::Novelty);
+        let most = told.max_by(|a, b| a.evidence.total_cmp(&b.evidence))?;
+        let is_new = found().any(|held| held.finding.detector == NEW_PROGRAM);
+        is_new.then(|| (program, most.finding.detector.to_string()))
     }
 
     fn note_place(&mut self, place: &Place, settings: &Settings) {

@@ -81,6 +81,12 @@ pub(crate) fn print(call: &ApiCall) -> u32 {
     hasher.finish() as u32
 }
 
+/// The family of a call's agent and TLS client together, as a number.
+pub(crate) fn family(call: &ApiCall) -> u16 {
+    let agent = user_agent(call).map(agent_family).map(Mark::number);
+    Mark::of((agent, call.flow.ja4.as_deref().map(tls_family).map(Mark::number))).number()
+}
+
 fn user_agent(call: &ApiCall) -> Option<&str> {
     let agent = call.request.as_ref()?.user_agent.as_deref()?;
     (!agent.is_empty()).then_some(agent)

@@ -41,7 +41,7 @@ mod tables;
 
 pub(crate) use accounts::{Account, Owners};
 pub(crate) use across::Across;
-pub(crate) use agents::print;
+pub(crate) use agents::{family, print};
 pub(crate) use cold::Cold;
 pub(crate) use crowd::Tide;
 pub(crate) use endpoints::{Endpoint, Host, Inventory};

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::saved::{decode, encode};
 use super::{Engine, Unreadable};
-use crate::baseline::{Edge, Standing, op_index};
+use crate::baseline::{Edge, Standing, family, op_index};
 use crate::call::ApiCall;
 use crate::detect::{Report, synchrony};
 use crate::incident::Place;
@@ -81,7 +81,8 @@ impl Engine {
             return;
         }
         let address = Endpoint::new(call.client(), 0).addr;
-        let origin = Place { flow: call.flow.id, address, op: op_index(call.op) };
+        let (flow, op) = (call.flow.id, op_index(call.op));
+        let origin = Place { flow, address, op, program: family(call) };
         let (settings, counters) = (&self.settings, &mut self.counters);
         self.incidents.add(report.found, call.time, Some(&origin), settings, counters);
     }

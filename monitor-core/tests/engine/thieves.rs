@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use monitor_core::alert::Entity;
 use monitor_core::call::{ApiCall, Detail, Operation, Outcome};
 
-use crate::world::{DAY, HOUR, MINUTE, SECOND, START, World, call, detectors, found, mixed, show};
+use crate::world::{
+    DAY, HOUR, MINUTE, SECOND, START, World, call, detectors, found, mixed, show, with_agent,
+};
 
 const HOME: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 const AWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
@@ -164,4 +166,27 @@ fn a_crowd_that_tries_few_keys_each_is_found() {
     assert!(raised[0].time.0 < START + DAY + 5 * MINUTE);
     assert!(matches!(raised[0].entity, Entity::Group(_)), "{:?}", raised[0].entity);
     assert_eq!(detectors(raised[0]), ["D3"]);
+}
+
+#[test]
+fn one_thief_with_many_keys_leaves_room_in_the_budget_of_a_day() {
+    let mut world = World::new(79, 0);
+    world.learning = true;
+    for n in 0..8 * 144 {
+        for key in 1..=32 {
+            let order = asked(START + n * 10 * MINUTE, key, HOME, Operation::Trade);
+            world.feed(&with_agent(order, "bot/1.0"));
+        }
+    }
+    world.learning = false;
+    let steal = |world: &mut World, n: u64, agent: &str| {
+        let ip = Ipv4Addr::new(203, 0, n as u8, 9);
+        let time = START + 8 * DAY + n * 40 * MINUTE;
+        let moved = asked(time, u128::from(n) + 1, ip, Operation::Transfer);
+        world.feed(&with_agent(moved, agent));
+    };
+    (0..30).for_each(|n| steal(&mut world, n, "stealer/1.0"));
+    assert_eq!(world.raised().len(), 10, "half of the budget: {}", show(&world.alerts));
+    steal(&mut world, 31, "another/1.0");
+    assert_eq!(world.raised().len(), 11, "what another does: {}", show(&world.alerts));
 }
