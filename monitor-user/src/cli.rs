@@ -127,10 +127,11 @@ pub enum Command {
     ///
     /// Calls are JSON lines as those of `keywatch replay --calls`, in order of time, from 2026-11-02 on;
     /// `keywatch run --history` learns from them. What customers and attackers do, and where the figures
-    /// come from, is in docs/accuracy.md.
+    /// come from, is in docs/accuracy.md. With --pcap they are a capture file that `keywatch replay` reads.
     #[command(after_help = "Examples:
   keywatch simulate --days 2 --keys 50 --labels truth.jsonl -o calls.jsonl
-  keywatch simulate --attacks theft_spike,path_scan | jq .op")]
+  keywatch simulate --attacks theft_spike,path_scan | jq .op
+  keywatch simulate --days 1 --keys 50 --pcap exchange.pcapng --labels truth.jsonl")]
     Simulate(SimulateArgs),
 
     /// Check whether this host is ready for `keywatch run`

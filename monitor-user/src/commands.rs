@@ -29,7 +29,15 @@ pub(crate) fn dispatch(cli: Cli) -> Result<()> {
             clap_complete::generate(*shell, &mut Cli::command(), "keywatch", &mut script);
             print(&script)
         }
-        Command::Simulate(args) => simulate::simulate(args, cli.quiet),
+        Command::Simulate(args) => {
+            let secret = if args.needs_secret() {
+                let path = secret::path(args.secret_file.as_deref(), &load_config(&cli)?);
+                Some(secret::load_or_make(&path, secret::Count::All)?)
+            } else {
+                None
+            };
+            simulate::simulate(args, secret, cli.quiet)
+        }
         Command::Man => print(&manual()?),
         Command::CheckConfig { file } => check_config(file, cli.verbose > 0),
         Command::Profile(what) => {

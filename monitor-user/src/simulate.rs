@@ -1,14 +1,23 @@
 //! `keywatch simulate`: calls of an exchange that does not exist, and the truth about its attacks.
 
+mod http;
+mod wire;
+
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
-use monitor_sim::{Kind, Plan, World};
+use monitor_core::call::KeyId;
+use monitor_core::identity::{Identifier, Secret};
+use monitor_core::input::Input;
+use monitor_sim::{Kind, Plan, Role, Truth, World};
 
 use crate::fault::{Misuse, write_stderr};
+use crate::record::{Recorder, Rotation};
+use wire::{PORT, Wire};
 
 /// What to simulate, and where to write it.
 #[derive(Debug, Args)]
@@ -37,16 +46,34 @@ pub struct SimulateArgs {
     #[arg(short, long, default_value = "-", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
 
+    /// Write a capture file instead: the calls as HTTP/1.1 over TCP, with credentials made up
+    ///
+    /// `keywatch replay` reads the same calls from it, on connections without TLS; public data that is
+    /// asked for with a key is a read there.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "output")]
+    pub pcap: Option<PathBuf>,
+
     /// Write the truth about the attacks here as JSON lines
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub labels: Option<PathBuf>,
+
+    /// Secret that keys in --labels are hashed with, for --pcap: that of the replay
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "pcap")]
+    pub secret_file: Option<PathBuf>,
+}
+
+impl SimulateArgs {
+    /// Whether ids of keys must be those that a replay gives them.
+    pub(crate) fn needs_secret(&self) -> bool {
+        self.pcap.is_some() && self.labels.is_some()
+    }
 }
 
 /// Calls between two lines about how far it is.
 const PROGRESS_CALLS: u64 = 1_000_000;
 
-/// Writes calls and truth.
-pub(crate) fn simulate(args: &SimulateArgs, quiet: bool) -> Result<()> {
+/// Writes calls and truth; with the secret where one is needed.
+pub(crate) fn simulate(args: &SimulateArgs, secret: Option<Secret>, quiet: bool) -> Result<()> {
     let quiet_days = args.quiet_days.unwrap_or(args.days - 1);
     if quiet_days >= args.days {
         let days = args.days;
@@ -57,19 +84,59 @@ pub(crate) fn simulate(args: &SimulateArgs, quiet: bool) -> Result<()> {
     }
     let attacks = attacks(&args.attacks)?;
     let plan = Plan { seed: args.seed, keys: args.keys, days: args.days, quiet_days, attacks };
-    let world = World::new(&plan);
+    let world = match &args.pcap {
+        Some(_) => numbered(&plan),
+        None => World::new(&plan),
+    };
     if let Some(path) = &args.labels {
         let mut file = open(path)?;
-        for truth in world.truths() {
-            serde_json::to_writer(&mut file, truth).context("writing labels")?;
+        for truth in truths(&world, secret) {
+            serde_json::to_writer(&mut file, &truth).context("writing labels")?;
             file.write_all(b"\n").context("writing labels")?;
         }
         file.flush().with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &args.pcap {
+        return write_packets(world, path, args.seed);
     }
     match write_calls(world, &mut *open(&args.output)?, quiet) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => result.with_context(|| format!("cannot write {}", args.output.display())),
     }
+}
+
+/// Keys are called by their numbers, of which their credentials are made.
+fn numbered(plan: &Plan) -> World {
+    World::named(plan, &|number| KeyId(u128::from(number)))
+}
+
+/// The truth; with the secret, keys are called as a replay calls them.
+fn truths(world: &World, secret: Option<Secret>) -> Vec<Truth> {
+    let mut truths = world.truths().to_vec();
+    let Some(secret) = secret else { return truths };
+    let identifier = Identifier::new(secret);
+    let is_login = |(id, role)| (role == Role::Mobile).then_some(id);
+    let logins: HashSet<KeyId> = world.roles().filter_map(is_login).collect();
+    for key in truths.iter_mut().flat_map(|truth| &mut truth.keys) {
+        let credential = match logins.contains(key) {
+            true => http::web_token(*key, None),
+            false => http::credential(*key),
+        };
+        *key = identifier.key_id(credential.as_bytes()).unwrap_or(*key);
+    }
+    truths
+}
+
+fn write_packets(world: World, path: &Path, seed: u64) -> Result<()> {
+    let mut recorder = Recorder::create(path, Rotation::default(), false, seed, &[PORT])?;
+    let mut wire = Wire::default();
+    let mut out =
+        |segment: &monitor_core::input::Segment<'_>| recorder.input(&Input::Segment(*segment));
+    for call in world {
+        wire.call(&call, &mut out)?;
+    }
+    wire.finish(&mut out)?;
+    recorder.finish()
 }
 
 fn write_calls(world: World, out: &mut dyn Write, quiet: bool) -> io::Result<()> {
@@ -122,10 +189,85 @@ fn attacks(names: &[String]) -> Result<Vec<Kind>> {
 
 #[cfg(test)]
 mod tests {
-    use monitor_core::call::ApiCall;
-    use monitor_sim::Truth;
+    use std::collections::HashMap;
+    use std::convert::Infallible;
+
+    use monitor_core::call::{ApiCall, Operation};
+    use monitor_core::decode::Decoder;
+    use monitor_core::limits::Limits;
 
     use super::*;
+
+    /// What is to be the same: all but connection, id of the key and signature.
+    fn essence(call: &ApiCall) -> String {
+        let request = call.request.as_ref().map(|it| (&it.method, &it.path, &it.user_agent));
+        let response = call.response.as_ref().map(|it| (it.status, it.body_bytes));
+        let source = call.key.as_ref().map(|key| (&key.source, &key.profile));
+        let account = call.detail.as_ref().and_then(|detail| detail.account.as_ref());
+        let stated = call.detail.as_ref().and_then(|it| it.signed.as_ref()?.stated_ms);
+        let (token, latency) = (&call.token, call.latency_us);
+        let (op, symbol, outcome) = (call.op, &call.symbol, call.outcome);
+        let ids = &call.object_ids;
+        format!(
+            "{} {:?} {request:?} {response:?} {source:?} {account:?} {stated:?} {token:?} {latency:?} \
+             {op} {symbol:?} {outcome:?} {ids:?} {:?}",
+            call.time,
+            call.flow.client.ip(),
+            call.anomalies
+        )
+    }
+
+    #[test]
+    fn packets_give_the_calls_of_which_they_were_made() {
+        let kinds = attacks(&["all".into()]).unwrap();
+        let plan = Plan { seed: 5, keys: 40, days: 1, quiet_days: 0, attacks: kinds };
+        let secret = || Secret::new([7; 32]);
+        let mut decoder = Decoder::new(Limits::default(), Identifier::new(secret()), &[PORT]);
+        let (mut wire, mut read, mut last) = (Wire::default(), Vec::new(), 0);
+        let mut made: Vec<ApiCall> = numbered(&plan).take(20_000).collect();
+        let mut out = |segment: &monitor_core::input::Segment<'_>| -> Result<(), Infallible> {
+            assert!(segment.time.0 >= last, "in order of time");
+            last = segment.time.0;
+            decoder.handle_input(Input::Segment(*segment));
+            read.extend(std::iter::from_fn(|| decoder.poll_call()));
+            Ok(())
+        };
+        for call in &made {
+            wire.call(call, &mut out).unwrap();
+        }
+        wire.finish(&mut out).unwrap();
+        assert_eq!(read.len(), made.len());
+        let identifier = Identifier::new(secret());
+        let key = |call: &ApiCall| call.key.as_ref().map(|key| key.id);
+        let by_time = |call: &ApiCall| (call.time, call.flow.client.ip(), call.latency_us);
+        (read.sort_by_key(by_time), made.sort_by_key(by_time));
+        for (read, made) in read.iter().zip(&made) {
+            let mut made = made.clone();
+            // Public data that is asked for with a key.
+            if made.op == Operation::Public && made.key.is_some() {
+                made.op = Operation::Read;
+            }
+            // A body has braces at least.
+            if let Some(response) = &mut made.response {
+                response.body_bytes = read.response.as_ref().map_or(0, |it| it.body_bytes);
+            }
+            assert_eq!(essence(read), essence(&made));
+            let number = key(&made);
+            let credential = number.map(|number| match &made.token {
+                Some(token) => http::web_token(number, Some(token)),
+                None => http::credential(number),
+            });
+            let expected = credential.and_then(|it| identifier.key_id(it.as_bytes()));
+            assert_eq!(key(read), expected);
+        }
+        let ids: HashMap<_, _> = made.iter().map(key).zip(read.iter().map(key)).collect();
+        let world = numbered(&plan);
+        let keys = |secret| truths(&world, secret).into_iter().flat_map(|truth| truth.keys);
+        let named = keys(None).zip(keys(Some(secret())));
+        let known: Vec<_> = named.filter(|(number, _)| ids.contains_key(&Some(*number))).collect();
+        assert!(known.len() > 10, "labels and calls name the same keys");
+        assert!(known.iter().all(|(number, id)| ids[&Some(*number)] == Some(*id)));
+    }
 
     #[test]
     fn calls_and_labels_read_back_as_they_were_simulated() {
@@ -138,9 +280,11 @@ mod tests {
             quiet_days: Some(0),
             attacks: vec!["public".into(), "path_scan".into()],
             output: output.clone(),
+            pcap: None,
             labels: Some(labels.clone()),
+            secret_file: None,
         };
-        simulate(&args, true).unwrap();
+        simulate(&args, None, true).unwrap();
         let attacks = attacks(&args.attacks).unwrap();
         let plan = Plan { seed: 4, keys: 30, days: 1, quiet_days: 0, attacks };
         let mut world = World::new(&plan);
