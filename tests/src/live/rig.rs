@@ -123,11 +123,15 @@ impl Rig {
     }
 }
 
-/// Adds lines under `[capture]` to the config in `dir`.
+/// Sets keys under `[capture]` in the config in `dir`.
 pub(crate) fn capture_set(dir: &Path, lines: &str) -> Result<()> {
+    let key = |line: &str| line.split('=').next().map(|key| key.trim().to_owned());
+    let keys: Vec<_> = lines.lines().map(key).collect();
     let config = dir.join("keywatch.toml");
-    // It ends in that section.
     let others = fs::read_to_string(&config)?;
+    // It ends in that section.
+    let others = others.lines().filter(|line| !keys.contains(&key(line)));
+    let others: String = others.map(|line| format!("{line}\n")).collect();
     Ok(fs::write(&config, others + lines)?)
 }
 
