@@ -248,7 +248,12 @@ impl Server {
 
     /// A thousand connections at once, three calls on each; then 20 MB up and 20 MB down.
     pub(super) fn seen_with_bodies(self) -> Result<()> {
-        client(self.at, CONNECTIONS, CONNECTIONS, CALLS)?;
+        self.seen_whole(CONNECTIONS)
+    }
+
+    /// The same with so many at once.
+    pub(super) fn seen_whole(self, at_once: usize) -> Result<()> {
+        client(self.at, CONNECTIONS, at_once, CALLS)?;
         let large = self.dir.path().join("large");
         fs::write(&large, vec![b'k'; usize::try_from(LARGE_BYTES)?])?;
         let upload = format!("@{}", large.display());

@@ -179,7 +179,7 @@ fn with_set_fd(python: &mut Command, library: &str) -> Result<()> {
     let dir = scratch()?;
     let objects = dir.path().join("objects");
     python.args(["-c", SET_FD, library]).arg(&objects);
-    Server::start(python)?.seen_with_bodies()?;
+    Server::start(python)?.seen_whole(50)?;
     let objects = fs::read_to_string(&objects)?;
     let objects: Vec<_> = objects.lines().collect();
     let addresses: BTreeSet<_> = objects.iter().collect();
