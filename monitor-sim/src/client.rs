@@ -442,14 +442,16 @@ impl Client {
     /// What the token of its login says: one token until the next login, good for a month. People log in
     /// with a second factor.
     pub(crate) fn token(&self) -> Option<Arc<Token>> {
+        // Who was not there yet has logged in before the beginning.
+        let login = self.login.max(START);
         (self.style == Style::Login).then(|| {
             Arc::new(Token {
                 algorithm: Some("RS256".into()),
                 issuer: Some("id.example.com".into()),
                 client: Some("app".into()),
                 audience: vec!["api".into()],
-                expires: Some((self.login / SECOND) as i64 + 30 * 86_400),
-                issued: Some((self.login / SECOND) as i64),
+                expires: Some((login / SECOND) as i64 + 30 * 86_400),
+                issued: Some((login / SECOND) as i64),
                 ..Token::default()
             })
         })
