@@ -64,7 +64,7 @@ impl ApiCall {
         });
         let names = query.into_iter().flatten().map(|pair| {
             let end = pair.bytes().position(|byte| byte == b'=').unwrap_or(pair.len());
-            &pair[..list_name(pair[..end].as_bytes()).len()]
+            &pair[..list_name(&pair.as_bytes()[..end]).len()]
         });
         let fields = self.detail.as_ref().and_then(|detail| detail.fields.as_ref());
         names.chain(fields.into_iter().flat_map(Fields::names)).filter(|name| !name.is_empty())

@@ -102,7 +102,9 @@ struct Member {
     settings: monitor_core::engine::Settings,
     writer: crate::sinks::event::Writer,
     place: String,
+    /// When the last transaction ended, and how long it took.
     said: Instant,
+    took: Duration,
     /// How often in a row partitions could not be taken over.
     astray: u32,
     trouble: Seldom,
@@ -164,6 +166,7 @@ impl Member {
             writer: crate::sinks::event::Writer::new(set.format, &fleet.name),
             place,
             said: Instant::now(),
+            took: Duration::ZERO,
             astray: 0,
             trouble: Seldom::new(TROUBLE_INTERVAL),
             garbage: Seldom::new(TROUBLE_INTERVAL),
@@ -226,7 +229,8 @@ impl Member {
             Some(Err(error)) => self.say_trouble(&error)?,
         }
         let waiting: usize = self.partitions.values().map(|it| it.waiting.len()).sum();
-        let due = if waiting > 0 { SAY_INTERVAL } else { NOTE_INTERVAL };
+        // Where brokers are slow half of the time is for reading.
+        let due = if waiting > 0 { SAY_INTERVAL.max(self.took) } else { NOTE_INTERVAL };
         if waiting >= SAY_MAX || self.said.elapsed() >= due {
             self.publish()?;
         }
@@ -258,7 +262,13 @@ impl Member {
 
     /// What was found since the last time, and how far was read, as one.
     fn publish(&mut self) -> Result<()> {
-        self.said = Instant::now();
+        let begun = Instant::now();
+        let published = self.say();
+        (self.said, self.took) = (Instant::now(), begun.elapsed());
+        published
+    }
+
+    fn say(&mut self) -> Result<()> {
         self.show();
         // One at a time, so that no alert waits long.
         let due = self.partitions.values_mut().find(|it| it.is_round_due(self.state_interval));
