@@ -240,7 +240,8 @@ mod tests {
         let identifier = Identifier::new(secret());
         let key = |call: &ApiCall| call.key.as_ref().map(|key| key.id);
         let by_time = |call: &ApiCall| (call.time, call.flow.client.ip(), call.latency_us);
-        (read.sort_by_key(by_time), made.sort_by_key(by_time));
+        read.sort_by_key(by_time);
+        made.sort_by_key(by_time);
         for (read, made) in read.iter().zip(&made) {
             let mut made = made.clone();
             // Public data that is asked for with a key.
