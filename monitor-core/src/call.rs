@@ -361,6 +361,23 @@ pub struct Detail {
     /// What the fields of its body are called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fields: Option<Fields>,
+    /// What it names of OAuth 2.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oauth: Option<Box<OAuth>>,
+}
+
+/// What a request of OAuth 2.0 names besides its grant (RFC 6749, 4.1.1; RFC 8628, 3.3).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OAuth {
+    /// Of the client's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<SignatureId>,
+    /// Where the answer is to go: without user part and query; `?` where that is no plain address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<CompactString>,
+    /// Of the code that a person types to let a device in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_code: Option<SignatureId>,
 }
 
 /// How a client signed its request, as far as it says so.

@@ -78,6 +78,7 @@ bitflags::bitflags! {
         const FORMER_IDS = 1 << 26;
         const PROXIED_FOR = 1 << 27;
         const FIELDS = 1 << 28;
+        const OAUTH = 1 << 29;
     }
 }
 
@@ -139,6 +140,8 @@ pub fn encode(call: &ApiCall, out: &mut Vec<u8>) {
     has.set(Has::PROXIED_FOR, proxied_for.is_some());
     let fields = detail.as_ref().and_then(|detail| detail.fields.as_ref());
     has.set(Has::FIELDS, fields.is_some());
+    let oauth = detail.as_ref().and_then(|detail| detail.oauth.as_deref());
+    has.set(Has::OAUTH, oauth.is_some());
     number(out, has.bits());
     out.extend_from_slice(&time.0.to_le_bytes());
     out.extend_from_slice(&id.0.to_le_bytes());
@@ -209,6 +212,7 @@ pub fn encode(call: &ApiCall, out: &mut Vec<u8>) {
         number(out, fields.names().count() as u64);
         fields.names().for_each(|name| text(out, name));
     }
+    oauth.iter().for_each(|oauth| optional::put_oauth(out, oauth));
 }
 
 /// Reads a call. Bytes behind it are those of a later program, and passed over.
@@ -304,6 +308,9 @@ pub fn decode(bytes: &[u8]) -> Result<ApiCall, Malformed> {
     })?;
     if let Some(fields) = fields {
         detail.get_or_insert_default().fields = Some(fields);
+    }
+    if let Some(oauth) = from.optional(has.contains(Has::OAUTH), optional::oauth)? {
+        detail.get_or_insert_default().oauth = Some(Box::new(oauth));
     }
     Ok(ApiCall {
         time,

@@ -1,5 +1,6 @@
 //! What is known across keys.
 
+use super::grants::Grants;
 use super::objects::Objects;
 use super::parameters::Parameters;
 use super::probes::Probes;
@@ -15,6 +16,7 @@ pub(crate) struct Across {
     pub(crate) probes: Probes,
     pub(crate) routes: Routes,
     pub(crate) parameters: Parameters,
+    pub(crate) grants: Grants,
     /// Refresh tokens that were taken, and those of them that the same client had used before.
     pub(crate) refreshes: u32,
     pub(crate) repeated_refreshes: u32,
@@ -30,6 +32,7 @@ impl Across {
             probes: Probes::new(&settings.scan),
             routes: Routes::new(&settings.latency),
             parameters: Parameters::new(),
+            grants: Grants::new(),
             refreshes: 0,
             repeated_refreshes: 0,
             walkers: 0,
@@ -43,6 +46,7 @@ impl Across {
             + self.probes.bytes()
             + self.routes.bytes()
             + self.parameters.bytes()
+            + self.grants.bytes()
             + self.walkers * size_of::<Objects>()
     }
 
@@ -52,5 +56,6 @@ impl Across {
             + self.probes.evicted()
             + self.routes.evicted()
             + self.parameters.evicted()
+            + self.grants.evicted()
     }
 }

@@ -11,6 +11,7 @@ mod drift;
 mod endpoints;
 mod familiar;
 mod fleet;
+mod grants;
 mod key;
 mod market;
 mod marks;

@@ -12,7 +12,8 @@ use brotli_decompressor::Decompressor;
 use flate2::read::{DeflateDecoder, GzDecoder, ZlibDecoder};
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
-use crate::call::Anomalies;
+use crate::call::{Anomalies, Operation};
+use crate::identity::{Identifier, Style};
 
 /// Codings over one another: curl takes five.
 const LAYERS_MAX: usize = 5;
@@ -98,6 +99,18 @@ impl ContentCoding {
     fn is_plain(&self) -> bool {
         self.count == 0 || self.unknown || self.too_many
     }
+}
+
+/// Whether the beginning of an answer is kept. Where nothing has failed it is not decompressed: that would
+/// cost more than all else that a call costs.
+pub(super) fn keeps(
+    identifier: &Identifier,
+    (style, op): (Style, Operation),
+    status: u16,
+    coding: &ContentCoding,
+) -> bool {
+    identifier.reads_reply(style, status)
+        || coding.is_plain() && identifier.looks_for_leaks(style, op)
 }
 
 impl Prefix {

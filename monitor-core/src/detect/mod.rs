@@ -15,6 +15,7 @@ mod new_agent;
 mod new_network;
 mod new_symbol;
 mod no_step_up;
+mod oauth;
 mod odd_parameter;
 mod odd_sequence;
 mod open_endpoint;
@@ -78,6 +79,7 @@ pub(crate) static DETECTORS: &[&dyn Detector] = &[
     &odd_parameter::OddParameter,
     &shared_session::SharedSession,
     &token_reuse::TokenReuse,
+    &oauth::Grants,
     &quote_stuffing::QuoteStuffing,
     &slow_drift::SlowDrift,
     &bulk_read::BulkRead,

@@ -9,12 +9,14 @@ use compact_str::CompactString;
 use smallvec::SmallVec;
 
 use super::credential::{self, Form, Keyring, Named};
-use super::grant::Grant;
+use super::grant::{self, Grant, Parameters};
 use super::profile::{Parameter, Place, Source};
 use super::{
     Identified, Identifier, OBJECT_IDS_MAX, Style, fields, operation, payload, percent, target,
 };
-use crate::call::{Anomalies, Detail, Key, Operation, PARAMETERS_MAX, Request, Signed, Token};
+use crate::call::{
+    Anomalies, Detail, Key, OAuth, Operation, PARAMETERS_MAX, Request, Signed, Token,
+};
 use crate::json::{Kind, Value};
 use crate::plain::plain;
 
@@ -51,6 +53,8 @@ struct Found {
     signed: Signed,
     /// What the fields at the top are called.
     fields: fields::Named,
+    /// What it names of OAuth 2.0.
+    oauth: Option<Box<OAuth>>,
 }
 
 impl Identifier {
@@ -73,11 +77,12 @@ impl Identifier {
         let place = if place == Style::GENERIC { identified.style } else { place };
         let mut keyring = Keyring::new(&self.hasher, &self.profiles, place);
         let mut found = Found::default();
-        let mut asks_tokens = false;
+        let (mut asks_tokens, mut types_code) = (false, false);
         for pair in text.split(|byte| *byte == b'&').take(MEMBERS_MAX) {
             let Some(equals) = pair.iter().position(|byte| *byte == b'=') else { continue };
             let (name, value) = (&pair[..equals], &pair[equals + 1..]);
             asks_tokens |= name == b"grant_type";
+            types_code |= name == b"user_code";
             found.fields.add(name);
             let (parameter, stated) = self.profiles.names.look(name, identified.style);
             if let Some(stated) = stated {
@@ -107,14 +112,26 @@ impl Identifier {
         {
             self.adopt(identified, number, named);
         }
-        if asks_tokens && let Some(grant) = Grant::read(text, &self.hasher.fingerprints) {
+        if asks_tokens || types_code || identified.op == Operation::Auth {
+            self.read_grant(Parameters::Form(text), identified, &mut found);
+        }
+        self.merge(identified, found);
+    }
+
+    /// What is asked for by OAuth 2.0.
+    fn read_grant(&self, from: Parameters<'_>, identified: &mut Identified, found: &mut Found) {
+        let fingerprints = &self.hasher.fingerprints;
+        if let Some(grant) = Grant::read(from, fingerprints) {
             (found.name, found.signed) = (Some(grant.name.into()), grant.presents);
             identified.op = Operation::Auth;
             if grant.is_bare_code && identified.key.is_none() {
                 identified.anomalies |= Anomalies::NO_PKCE;
             }
         }
-        self.merge(identified, found);
+        found.oauth = grant::names(from, fingerprints);
+        if found.oauth.as_ref().is_some_and(|oauth| oauth.user_code.is_some()) {
+            identified.op = Operation::Auth;
+        }
     }
 
     fn read_json_body(&self, request: &Request, identified: &mut Identified, text: &[u8]) {
@@ -150,6 +167,12 @@ impl Identifier {
             };
             identified.op = op;
             found.name = plain(&call.name);
+        }
+        let asks = |name: &[u8]| b"grant_type" == name || b"user_code" == name;
+        let is_grant = identified.op == Operation::Auth
+            || first.is_some_and(|it| it.members().take(MEMBERS_MAX).any(|(name, _)| asks(name)));
+        if let Some(first) = first.filter(|_| is_grant && !is_rpc) {
+            self.read_grant(Parameters::Members(first), identified, &mut found);
         }
         self.merge(identified, found);
     }
@@ -253,6 +276,7 @@ impl Identifier {
             || parts.is_some()
             || found.signed != Signed::default()
             || fields.is_some()
+            || found.oauth.is_some()
         {
             let detail = identified.detail.get_or_insert_with(Box::<Detail>::default);
             detail.account = detail.account.take().or(found.account);
@@ -260,6 +284,7 @@ impl Identifier {
             detail.name = detail.name.take().or(found.name);
             detail.parts = detail.parts.or(parts);
             detail.fields = detail.fields.take().or(fields);
+            detail.oauth = detail.oauth.take().or(found.oauth);
             if found.signed != Signed::default() {
                 let signed = detail.signed.get_or_insert_default();
                 signed.fingerprint = signed.fingerprint.or(found.signed.fingerprint);

@@ -145,6 +145,9 @@ pub const TARGET_BYTES_MAX: usize = 2048;
 /// The profile of keys that are certificates: in TLS, or as a proxy in front says.
 pub(crate) const CERTIFICATE_PROFILE: &str = "client-certificate";
 
+/// As a record names the call of a device that asks to be let in.
+pub(crate) const DEVICE_AUTHORIZATION: &str = "device_authorization";
+
 /// Object ids of one call: batch endpoints name more, and eight show which object was meant.
 pub const OBJECT_IDS_MAX: usize = 8;
 
@@ -290,11 +293,19 @@ impl Identifier {
         let forwarded_for =
             if self.proxies.is_empty() { None } else { self.forwarded_for(head.headers) };
         let payload = payload::of_target(head.target);
+        let oauth = match head.target.split_once('?') {
+            Some((_, query)) if op == Operation::Auth => {
+                let query = grant::Parameters::Form(query.as_bytes());
+                grant::names(query, &self.hasher.fingerprints)
+            }
+            Some(_) | None => None,
+        };
         let says = scanned.account.is_some()
             || scanned.amount.is_some()
             || forwarded_for.is_some()
             || signed.is_some()
-            || payload.is_some();
+            || payload.is_some()
+            || oauth.is_some();
         let detail = says.then(|| {
             Box::new(Detail {
                 forwarded_for,
@@ -302,6 +313,7 @@ impl Identifier {
                 amount: scanned.amount,
                 signed,
                 payload,
+                oauth,
                 ..Detail::default()
             })
         });
@@ -375,6 +387,26 @@ impl Identifier {
     pub fn reads_reply(&self, style: Style, status: u16) -> bool {
         status >= 400
             || self.profiles.profile(style).is_some_and(|profile| profile.replies.reads_good())
+    }
+
+    /// Whether the beginning of a body that came with a good status is looked through for what should not
+    /// stand there. What an exchange shows to everybody is not: it is most of the bytes, and the same for
+    /// all.
+    #[inline]
+    pub fn looks_for_leaks(&self, style: Style, op: Operation) -> bool {
+        op != Operation::Public || style == Style::GENERIC
+    }
+
+    /// Adds what the answer says to what the request said. `text` is its beginning.
+    pub(crate) fn read_answer(&self, identified: &mut Identified, text: &[u8]) {
+        if identified.op != Operation::Auth {
+            return;
+        }
+        let Some((code, oauth)) = grant::given(text, &self.hasher.fingerprints) else { return };
+        let detail = identified.detail.get_or_insert_default();
+        detail.name = Some(CompactString::const_new(DEVICE_AUTHORIZATION));
+        detail.signed.get_or_insert_default().fingerprint = Some(code);
+        detail.oauth = Some(Box::new(oauth));
     }
 
     /// What a response's header fields say of calls used and allowed.

@@ -44,7 +44,8 @@ impl Fingerprints {
         }
     }
 
-    fn of(&self, raw: &[u8]) -> u64 {
+    /// Of what may be percent-encoded.
+    pub(super) fn of(&self, raw: &[u8]) -> u64 {
         let mut hash = self.0;
         if raw.contains(&b'%') {
             percent::decoded(raw).for_each(|(_, byte)| hash.write_u8(byte));

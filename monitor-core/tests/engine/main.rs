@@ -2,6 +2,7 @@
 
 mod content;
 mod dormant;
+mod grants;
 mod habits;
 mod new_agents;
 mod parameters;

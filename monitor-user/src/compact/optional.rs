@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use compact_str::CompactString;
-use monitor_core::call::{Detail, Payload, Quota, SignatureId, Signed, Token};
+use monitor_core::call::{Detail, OAuth, Payload, Quota, SignatureId, Signed, Token};
 use monitor_core::input::Endpoint;
 
 use super::{Malformed, Reader, code, endpoint, is_v4, number, text};
@@ -118,8 +118,18 @@ pub(super) fn token(from: &mut Reader<'_>) -> Result<Token, Malformed> {
 
 /// What not every call says.
 pub(super) fn put_detail(out: &mut Vec<u8>, detail: &Detail) {
-    // The names of fields stand behind all else: they came later.
-    let Detail { forwarded_for, account, amount, parts, name, signed, payload, fields: _ } = detail;
+    let Detail {
+        forwarded_for,
+        account,
+        amount,
+        parts,
+        name,
+        signed,
+        payload,
+        // Behind all else: they came later.
+        fields: _,
+        oauth: _,
+    } = detail;
     let address = forwarded_for.map(|ip| Endpoint::new(ip, 0));
     let is_four = address.as_ref().is_some_and(is_v4);
     number(
@@ -147,6 +157,26 @@ pub(super) fn put_detail(out: &mut Vec<u8>, detail: &Detail) {
     payload.iter().for_each(|payload| out.push(*payload as u8));
 }
 
+/// What a request of OAuth 2.0 names.
+pub(super) fn put_oauth(out: &mut Vec<u8>, oauth: &OAuth) {
+    let OAuth { client, redirect, user_code } = oauth;
+    number(out, bits([client.is_some(), redirect.is_some(), user_code.is_some()]));
+    client.iter().for_each(|id| out.extend_from_slice(&id.0.to_le_bytes()));
+    redirect.iter().for_each(|redirect| text(out, redirect));
+    user_code.iter().for_each(|id| out.extend_from_slice(&id.0.to_le_bytes()));
+}
+
+/// The same, read.
+pub(super) fn oauth(from: &mut Reader<'_>) -> Result<OAuth, Malformed> {
+    let mut fields = Fields::of(from)?;
+    let id = |from: &mut Reader<'_>| Ok(SignatureId(u64::from_le_bytes(from.array()?)));
+    Ok(OAuth {
+        client: fields.next(id)?,
+        redirect: fields.next(Reader::text)?,
+        user_code: fields.next(id)?,
+    })
+}
+
 fn signature(from: &mut Reader<'_>) -> Result<Signed, Malformed> {
     let mut fields = Fields::of(from)?;
     Ok(Signed {
@@ -171,5 +201,6 @@ pub(super) fn detail(from: &mut Reader<'_>) -> Result<Detail, Malformed> {
         signed: fields.next(signature)?,
         payload: fields.next(|from| code(Payload::ALL, from.byte()?, "payload").copied())?,
         fields: None,
+        oauth: None,
     })
 }

@@ -1,6 +1,6 @@
 //! Calls there and back, golden bytes, hostile bytes.
 
-use monitor_core::call::{Detail, Payload, Quota, SignatureId, Signed, Token};
+use monitor_core::call::{Detail, OAuth, Payload, Quota, SignatureId, Signed, Token};
 use proptest::prelude::*;
 
 use super::*;
@@ -80,6 +80,11 @@ pub(crate) fn full() -> ApiCall {
             }),
             payload: Some(Payload::Sql),
             fields: Some(Fields::from_iter(["symbol", "side"])),
+            oauth: Some(Box::new(OAuth {
+                client: Some(SignatureId(0xc11e)),
+                redirect: Some("https://desk.example/cb".into()),
+                user_code: Some(SignatureId(0xc0de)),
+            })),
         })),
         complete: true,
         anomalies: Anomalies::GAP | Anomalies::EARLY_DATA,
@@ -167,7 +172,8 @@ fn records_of_version_1_stay_readable() {
     assert_eq!(decode(&bytes), Ok(full()));
     // As written before the fields of bodies were named.
     let mut nameless = full();
-    nameless.detail.as_mut().unwrap().fields = None;
+    let detail = nameless.detail.as_mut().unwrap();
+    (detail.fields, detail.oauth) = (None, None);
     // As written before keys had former ids and proxies said for whom they connect, and before calls said
     // how they were signed.
     let mut direct = nameless.clone();

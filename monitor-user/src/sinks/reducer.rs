@@ -155,6 +155,8 @@ impl Reducer {
                 payload: _,
                 // With the other parameters.
                 fields: _,
+                // Of no read.
+                oauth: _,
             } = &**detail;
             (forwarded_for, account, amount, parts, name).hash(&mut hasher);
         }

@@ -141,8 +141,9 @@ pub fn run(options: &Options) -> Result<()> {
                 identifier.read_body(request, &mut identified, sample.body.as_bytes());
             }
             let style = identified.style;
-            let reply =
-                if identifier.reads_reply(style, sample.status) { sample.reply } else { "" };
+            let is_read = identifier.reads_reply(style, sample.status)
+                || identifier.looks_for_leaks(style, identified.op);
+            let reply = if is_read { sample.reply } else { "" };
             let outcome = identifier.outcome(style, sample.status, reply.as_bytes());
             ensure!(outcome == sample.outcome, "{}: {outcome}", sample.target);
             black_box((identified, leaks(reply.as_bytes())));

@@ -296,6 +296,27 @@ fn oauth() -> Case {
                 token("grant_type=refresh_token&refresh_token=made-up-refresh&client_id=desk"),
                 given(),
             ),
+            (
+                get(
+                    "/oauth/authorize?response_type=code&client_id=desk&state=made-up-state&\
+                     redirect_uri=https%3A%2F%2Fdesk.example%2Fcb%3Fx%3D1&code_challenge=c",
+                    "",
+                ),
+                reply("302 Found", ""),
+            ),
+            (
+                post(
+                    "/oauth/token",
+                    JSON,
+                    r#"{"grant_type":"authorization_code","code":"made-up-code-2","client_id":"desk","redirect_uri":"https:\/\/evil.example\/cb","code_verifier":"made-up-verifier"}"#,
+                ),
+                given(),
+            ),
+            (
+                post("/oauth/device_authorization", FORM, "client_id=desk"),
+                ok(r#"{"device_code":"made-up-device-code","user_code":"WDJB-MJHT","interval":5}"#),
+            ),
+            (post("/device", FORM, "user_code=wdjbmjht"), ok("{}")),
             (token(device), pending()),
             (token(device), given()),
             (
@@ -328,6 +349,15 @@ fn leaks() -> Case {
                 ),
             ),
             (get("/v1/me", "X-API-Key: made-up-key\r\n"), reply("404 Not Found", "{}")),
+            (
+                get("/v1/profile", "X-API-Key: made-up-key\r\n"),
+                ok(r#"{"name":"x","totp_secret":"made-up"}"#),
+            ),
+            (get("/debug/config", ""), ok(r#"{"db":{"password":"made-up"}}"#)),
+            (
+                get("/api/v3/time", "X-MBX-APIKEY: made-up-binance-key\r\n"),
+                ok(r#"{"serverTime":1}"#),
+            ),
         ],
     )
 }

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 use super::message::{Asked, GrpcAnswer, Kind};
 use super::switch::Offer;
-use crate::call::{Anomalies, ApiCall, Outcome, Protocol, Request, Response};
+use crate::call::{Anomalies, ApiCall, Operation, Outcome, Protocol, Request, Response};
 use crate::decode::grpc::Talk;
 use crate::identity::{BODY_BYTES_MAX, Identified, Identifier, Style};
 use crate::time::EventTime;
@@ -125,6 +125,19 @@ impl Pending {
     /// The style in which its answer is read.
     pub(super) fn style(&self) -> Style {
         self.asked.as_ref().map_or(Style::GENERIC, |asked| asked.1.style)
+    }
+
+    /// The same, and what is asked for.
+    pub(super) fn asks(&self) -> (Style, Operation) {
+        let asked = self.asked.as_ref().map(|asked| (asked.1.style, asked.1.op));
+        asked.unwrap_or((Style::GENERIC, Operation::Public))
+    }
+
+    /// What the beginning of the answer says.
+    pub(super) fn read_answer(&mut self, text: &[u8], identifier: &Identifier) {
+        if let Some(asked) = &mut self.asked {
+            identifier.read_answer(&mut asked.1, text);
+        }
     }
 
     /// What the head of the answer says to a gRPC-Web call.

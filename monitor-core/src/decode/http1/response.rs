@@ -9,8 +9,8 @@ use super::pairing::{Answer, GiveUp};
 use super::resync::Resync;
 use super::switch::Upgrade;
 use super::{Answering, Connection, Read, State, cut};
-use crate::call::{Anomalies, Protocol, Response};
-use crate::decode::content::Prefix;
+use crate::call::{Anomalies, Operation, Protocol, Response};
+use crate::decode::content::{Prefix, keeps};
 use crate::decode::context::Context;
 use crate::decode::conversation::{Next, Switch, Upgraded};
 use crate::decode::early::Early;
@@ -195,17 +195,18 @@ impl Connection {
         let prefix_bytes_max = cx.limits.body_prefix_bytes;
         let reader = &mut self.responses;
         let anomalies = head.framing.odd | reader.begin(head.is_last);
-        let (paired, style) = match self.pairing.front() {
+        let (paired, asked) = match self.pairing.front() {
             Some(request) => {
                 request.answered = true;
                 request.answer_grpc(head.grpc);
-                (true, request.style())
+                (true, request.asks())
             }
             None => {
                 self.pairing.begin_unpaired();
-                (false, Style::GENERIC)
+                (false, (Style::GENERIC, Operation::Public))
             }
         };
+        let keeps = head.status.is_some_and(|it| keeps(cx.identifier, asked, it, &head.coding));
         self.answer = Some(Answering {
             answer: Answer {
                 time: reader.time,
@@ -217,8 +218,7 @@ impl Connection {
             },
             paired,
             probe: (!paired).then_some(0),
-            prefix: (head.status.is_some_and(|status| cx.identifier.reads_reply(style, status)))
-                .then(|| Box::new(Prefix::new(head.coding, prefix_bytes_max))),
+            prefix: keeps.then(|| Box::new(Prefix::new(head.coding, prefix_bytes_max))),
         });
     }
 
@@ -395,6 +395,9 @@ impl Connection {
                 Some(talk) => talk.outcome(cx.identifier, style, Some(status), answer.complete),
                 None => {
                     answer.anomalies |= leaks(bytes);
+                    if let Some(request) = self.pairing.front().filter(|_| paired) {
+                        request.read_answer(bytes, cx.identifier);
+                    }
                     Some(cx.identifier.outcome(style, status, bytes))
                 }
             };

@@ -1,8 +1,8 @@
 //! One stream: a request, its answer, and the call that they make.
 
 use super::fields::{Answered, Asked};
-use crate::call::{Anomalies, ApiCall, Outcome, Protocol, Quota, Request, Response};
-use crate::decode::content::Prefix;
+use crate::call::{Anomalies, ApiCall, Operation, Outcome, Protocol, Quota, Request, Response};
+use crate::decode::content::{Prefix, keeps};
 use crate::decode::context::Context;
 use crate::decode::conversation::Upgraded;
 use crate::decode::grpc::{Flavour, Talk};
@@ -167,8 +167,11 @@ impl Stream {
             self.time = time;
         }
         self.answer = Some(Answer { time, status: answered.status, quota: answered.quota });
-        let style = self.style();
-        self.prefix = (answered.status.is_some_and(|it| cx.identifier.reads_reply(style, it)))
+        let asked = self.asked.as_ref().map(|(_, identified)| (identified.style, identified.op));
+        let asked = asked.unwrap_or((Style::GENERIC, Operation::Public));
+        let keeps =
+            |status| self.grpc.is_none() && keeps(cx.identifier, asked, status, &answered.coding);
+        self.prefix = (answered.status.is_some_and(keeps))
             .then(|| Box::new(Prefix::new(answered.coding, cx.limits.body_prefix_bytes)));
         let half = &mut self.halves[1];
         half.begun = true;
@@ -327,6 +330,9 @@ impl Stream {
             (None, Some(status)) => {
                 let text = self.prefix.as_mut().map(|prefix| prefix.bytes()).unwrap_or_default();
                 self.anomalies |= leaks(text);
+                if let Some((_, identified)) = &mut self.asked {
+                    cx.identifier.read_answer(identified, text);
+                }
                 Some(cx.identifier.outcome(style, status, text))
             }
             (None, None) => None,
