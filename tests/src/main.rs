@@ -10,6 +10,7 @@ mod fuzz;
 mod keys;
 mod live;
 mod payloads;
+mod profiles;
 mod replay;
 mod seeds;
 
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     trials.extend(keys::trials());
     trials.extend(live::trials());
     trials.extend(payloads::trials());
+    trials.extend(profiles::trials());
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

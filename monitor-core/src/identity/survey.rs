@@ -63,8 +63,10 @@ impl Survey {
     ) {
         self.requests += 1;
         let of_key = identified.key.as_ref();
-        let style = profiles.profile(identified.style).map(|it| it.name.clone());
-        let name = style.clone().or_else(|| of_key.map(|key| key.profile.clone()));
+        // Who found the key comes before whose path it is.
+        let name = of_key.map(|key| key.profile.clone());
+        let name =
+            name.or_else(|| profiles.profile(identified.style).map(|style| style.name.clone()));
         let source = of_key.map(|key| key.source.clone()).unwrap_or_default();
         let line = (CompactString::from(head.method), template(&identified.path));
         if identified.style == Style::GENERIC {

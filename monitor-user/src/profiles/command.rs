@@ -64,7 +64,7 @@ fn check(file: &Path, against: &[PathBuf], ports: &[u16], config: &Config) -> Re
     identifier.begin_survey();
     let ports = commands::ports(ports, config);
     let decoder = commands::decoder(identifier, &ports, config)?;
-    let mut report = Report::new(&own);
+    let mut report = Report::new(&own, profiles.places(&own).cloned().collect());
     let (mut decoder, all_read) = each_call(against, &ports, decoder, |call| report.call(call))?;
     let survey = decoder.identifier().survey().unwrap_or_default();
     print(report.text(&survey).as_bytes())?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use compact_str::CompactString;
 use monitor_core::call::{ApiCall, Operation, Outcome};
 use monitor_core::identity::Survey;
 
@@ -12,21 +13,22 @@ const LINES_MAX: usize = 20;
 /// Counts of the calls that are of the profile.
 pub(super) struct Report {
     profile: String,
+    /// Where it says that keys are, and none was seen.
+    places: Vec<CompactString>,
     calls: u64,
     ops: BTreeMap<Operation, u64>,
     outcomes: BTreeMap<Outcome, u64>,
 }
 
 impl Report {
-    pub(super) fn new(profile: &str) -> Report {
+    pub(super) fn new(profile: &str, places: Vec<CompactString>) -> Report {
         let (ops, outcomes) = (BTreeMap::new(), BTreeMap::new());
-        Report { profile: profile.to_owned(), calls: 0, ops, outcomes }
+        Report { profile: profile.to_owned(), places, calls: 0, ops, outcomes }
     }
 
     pub(super) fn call(&mut self, call: &ApiCall) {
-        if call.key.as_ref().is_none_or(|key| key.profile != self.profile) {
-            return;
-        }
+        let Some(key) = call.key.as_ref().filter(|key| key.profile == self.profile) else { return };
+        self.places.retain(|place| *place != key.source);
         self.calls += 1;
         *self.ops.entry(call.op).or_default() += 1;
         if let Some(outcome) = call.outcome {
@@ -51,6 +53,8 @@ impl Report {
                 (format!("{name}  {source}"), *count)
             }),
         );
+        let unseen = self.places.iter().map(|place| (place.to_string(), 0));
+        list(&mut text, "places without a key in any call", unseen);
         let calls = self.calls;
         list(
             &mut text,

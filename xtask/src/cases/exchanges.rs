@@ -15,6 +15,7 @@ pub(super) fn all() -> Vec<Case> {
         proxy_protocol(),
         oauth(),
         leaks(),
+        undeclared_secrets(),
     ]
 }
 
@@ -360,4 +361,13 @@ fn leaks() -> Case {
             ),
         ],
     )
+}
+
+/// An API of no profile, with credentials where nobody looks for them.
+fn undeclared_secrets() -> Case {
+    let secret = "kQ7fL2pX9vT4mB8nR1sW6yZ3cD5hJ0gA";
+    let headers = format!("{JSON}X-Desk-Key: made-up-key\r\nX-Desk-Proof: {secret}\r\n");
+    let body = format!(r#"{{"side":"buy","proof":"{secret}"}}"#);
+    let target = format!("/desk/orders?voucher={secret}");
+    one("undeclared-secrets", &[(post(&target, &headers, &body), ok("{}"))])
 }

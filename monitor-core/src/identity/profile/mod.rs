@@ -203,6 +203,13 @@ impl Profiles {
         self.list.iter()
     }
 
+    /// Where a profile says that keys are, as calls show it: `header:x-mbx-apikey`.
+    pub fn places(&self, name: &str) -> impl Iterator<Item = &CompactString> {
+        let style = self.style(name);
+        let own = self.sources.iter().filter(move |source| Some(source.style) == style);
+        own.map(|source| &source.shown)
+    }
+
     /// One, by name.
     pub(super) fn profile(&self, style: Style) -> Option<&Profile> {
         self.list.get(usize::from(style.0))
