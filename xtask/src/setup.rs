@@ -274,7 +274,7 @@ struct Environment {
 
 /// What signs as clients of exchanges do (<https://pypi.org/project/ccxt>, MIT): the version that the
 /// expected calls were written for.
-const CCXT: Environment = Environment { module: "ccxt", packages: &["ccxt==4.5.90"] };
+const CCXT: Environment = Environment { module: "ccxt", packages: &["ccxt==4.5.50"] };
 /// A client of Kafka that shares no code with ours (<https://pypi.org/project/kafka-python>, Apache-2.0).
 const KAFKA: Environment =
     Environment { module: "kafka", packages: &["kafka-python==3.0.12", "zstandard==0.25.0"] };

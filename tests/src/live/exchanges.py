@@ -46,7 +46,9 @@ def calls():
                 (400, {"code": -1021, "msg": "Timestamp"}, "skew"),
                 (400, {"code": -1022, "msg": "Signature"}, "bad_signature"),
                 (401, {"code": -2015, "msg": "Invalid API-key, IP, or permissions"}, "bad_key"),
+                (401, {"code": -2014, "msg": "API-key format invalid."}, "bad_key"),
                 (429, {"code": -1003, "msg": "Too many"}, "throttled"),
+                (400, {"code": -1015, "msg": "Too many new orders"}, "throttled"),
                 (418, {"code": -1003, "msg": "banned"}, "banned")]),
             ("privatePostOrder", {"symbol": "BTCUSDT", "side": "BUY", "quantity": 1}, "trade", "BTCUSDT", [(OK, {"orderId": 1}, "ok")]),
             ("privateDeleteOrder", {"symbol": "BTCUSDT", "orderId": 1}, "cancel", "BTCUSDT", [(OK, {}, "ok")]),
@@ -58,6 +60,8 @@ def calls():
                 (OK, {"code": "0", "data": []}, "ok"),
                 (401, {"code": "50111", "msg": "key"}, "bad_key"),
                 (401, {"code": "50113", "msg": "sign"}, "bad_signature"),
+                (401, {"code": "50105", "msg": "passphrase"}, "bad_signature"),
+                (401, {"code": "50112", "msg": "timestamp"}, "skew"),
                 (OK, {"code": "50102", "msg": "time"}, "skew"),
                 (401, {"code": "50110", "msg": "ip"}, "ip_denied"),
                 (429, {"code": "50011", "msg": "many"}, "throttled")]),
@@ -71,6 +75,8 @@ def calls():
                 (OK, {"retCode": 10003, "retMsg": "x"}, "bad_key"),
                 (OK, {"retCode": 10004, "retMsg": "x"}, "bad_signature"),
                 (OK, {"retCode": 10006, "retMsg": "x"}, "throttled"),
+                (OK, {"retCode": 10010, "retMsg": "x"}, "ip_denied"),
+                (OK, {"retCode": 33004, "retMsg": "x"}, "bad_key"),
                 (403, {"x": 1}, "ip_denied")]),
             ("privatePostV5OrderCreate", {"symbol": "BTCUSDT", "qty": "1"}, "trade", "BTCUSDT", [(OK, {"retCode": 0}, "ok")]),
             ("privatePostV5AssetWithdrawCreate", {"coin": "BTC", "amount": "1"}, "withdraw", None, [(OK, {"retCode": 10005, "retMsg": "x"}, "permission_denied")]),
@@ -79,8 +85,12 @@ def calls():
             ("v3PrivateGetBrokerageAccounts", {}, "read", None, [
                 (OK, {"accounts": []}, "ok"),
                 (401, {"errors": [{"id": "revoked_token"}]}, "bad_key"),
+                (401, {"errors": [{"id": "invalid_token"}]}, "bad_key"),
                 (429, {"errors": [{"id": "rate_limit_exceeded"}]}, "throttled")]),
             ("v3PrivatePostBrokerageOrders", {"client_order_id": "a", "product_id": "BTC-USD"}, "trade", "BTC-USD", [(OK, {"success": True}, "ok")]),
+            ("v2PrivatePostAccountsAccountIdTransactions", {"account_id": "a", "type": "send", "amount": "1"}, "withdraw", None, [
+                (201, {"data": {}}, "ok"),
+                (402, {"errors": [{"id": "two_factor_required"}]}, "mfa_required")]),
         ]),
         ("coinbaseexchange", "coinbase-exchange", [
             ("privateGetAccounts", {}, "read", None, [
@@ -106,6 +116,7 @@ def calls():
             ("privateGetAccounts", {}, "read", None, [
                 (OK, {"result": "success"}, "ok"),
                 (OK, {"result": "error", "error": "nonceBelowThreshold"}, "replayed_nonce"),
+                (OK, {"result": "error", "error": "nonceDuplicate"}, "replayed_nonce"),
                 (OK, {"result": "error", "error": "apiLimitExceeded"}, "throttled")]),
             ("privatePostSendorder", {"symbol": "PI_XBTUSD", "size": 1}, "trade", "PI_XBTUSD", [(OK, {"result": "success"}, "ok")]),
             ("privatePostWithdrawal", {"currency": "xbt", "amount": 1}, "withdraw", None, [(OK, {"result": "success"}, "ok")]),
@@ -114,6 +125,8 @@ def calls():
             ("privateGetGetAccountSummary", {"currency": "BTC"}, "read", None, [
                 (OK, {"jsonrpc": "2.0", "result": {}}, "ok"),
                 (400, {"error": {"code": 13004, "message": "x"}}, "bad_key"),
+                (400, {"error": {"code": 11042, "message": "x"}}, "permission_denied"),
+                (400, {"error": {"code": 12000, "message": "x"}}, "mfa_required"),
                 (400, {"error": {"code": 10028, "message": "x"}}, "throttled")]),
             ("privateGetBuy", {"instrument_name": "BTC-PERPETUAL", "amount": 1}, "trade", "BTC-PERPETUAL", [(OK, {"result": {}}, "ok")]),
             ("privateGetWithdraw", {"currency": "BTC", "amount": 1}, "withdraw", None, [(400, {"error": {"code": 13003, "message": "x"}}, "mfa_required")]),
@@ -123,6 +136,7 @@ def calls():
                 (OK, [], "ok"),
                 (500, ["error", 10100, "apikey: invalid"], "bad_key"),
                 (500, ["error", 10114, "nonce: small"], "replayed_nonce"),
+                (500, ["error", 10001, "permission"], "permission_denied"),
                 (429, ["error", 11010, "ratelimit: error"], "throttled")]),
             ("privatePostAuthWOrderSubmit", {"symbol": "tBTCUSD", "amount": "1"}, "trade", "tBTCUSD", [(OK, [1], "ok")]),
             ("privatePostAuthWWithdraw", {"wallet": "exchange", "amount": "1"}, "withdraw", None, [(OK, [1], "ok")]),
@@ -130,7 +144,11 @@ def calls():
         ("kucoin", "kucoin", [
             ("privateGetAccounts", {}, "read", None, [
                 (OK, {"code": "200000", "data": []}, "ok"),
+                (OK, {"code": "400001", "msg": "x"}, "bad_key"),
+                (OK, {"code": "400002", "msg": "x"}, "skew"),
                 (OK, {"code": "400003", "msg": "x"}, "bad_key"),
+                (OK, {"code": "400004", "msg": "x"}, "bad_key"),
+                (OK, {"code": "400007", "msg": "x"}, "permission_denied"),
                 (OK, {"code": "400005", "msg": "x"}, "bad_signature"),
                 (OK, {"code": "400006", "msg": "x"}, "ip_denied"),
                 (429, {"code": "429000", "msg": "x"}, "throttled")]),
@@ -147,6 +165,20 @@ def calls():
                 (429, {"label": "TOO_MANY_REQUESTS"}, "throttled")]),
             ("privateSpotPostOrders", {"currency_pair": "BTC_USDT", "amount": "1"}, "trade", "BTC_USDT", [(OK, {"id": "1"}, "ok")]),
             ("privateWithdrawalsPostWithdrawals", {"currency": "BTC", "amount": "1"}, "withdraw", None, [(403, {"label": "READ_ONLY"}, "permission_denied")]),
+        ]),
+        ("bitmex", "bitmex", [
+            ("privateGetUserMargin", {}, "read", None, [
+                (OK, {"account": 1}, "ok"),
+                (401, {"error": {"message": "Invalid API Key.", "name": "HTTPError"}}, "bad_key"),
+                (403, {"error": {"message": "This key is disabled.", "name": "HTTPError"}}, "bad_key"),
+                (401, {"error": {"message": "Signature not valid.", "name": "HTTPError"}}, "bad_signature"),
+                (401, {"error": {"message": "This request has expired", "name": "HTTPError"}}, "skew"),
+                (429, {"error": {"message": "Rate limit exceeded, retry in 1 seconds.", "name": "RateLimitError"}}, "throttled")]),
+            ("privatePostOrder", {"symbol": "XBTUSD", "orderQty": 1}, "trade", "XBTUSD", [(OK, {"orderID": "a"}, "ok")]),
+            ("privateDeleteOrder", {"orderID": "a"}, "cancel", None, [(OK, [], "ok")]),
+            ("privatePostUserRequestWithdrawal", {"currency": "XBt", "amount": 1}, "withdraw", None, [
+                (OK, {"transactID": "a"}, "ok"),
+                (403, {"error": {"message": "2FA token required", "name": "HTTPError"}}, "mfa_required")]),
         ]),
     ]
 

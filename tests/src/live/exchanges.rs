@@ -1,5 +1,5 @@
 //! Clients that sign as the library does that most trading programs use: key, operation, instrument and
-//! outcome of eleven styles, and none of their secrets in anything that is written.
+//! outcome of twelve styles, and none of their secrets in anything that is written.
 
 use std::fs;
 use std::path::Path;
