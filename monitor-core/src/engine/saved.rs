@@ -44,6 +44,9 @@ struct CommonRef<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     own_groups: Option<GroupsRef<'a>>,
     tables: TablesRef<'a>,
+    /// Former ids of keys, and those that they have now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    moved: Vec<(KeyId, KeyId)>,
 }
 
 #[derive(Default, Deserialize)]
@@ -56,7 +59,11 @@ struct Common {
     groups: Option<Groups>,
     own_groups: Option<Groups>,
     tables: Tables,
+    moved: Vec<(KeyId, KeyId)>,
 }
+
+/// Former ids in a snapshot, 75 B each: those that were noted last.
+const MOVED_MAX: usize = 16_384;
 
 impl Engine {
     /// From now on changed keys are noted, for [`take_changes`](Engine::take_changes).
@@ -88,6 +95,7 @@ impl Engine {
     /// All that is not of one key: the fleet, alerts that were raised, the budget, what people said, tried
     /// credentials, what many keys came to. Not lost capture, which a restart ends.
     pub fn save_common(&self) -> Vec<u8> {
+        let early = self.moved.len().saturating_sub(MOVED_MAX);
         encode(&CommonRef {
             latest: self.latest,
             fleet: &self.fleet,
@@ -96,6 +104,7 @@ impl Engine {
             groups: self.has_joined.then(|| self.across.synchrony.save(true)),
             own_groups: (!self.has_joined).then(|| self.across.synchrony.save(false)),
             tables: TablesRef::of(&self.fleet, &self.sources, &self.owners),
+            moved: self.moved.iter().skip(early).map(|(from, to)| (*from, *to)).collect(),
         })
     }
 
@@ -120,6 +129,7 @@ impl Engine {
         self.latest = common.latest;
         self.fleet.restore(common.fleet, common.networks);
         self.incidents.restore(common.incidents);
+        self.moved.take_back(common.moved);
         common.tables.restore(&mut self.fleet, &mut self.sources, &mut self.owners);
         self.has_joined |= common.groups.is_some();
         if let Some(groups) = common.groups.or(common.own_groups) {

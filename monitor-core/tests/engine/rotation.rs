@@ -93,6 +93,7 @@ fn a_change_is_saved_and_outlives_a_restart() {
     let saved = world.engine.take_changes(100).keys;
     ordinary(&mut world, LATER, 120, |call| rotated(call, 1, 1));
     let changes = world.engine.take_changes(100);
+    let common = world.engine.save_common();
     let before: BTreeSet<KeyId> = saved.iter().map(|(id, _)| *id).collect();
     let gone: BTreeSet<KeyId> = changes.gone.into_iter().collect();
     let now: BTreeSet<KeyId> = changes.keys.iter().map(|(id, _)| *id).collect();
@@ -102,8 +103,12 @@ fn a_change_is_saved_and_outlives_a_restart() {
     for (id, state) in &changes.keys {
         engine.restore_key(*id, state).unwrap();
     }
+    engine.restore_common(&common).unwrap();
     world.engine = engine;
     ordinary(&mut world, LATER + 2 * HOUR, 60, |call| rotated(call, 1, 1));
+    assert_eq!((world.engine.keys(), world.alerts.len()), (12, 0), "{}", show(&world.alerts));
+    // Connections and agents from before the change go on with the former ids.
+    ordinary(&mut world, LATER + 3 * HOUR, 60, |call| call);
     assert_eq!((world.engine.keys(), world.alerts.len()), (12, 0), "{}", show(&world.alerts));
 }
 
