@@ -8,11 +8,11 @@ use super::proxied::Says;
 use super::tap::{Tap, Tapped};
 use super::tls::Secrets;
 use super::websocket::Bench;
-use crate::call::{Anomalies, ApiCall, Detail, Flow, Key, Operation};
+use crate::call::{Anomalies, ApiCall, Flow, Key, Operation};
 use crate::connection::Connection;
 use crate::flows::identity::Ends;
 use crate::flows::stream::Spare;
-use crate::identity::{CERTIFICATE_PROFILE, Identifier};
+use crate::identity::Identifier;
 use crate::input::Direction;
 use crate::limits::Limits;
 
@@ -89,25 +89,6 @@ impl Context<'_> {
 
     /// Gives out a finished call.
     pub(super) fn emit(&mut self, mut call: ApiCall) {
-        if let Some(detail) = &mut call.detail
-            && detail.forwarded_for.is_some()
-            && !self.identifier.proxies().trusts(call.flow.peer())
-        {
-            // Who is no proxy speaks for itself alone.
-            detail.forwarded_for = None;
-            if **detail == Detail::default() {
-                call.detail = None;
-            }
-        }
-        let proxies = self.identifier.proxies();
-        if !proxies.is_empty()
-            && call.key.as_ref().is_some_and(|key| key.profile == CERTIFICATE_PROFILE)
-            && !proxies.trusts(call.flow.peer())
-        {
-            // A certificate in a header field is what a proxy says, or what anybody writes.
-            call.key = None;
-            call.anomalies |= Anomalies::UNTRUSTED_PROXY_HEADER;
-        }
         if call.key.is_none()
             && call.request.is_some()
             && let Some(key) = &self.ends.certificate

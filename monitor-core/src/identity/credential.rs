@@ -181,6 +181,9 @@ pub(super) struct Keyring<'h> {
     seen: u8,
     /// Two credentials disagree.
     pub(super) conflict: bool,
+    /// The style whose fields count for nothing, and whether there were any.
+    unbelieved: Option<Style>,
+    pub(super) disbelieved: bool,
     /// How the request is signed.
     pub(super) signed: Signed,
 }
@@ -194,8 +197,15 @@ impl<'h> Keyring<'h> {
             best: None,
             seen: 0,
             conflict: false,
+            unbelieved: None,
+            disbelieved: false,
             signed: Signed::default(),
         }
+    }
+
+    /// Fields of this style count for nothing.
+    pub(super) fn disbelieve(&mut self, style: Option<Style>) {
+        self.unbelieved = style;
     }
 
     /// The style of the key if it is an exchange's, or else of the server and path.
@@ -235,11 +245,14 @@ impl<'h> Keyring<'h> {
             let has = |with: &str| headers.iter().any(|it| it.name.eq_ignore_ascii_case(with));
             name.eq_ignore_ascii_case(header.name) && with.as_deref().is_none_or(has)
         });
-        if let Some(number) = found
-            && self.counted()
-            && let Some(named) = self.hasher.name(Form::Plain, value)
-        {
-            self.insert(number, named);
+        if let Some(number) = found {
+            if self.unbelieved == Some(self.source(number).style) {
+                self.disbelieved = true;
+            } else if self.counted()
+                && let Some(named) = self.hasher.name(Form::Plain, value)
+            {
+                self.insert(number, named);
+            }
         }
     }
 

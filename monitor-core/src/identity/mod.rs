@@ -260,18 +260,31 @@ impl Identifier {
         self.survey.as_ref().map(|survey| survey.borrow().clone())
     }
 
-    /// Who asks for what.
+    /// Who asks for what, where whoever asks is believed to be a proxy.
     pub fn identify(&self, head: &RequestHead<'_>) -> Identified {
+        self.identify_from(head, None)
+    }
+
+    /// Who asks for what. `peer`: who sends it. Of who is no proxy that is trusted, where there are any,
+    /// fields that name a client or a certificate are what anybody may write, and count for nothing.
+    pub(crate) fn identify_from(&self, head: &RequestHead<'_>, peer: Option<IpAddr>) -> Identified {
+        let is_believed =
+            self.proxies.is_empty() || peer.is_none_or(|peer| self.proxies.trusts(peer));
         let profiles = &*self.profiles;
         let host = head.headers.iter().find(|it| is_name(it.name.as_bytes(), b"Host"));
         let host = host.map(|it| it.value);
         let path = target::path_of(head.target);
         let route = self.routes.find(host, path, || profiles.of_place(host, path));
         let mut keyring = Keyring::new(&self.hasher, profiles, route.place);
+        if !is_believed {
+            keyring.disbelieve(profiles.style(CERTIFICATE_PROFILE));
+        }
         keyring.read_headers(head.headers);
         let known = if route.is_plain { path.len() } else { 0 };
         let scanned = Scan::run(head, known, &mut keyring);
-        let anomalies = if keyring.conflict { Anomalies::KEY_CONFLICT } else { Anomalies::empty() };
+        let mut anomalies = Anomalies::empty();
+        anomalies.set(Anomalies::KEY_CONFLICT, keyring.conflict);
+        anomalies.set(Anomalies::UNTRUSTED_PROXY_HEADER, keyring.disbelieved);
         let style = keyring.style();
         let signed = (keyring.signed != Signed::default()).then_some(keyring.signed);
         let (key, token) = match keyring.into_best() {
@@ -290,8 +303,8 @@ impl Identifier {
         let is_route = std::ptr::eq(scanned.raw_path, path);
         let Does { op, is_ruled } =
             if is_route { self.routes.does(route, asked, find) } else { find() };
-        let forwarded_for =
-            if self.proxies.is_empty() { None } else { self.forwarded_for(head.headers) };
+        let names_client = is_believed && !self.proxies.is_empty();
+        let forwarded_for = if names_client { self.forwarded_for(head.headers) } else { None };
         let payload = payload::of_target(head.target);
         let oauth = match head.target.split_once('?') {
             Some((_, query)) if op == Operation::Auth => {
@@ -335,8 +348,7 @@ impl Identifier {
         identified
     }
 
-    /// The client by the last field that says so; `X-Forwarded-For` before `Forwarded`. Whether who
-    /// sent the fields is a proxy must still be asked.
+    /// The client by the last field that says so; `X-Forwarded-For` before `Forwarded`.
     fn forwarded_for(&self, headers: &[Header<'_>]) -> Option<IpAddr> {
         let last = |name: &str| headers.iter().rfind(|it| it.name.eq_ignore_ascii_case(name));
         if let Some(header) = last("x-forwarded-for") {

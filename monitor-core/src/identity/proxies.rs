@@ -189,6 +189,30 @@ mod tests {
         assert_eq!(proxies().client(&b"10.0.0.1,".repeat(10_000), plain_hop), None);
     }
 
+    #[test]
+    fn a_certificate_in_a_field_counts_when_a_proxy_sends_it() {
+        use super::super::{Identifier, RequestHead, Secret};
+        use crate::call::{Anomalies, Operation};
+        let mut identifier = Identifier::new(Secret::new([7; 32]));
+        identifier.set_proxies(proxies());
+        let asked = |peer: &str, headers: &[(&'static str, &'static [u8])]| {
+            let headers: Vec<_> =
+                headers.iter().map(|(name, value)| httparse::Header { name, value }).collect();
+            let head = RequestHead { method: "GET", target: "/v1/me", headers: &headers };
+            let identified = identifier.identify_from(&head, Some(peer.parse().unwrap()));
+            let profile = identified.key.as_ref().map(|key| key.profile.to_string());
+            let is_forged = identified.anomalies.contains(Anomalies::UNTRUSTED_PROXY_HEADER);
+            (profile, identified.op, is_forged)
+        };
+        let field = ("X-SSL-Client-S-DN", &b"CN=desk"[..]);
+        let cookie = ("Cookie", &b"session=made-up-session-of-somebody"[..]);
+        let certificate = Some("client-certificate".to_owned());
+        assert_eq!(asked("10.0.0.1", &[field]), (certificate, Operation::Read, false));
+        assert_eq!(asked("203.0.113.9", &[field]), (None, Operation::Public, true));
+        let session = (Some("session".to_owned()), Operation::Read, true);
+        assert_eq!(asked("203.0.113.9", &[field, cookie]), session, "it hides no other key");
+    }
+
     proptest! {
         #[test]
         fn any_list_is_read(list in "[0-9a-f:.,\\[\\]\" for=;]{0,60}") {

@@ -1,6 +1,7 @@
 //! Request and response heads, as far as a call needs them.
 
 use std::mem::MaybeUninit;
+use std::net::IpAddr;
 
 use compact_str::CompactString;
 use httparse::{Error, Header, ParserConfig, Status};
@@ -115,7 +116,11 @@ impl Answered {
 }
 
 /// Parses requests.
-pub(super) struct Requests<'a>(pub(super) &'a Identifier);
+pub(super) struct Requests<'a> {
+    pub(super) identifier: &'a Identifier,
+    /// Who sends them.
+    pub(super) peer: IpAddr,
+}
 
 impl Parse for Requests<'_> {
     type Head = Asked;
@@ -237,7 +242,7 @@ impl Requests<'_> {
             // It did not know them (RFC 9112, 6.1).
             framing.odd |= Anomalies::BAD_TRANSFER_ENCODING;
         }
-        let mut identified = self.0.identify(head);
+        let mut identified = self.identifier.identify_from(head, Some(self.peer));
         let request = Request {
             method: head.method.into(),
             host: authority(head.target).map(CompactString::from).or(host),

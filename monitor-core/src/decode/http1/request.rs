@@ -13,6 +13,11 @@ use crate::decode::early::Early;
 use crate::input::Direction;
 use crate::time::EventTime;
 
+/// Reads requests of whoever is behind the connection.
+fn requests<'a>(cx: &Context<'a>) -> Requests<'a> {
+    Requests { identifier: cx.identifier, peer: cx.ends.peer() }
+}
+
 impl Connection {
     pub(super) fn request_data(&mut self, time: EventTime, mut chunk: &[u8], cx: &mut Context<'_>) {
         while !chunk.is_empty() {
@@ -56,7 +61,7 @@ impl Connection {
         cx: &mut Context<'_>,
     ) -> &'c [u8] {
         let (read, rest) =
-            self.requests.read_head(&Requests(cx.identifier), time, chunk, cx.limits, cx.counters);
+            self.requests.read_head(&requests(cx), time, chunk, cx.limits, cx.counters);
         match read {
             Read::More => {}
             Read::Head(head) => self.begin_request(head, time, cx),
@@ -121,7 +126,7 @@ impl Connection {
     /// What a head says that lacks its end, and `why` it does.
     fn begin_cut_request(&mut self, why: Anomalies, cx: &mut Context<'_>) {
         let reader = &mut self.requests;
-        let head = reader.head.cut(&Requests(cx.identifier), cx.limits, cx.counters);
+        let head = reader.head.cut(&requests(cx), cx.limits, cx.counters);
         let Some(mut asked) = head else { return };
         asked.framing.odd |= reader.begin(asked.is_last) | why;
         // It may have come in what is missing.

@@ -1,5 +1,7 @@
 //! The header fields of one block, within their bounds, and what a call needs of them.
 
+use std::net::IpAddr;
+
 use compact_str::CompactString;
 use httparse::Header;
 use smallvec::SmallVec;
@@ -117,8 +119,8 @@ impl FieldList {
         self.iter().next().is_some_and(|(name, _)| name.is_none_or(|name| name.starts_with(b":")))
     }
 
-    /// Reads a request. What refers to unknown entries is left out.
-    pub(super) fn request(&mut self, identifier: &Identifier) -> Asked {
+    /// Reads a request of `peer`. What refers to unknown entries is left out.
+    pub(super) fn request(&mut self, identifier: &Identifier, peer: IpAddr) -> Asked {
         let mut odd = Anomalies::empty();
         let (mut method, mut path, mut authority, mut protocol) = (None, None, None, None);
         let (mut host, mut user_agent, mut raw_authority) = (None, None, None);
@@ -190,7 +192,7 @@ impl FieldList {
         };
         let head =
             RequestHead { method: as_method, target: target.unwrap_or(""), headers: &headers };
-        let mut identified = identifier.identify(&head);
+        let mut identified = identifier.identify_from(&head, Some(peer));
         drop(headers);
         let is_seen = target.is_some();
         let request = Request {
