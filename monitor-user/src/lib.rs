@@ -4,6 +4,7 @@ mod baseline;
 mod breakdown;
 pub mod capture;
 pub mod cli;
+mod clock;
 mod commands;
 pub mod compact;
 pub mod config;

@@ -1,7 +1,7 @@
 //! The live loop: capture in, whoever listens, and how it ends.
 
 use std::ops::ControlFlow;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use monitor_core::engine::Impairment;
@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::capture::{Capture, Health, Options};
+use crate::clock::now;
 use crate::fault::tell;
 use crate::notify::notify;
 
@@ -157,12 +158,6 @@ fn look_after(capture: &mut Capture, seen: &mut Health, listener: &mut dyn Liste
     }
     listener.health(health.clone());
     *seen = health;
-}
-
-/// Live, the wall clock is the event time of what has no packet.
-fn now() -> EventTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    EventTime(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Reasons to end.

@@ -123,12 +123,10 @@ impl Conversation {
                 cx.counters.sbe_flows += 1;
                 return Conversation::other(cx);
             }
-            Look::Proxy(_) if cx.ends.tunnels >= cx.limits.tunnels_max => {
-                cx.counters.tunnels_too_deep += 1;
-                return Conversation::Other;
-            }
             Look::Proxy(version) if !midstream => {
-                cx.ends.tunnels += 1;
+                if !enter(cx) {
+                    return Conversation::Other;
+                }
                 let (header, sniff) = (Header::new(version), Sniff::default());
                 Conversation::Proxied(Box::new(Proxied { header, sniff }))
             }
@@ -196,12 +194,8 @@ impl Conversation {
 
     /// TLS. Inside TLS it counts as a tunnel: a capture may bring the keys of any number of them.
     fn secured(cx: &mut Context<'_>) -> Conversation {
-        if cx.ends.is_secured() {
-            if cx.ends.tunnels >= cx.limits.tunnels_max {
-                cx.counters.tunnels_too_deep += 1;
-                return Conversation::Other;
-            }
-            cx.ends.tunnels += 1;
+        if cx.ends.is_secured() && !enter(cx) {
+            return Conversation::Other;
         }
         cx.counters.tls_flows += 1;
         cx.ends.secure(None, None);
@@ -211,14 +205,8 @@ impl Conversation {
     /// What takes over.
     fn after(next: Next, cx: &mut Context<'_>) -> Conversation {
         match next {
-            Next::Unknown if cx.ends.tunnels >= cx.limits.tunnels_max => {
-                cx.counters.tunnels_too_deep += 1;
-                Conversation::Other
-            }
-            Next::Unknown => {
-                cx.ends.tunnels += 1;
-                Conversation::Unknown(Sniff::default())
-            }
+            Next::Unknown if enter(cx) => Conversation::Unknown(Sniff::default()),
+            Next::Unknown => Conversation::Other,
             Next::Http2(upgraded) => {
                 cx.counters.http2_connections += 1;
                 let connection = http2::Connection::upgraded(*upgraded, cx.limits);
@@ -544,6 +532,14 @@ impl Conversation {
             Conversation::Unknown(_) | Conversation::Other => 0,
         }
     }
+}
+
+/// Into one more tunnel; false when that would be too deep.
+fn enter(cx: &mut Context<'_>) -> bool {
+    let has_room = cx.ends.tunnels < cx.limits.tunnels_max;
+    cx.ends.tunnels += u8::from(has_room);
+    cx.counters.tunnels_too_deep += u64::from(!has_room);
+    has_room
 }
 
 impl Refusal {

@@ -149,13 +149,14 @@ fn said_in_line(line: &[u8]) -> Option<Says> {
         return Some(Says::Nothing);
     }
     let (source, target) = (next()?.parse::<IpAddr>().ok()?, next()?.parse::<IpAddr>().ok()?);
-    let (port, target_port) = (self::port(next()?)?, self::port(next()?)?);
+    let port = port(next()?)?;
+    // The target's counts for nothing, and must be one.
+    self::port(next()?)?;
     let is_four = match family {
         "TCP4" => true,
         "TCP6" => false,
         _ => return None,
     };
-    let _ = target_port;
     let fits = source.is_ipv4() == is_four && target.is_ipv4() == is_four && next().is_none();
     fits.then(|| Says::Client(Endpoint::new(source, port)))
 }

@@ -4,19 +4,18 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use monitor_core::alert::{AlertId, Entity};
 use monitor_core::call::KeyId;
 use monitor_core::engine::{Engine, Feedback, KeyView, Past, Said};
-use monitor_core::time::EventTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::store::{self, Batch, Lock};
 use super::{feedback, feedback_path, path, read};
 use crate::cli::{AlertCommand, BaselineCommand, BaselineFile};
+use crate::clock::now;
 use crate::commands::print;
 use crate::config::Config;
 use crate::database;
@@ -259,9 +258,4 @@ fn say(said: Said, file: &BaselineFile, config: &Config) -> Result<()> {
 fn is_detector(text: &str) -> bool {
     let number = text.strip_prefix('D').and_then(|digits| digits.parse::<u8>().ok());
     number.is_some_and(|number| number > 0)
-}
-
-fn now() -> EventTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    EventTime(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }

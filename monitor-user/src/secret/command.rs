@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use monitor_core::policy::Moment;
@@ -11,6 +11,7 @@ use monitor_core::time::EventTime;
 use super::file::Epochs;
 use super::{is_after, path, rotate};
 use crate::cli::SecretCommand;
+use crate::clock;
 use crate::commands::print;
 use crate::config::Config;
 
@@ -40,9 +41,9 @@ pub(crate) fn secret(what: &SecretCommand, config: &Config) -> Result<()> {
 }
 
 fn from_now(span: Duration) -> Result<Moment> {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-    let until = since.checked_add(span).and_then(|until| u64::try_from(until.as_nanos()).ok());
-    let nanos = until.context("the time is too long")?;
+    let span = u64::try_from(span.as_nanos()).ok();
+    let nanos = span.and_then(|span| clock::now().0.checked_add(span));
+    let nanos = nanos.context("the time is too long")?;
     // To the second, as it is written.
     let text = EventTime(nanos / 1_000_000_000 * 1_000_000_000).to_string();
     Moment::try_from(text).map_err(anyhow::Error::msg)
@@ -53,7 +54,7 @@ fn listed(epochs: &Epochs, path: &Path) -> String {
     let mut text = format!("{}\n", path.display());
     // Writing to a string does not fail.
     let _ = writeln!(text, "  {:08x}  in use", epochs.current.check());
-    let now = SystemTime::now();
+    let now = clock::now();
     for (epoch, until) in &epochs.former {
         let over = if is_after(*until, now) { "" } else { ", which is over" };
         let _ = writeln!(text, "  {:08x}  counts until {until}{over}", epoch.check());

@@ -8,14 +8,15 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use monitor_core::identity::Secret;
 use monitor_core::policy::Moment;
+use monitor_core::time::EventTime;
 use rustix::rand::{GetRandomFlags, getrandom};
 use zeroize::Zeroizing;
 
+use crate::clock;
 use crate::config::Config;
 use file::{Epoch, Epochs};
 
@@ -78,13 +79,12 @@ pub fn read(path: &Path) -> Result<Secret> {
 
 pub(crate) fn load(path: &Path, count: Count) -> Result<Secret> {
     let epochs = Epochs::read(path)?;
-    let now = SystemTime::now();
+    let now = clock::now();
     Ok(epochs.secret(|until| count == Count::All || is_after(until, now)))
 }
 
-fn is_after(moment: Moment, now: SystemTime) -> bool {
-    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u128::from(moment.time().0) > since.as_nanos()
+fn is_after(moment: Moment, now: EventTime) -> bool {
+    moment.time() > now
 }
 
 /// Randomness of the operating system, for what clients must not foresee.
@@ -122,7 +122,7 @@ fn rotate(path: &Path, until: Option<Moment>) -> Result<(Epochs, usize)> {
     let before = Epochs::read(path)?;
     let about = fs::metadata(path).with_context(|| format!("cannot read the secret: {shown}"))?;
     let secret = fresh().context("the operating system gives no randomness")?;
-    let now = SystemTime::now();
+    let now = clock::now();
     let (after, dropped) = before.followed_by(secret, until, |until| is_after(until, now));
     let written = write(&draft, &after.text());
     if let Err(error) = &written
