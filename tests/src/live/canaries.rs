@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use memchr::memmem;
 use xtask::http::Connection;
-use xtask::kafka::Secured;
+use xtask::kafka::{Kafka, Secured};
 use xtask::process;
 
 use super::rig::Rig;
@@ -62,6 +62,39 @@ pub(crate) fn are_nowhere() -> Result<()> {
     for name in ["calls.jsonl", "file.jsonl", "syslog.txt", "webhook.txt", "keywatch.log", "spool"]
     {
         ensure!(held.iter().any(|file| file.contains(name)), "{name} holds nothing: {held:?}");
+    }
+    Ok(())
+}
+
+/// In a broker's topics neither: what records hold, their keys and header fields.
+pub(crate) fn are_not_in_kafka() -> Result<()> {
+    let kafka = Kafka::start()?;
+    let mut rig = Rig::without_agent()?;
+    let config = format!(
+        "[engine]\nhost = \"test\"\n[sinks.spool]\ndir = \"{}\"\n[sinks.kafka]\n\
+         brokers = [\"{}\"]\nformat = \"native\"\npartitions = 1\nflush_max = \"30s\"\n\
+         activity = true\n",
+        rig.dir().join("spool").display(),
+        kafka.bootstrap
+    );
+    fs::write(rig.dir().join("keywatch.toml"), config)?;
+    rig.start_agent(&[])?;
+    let calls = everywhere(rig.server)?;
+    rig.stop_agent()?;
+    for (topic, records_min) in
+        [("keywatch.alerts", 1), ("keywatch.activity", calls), ("keywatch.health", 0)]
+    {
+        let format = ["-C", "-e", "-q", "-f", "%k %h %s\\n"];
+        let from = ["-b", kafka.bootstrap.as_str(), "-t", topic];
+        let held = match kafka.kcat(&[&from[..], &format[..]].concat()) {
+            // Nothing was wrong with the capture, so nobody has made this topic.
+            Err(_) if records_min == 0 => continue,
+            held => held?,
+        };
+        clean(topic, held.as_bytes())?;
+        let records = held.lines().count();
+        ensure!(records >= records_min, "{records} records in {topic}");
+        ensure!(records_min == 0 || held.contains("k_"), "no key is in {topic}");
     }
     Ok(())
 }

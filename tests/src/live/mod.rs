@@ -40,7 +40,7 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 78] = [
+    let tests: [(&str, Test, &[&str]); 79] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -99,6 +99,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("tls::nothing_is_left", tls_servers::nothing_is_left, &["python3"]),
         ("proxied_by_haproxy", proxied::by_haproxy, &["nginx", "haproxy", "curl"]),
         ("canaries", canaries::are_nowhere, &["nginx", "curl", "python3", "openssl"]),
+        ("canaries_in_kafka", canaries::are_not_in_kafka, &["nginx", "java", "mvn", "kcat"]),
         ("exchanges_by_ccxt", exchanges::as_ccxt_signs, &["python3", "openssl"]),
         ("recording::same_bytes", recording::replay_gives_the_same_bytes, &["nginx"]),
         ("recording::losses", recording::losses_are_replayed, &["nginx"]),
