@@ -34,6 +34,8 @@ pub(crate) struct Endpoint {
     keys: u64,
     /// Hour in which something was last reported.
     reported_hour: u32,
+    /// Day in which an answer was last reported.
+    leaked_day: u32,
 }
 
 /// One host.
@@ -68,7 +70,8 @@ impl Inventory {
     pub(crate) fn at(&mut self, named: Named) -> Known<'_> {
         let unknown = || Host { keyed: 0, calls: 0, first_s: 0 };
         let host = self.hosts.find_or_insert(named.host, unknown);
-        let unknown = || Endpoint { keyed: 0, open: 0, first_s: 0, keys: 0, reported_hour: 0 };
+        let unknown =
+            || Endpoint { keyed: 0, open: 0, first_s: 0, keys: 0, reported_hour: 0, leaked_day: 0 };
         let endpoint = self.endpoints.find_or_insert(named.at_host(), unknown);
         Known { endpoint, host }
     }
@@ -113,6 +116,12 @@ impl Endpoint {
     pub(crate) fn is_news(&mut self, time: EventTime) -> bool {
         let hour = u32::try_from(time.secs() / 3600).unwrap_or(u32::MAX);
         std::mem::replace(&mut self.reported_hour, hour) != hour
+    }
+
+    /// The same of what its answers hold, in a day: it stays so until the server is changed.
+    pub(crate) fn leaks_anew(&mut self, time: EventTime) -> bool {
+        let day = u32::try_from(time.secs() / 86_400).unwrap_or(u32::MAX);
+        std::mem::replace(&mut self.leaked_day, day) != day
     }
 }
 

@@ -66,6 +66,10 @@ impl Detector for OpenEndpoint {
         if is_judged {
             known.count(key, scene.time);
         }
+        let leaks = leaks.filter(|_| known.endpoint.leaks_anew(scene.time));
+        if !is_judged && leaks.is_none() {
+            return;
+        }
         let found = leaks
             .map(|what| leak(what, method, path))
             .or_else(|| by_policy(scene.policy.host(host), method, path))
@@ -77,7 +81,7 @@ impl Detector for OpenEndpoint {
                 is_news.then(|| new_endpoint(method, path))
             });
         let Some(problem) = found else { return };
-        if !known.endpoint.is_news(scene.time) {
+        if leaks.is_none() && !known.endpoint.is_news(scene.time) {
             return;
         }
         let entity = match &scene.key {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use monitor_core::alert::Severity;
 use monitor_core::call::{Anomalies, ApiCall, Detail, KeyId, Operation, Outcome, Request, Token};
 use monitor_core::policy::Policy;
+use monitor_core::time::EventTime;
 
-use crate::world::{DAY, SECOND, START, World, call, detectors, show};
+use crate::world::{DAY, HOUR, SECOND, START, World, call, detectors, show};
 
 const LATER: u64 = START + DAY;
 
@@ -230,8 +231,10 @@ fn endpoints_that_a_policy_does_not_know() {
 fn secrets_in_a_response_are_one_alert_an_endpoint() {
     let raised_by = |op, odd| {
         let mut world = world();
+        // Within a day of the clock; the next would be another alert.
         for n in 0..20 {
             let mut asked = asked(&world, n, op);
+            asked.time = EventTime(asked.time.0 + n * HOUR);
             asked.request = Some(request("GET", "/profile"));
             (asked.outcome, asked.anomalies) = (Some(Outcome::Error), odd);
             world.feed(&asked);
