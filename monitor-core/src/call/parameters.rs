@@ -57,28 +57,66 @@ impl<'de> Deserialize<'de> for Fields {
 impl ApiCall {
     /// Names of parameters: of the query, then of the body's fields; of a list, its name.
     pub fn parameters(&self) -> impl Iterator<Item = &str> + Clone {
-        let request = self.request.as_ref();
-        let query = request.and_then(|request| {
-            let from = request.target.find('?')? + 1;
-            Some(request.target[from..].split('&').take(PARAMETERS_MAX))
-        });
-        let names = query.into_iter().flatten().map(|pair| {
-            let end = pair.bytes().position(|byte| byte == b'=').unwrap_or(pair.len());
-            &pair[..list_name(&pair.as_bytes()[..end]).len()]
-        });
+        let target = self.request.as_ref().map_or("", |request| &request.target);
+        let query = memchr::memchr(b'?', target.as_bytes()).map_or("", |at| &target[at + 1..]);
+        let names = Query { rest: Some(query) }.take(PARAMETERS_MAX);
         let fields = self.detail.as_ref().and_then(|detail| detail.fields.as_ref());
         names.chain(fields.into_iter().flat_map(Fields::names)).filter(|name| !name.is_empty())
     }
 }
 
+/// Names in a query; of a list, its name.
+#[derive(Clone)]
+struct Query<'a> {
+    rest: Option<&'a str>,
+}
+
+impl<'a> Iterator for Query<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let rest = self.rest?;
+        let bytes = rest.as_bytes();
+        let mark = |from: usize| {
+            let plain = bytes[from..].iter().position(|byte| MARKED[usize::from(*byte)]);
+            plain.map(|plain| from + plain)
+        };
+        let mut end = mark(0);
+        while let Some(at) = end
+            && bytes[at] == b'%'
+            && !is_bracket(&bytes[at..])
+        {
+            end = mark(at + 1);
+        }
+        let end = end.unwrap_or(bytes.len());
+        let next = memchr::memchr(b'&', &bytes[end..]);
+        self.rest = next.map(|at| &rest[end + at + 1..]);
+        Some(&rest[..end])
+    }
+}
+
+/// Bytes that may end a name.
+const MARKED: [bool; 256] = {
+    let mut marked = [false; 256];
+    let marks = b"=&[%";
+    let mut at = 0;
+    while at < marks.len() {
+        marked[marks[at] as usize] = true;
+        at += 1;
+    }
+    marked
+};
+
+/// Whether there is a bracket, as it is or percent-encoded.
+fn is_bracket(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&b'[') || bytes.get(..3).is_some_and(|it| it.eq_ignore_ascii_case(b"%5B"))
+}
+
 /// The name of a list of which one element is given: `ids[0]`, `ids%5B%5D`. It is cut at a bracket, so
 /// that what is left is still text.
 pub(crate) fn list_name(name: &[u8]) -> &[u8] {
-    let is_bracket = |at: usize| {
-        name[at] == b'[' || name[at..].get(..3).is_some_and(|it| it.eq_ignore_ascii_case(b"%5B"))
-    };
     let mut marks = memchr::memchr2_iter(b'[', b'%', name);
-    &name[..marks.find(|at| is_bracket(*at)).unwrap_or(name.len())]
+    &name[..marks.find(|at| is_bracket(&name[*at..])).unwrap_or(name.len())]
 }
 
 #[cfg(test)]
@@ -93,6 +131,20 @@ mod tests {
         assert_eq!(list_name(b"a%20b"), b"a%20b");
         assert_eq!(list_name(b"[k_00]"), b"");
         assert_eq!(list_name(b"%5"), b"%5");
+    }
+
+    #[test]
+    fn a_query_has_names() {
+        for (query, names) in [
+            ("", &[""][..]),
+            ("a=1&b=2", &["a", "b"]),
+            ("a&b", &["a", "b"]),
+            ("ids[]=1&ids%5b0%5D=2&c%20=x=y", &["ids", "ids", "c%20"]),
+            ("&=1&é=[&x", &["", "", "é", "x"]),
+        ] {
+            let seen: Vec<&str> = Query { rest: Some(query) }.collect();
+            assert_eq!(seen, names, "{query}");
+        }
     }
 
     #[test]

@@ -306,13 +306,11 @@ impl Identifier {
         let names_client = is_believed && !self.proxies.is_empty();
         let forwarded_for = if names_client { self.forwarded_for(head.headers) } else { None };
         let payload = payload::of_target(head.target);
-        let oauth = match head.target.split_once('?') {
-            Some((_, query)) if op == Operation::Auth => {
-                let query = grant::Parameters::Form(query.as_bytes());
-                grant::names(query, &self.hasher.fingerprints)
-            }
-            Some(_) | None => None,
-        };
+        let query = if op == Operation::Auth { head.target.split_once('?') } else { None };
+        let oauth = query.and_then(|(_, query)| {
+            let query = grant::Parameters::Form(query.as_bytes());
+            grant::names(query, &self.hasher.fingerprints)
+        });
         let says = scanned.account.is_some()
             || scanned.amount.is_some()
             || forwarded_for.is_some()
