@@ -7,6 +7,17 @@ pub(crate) fn is_name(name: &[u8], usual: &[u8]) -> bool {
     name == usual || name.eq_ignore_ascii_case(usual)
 }
 
+/// A table in which these bytes, all ASCII, are marked.
+pub(crate) const fn marked(marks: &[u8]) -> [bool; 256] {
+    let mut marked = [false; 256];
+    let mut at = 0;
+    while at < marks.len() {
+        marked[marks[at] as usize] = true;
+        at += 1;
+    }
+    marked
+}
+
 /// At most so many bytes; what is longer is left out.
 pub(crate) struct Ascii<const N: usize> {
     bytes: [u8; N],

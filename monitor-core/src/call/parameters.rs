@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::ApiCall;
+use crate::ascii;
 
 /// Names of one request that are looked at: three times what orders have.
 pub const PARAMETERS_MAX: usize = 32;
@@ -96,16 +97,7 @@ impl<'a> Iterator for Query<'a> {
 }
 
 /// Bytes that may end a name.
-const MARKED: [bool; 256] = {
-    let mut marked = [false; 256];
-    let marks = b"=&[%";
-    let mut at = 0;
-    while at < marks.len() {
-        marked[marks[at] as usize] = true;
-        at += 1;
-    }
-    marked
-};
+const MARKED: [bool; 256] = ascii::marked(b"=&[%");
 
 /// Whether there is a bracket, as it is or percent-encoded.
 fn is_bracket(bytes: &[u8]) -> bool {

@@ -9,6 +9,7 @@ use compact_str::CompactString;
 use super::credential::Keyring;
 use super::profile::Parameter;
 use super::{OBJECT_IDS_MAX, RequestHead, Style, TARGET_BYTES_MAX, percent};
+use crate::ascii;
 use crate::plain::{is_card, plain as shows};
 
 const REDACTED: &str = "[redacted]";
@@ -391,16 +392,7 @@ fn marked(any: bool, byte: &u8) -> bool {
 }
 
 /// Bytes that end a run of plain ones.
-const MARKED: [bool; 256] = {
-    let mut marked = [false; 256];
-    let marks = b"/?&;#=%J@:{";
-    let mut at = 0;
-    while at < marks.len() {
-        marked[marks[at] as usize] = true;
-        at += 1;
-    }
-    marked
-};
+const MARKED: [bool; 256] = ascii::marked(b"/?&;#=%J@:{");
 
 /// Where the user part ends: at the last `@` of the authority, or beyond it when what stands there
 /// is no host and port (a password may hold a slash that should have been encoded).

@@ -11,7 +11,7 @@ use super::framing::{Coding, Framing};
 use super::head::Parse;
 use super::odd::{OddHead, RequestLine, StatusLine, Version, is_token, trim};
 use super::switch::{Agreement, Offer};
-use crate::ascii::is_name;
+use crate::ascii::{is_name, marked};
 use crate::call::{Anomalies, Protocol, Quota, Request};
 use crate::decode::content::ContentCoding;
 use crate::decode::grpc::{self, Flavour};
@@ -417,13 +417,7 @@ fn codes(header: &Header<'_>) -> bool {
 
 /// What a host and port are made of (RFC 3986, 3.2.2 and 3.2.3), international names aside.
 static HOST_BYTES: [bool; 256] = {
-    let mut bytes = [false; 256];
-    let marks = b"-._~%!$&'()*+,;=:[]";
-    let mut at = 0;
-    while at < marks.len() {
-        bytes[marks[at] as usize] = true;
-        at += 1;
-    }
+    let mut bytes = marked(b"-._~%!$&'()*+,;=:[]");
     let mut byte = 0;
     while byte < 256 {
         if byte >= 0x80 || (byte as u8).is_ascii_alphanumeric() {
