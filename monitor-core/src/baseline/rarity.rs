@@ -31,19 +31,19 @@ impl Rarity {
 
     /// What it counts when a key does it, natural log-odds.
     pub(crate) fn evidence(&mut self, day: u32, keys: usize) -> f32 {
-        self.advance(day, keys);
-        let chance = (self.events + PRIOR_EVENTS) / (self.key_days + PRIOR_KEY_DAYS);
-        let prior = PRIOR_EVENTS / PRIOR_KEY_DAYS;
-        (EVIDENCE_AT_PRIOR - (chance / prior).ln()).max(0.0)
+        weight(self.chance(day, keys))
     }
 
     /// As [`evidence`](Rarity::evidence), of a key that did so itself so many times in so many days.
     pub(crate) fn evidence_of(&mut self, day: u32, keys: usize, times: u16, days: f32) -> f32 {
+        let all = self.chance(day, keys);
+        weight((f32::from(times) + all * ALL_DAYS) / (days.max(0.0) + ALL_DAYS))
+    }
+
+    /// Of any key on a day.
+    fn chance(&mut self, day: u32, keys: usize) -> f32 {
         self.advance(day, keys);
-        let all = (self.events + PRIOR_EVENTS) / (self.key_days + PRIOR_KEY_DAYS);
-        let chance = (f32::from(times) + all * ALL_DAYS) / (days.max(0.0) + ALL_DAYS);
-        let prior = PRIOR_EVENTS / PRIOR_KEY_DAYS;
-        (EVIDENCE_AT_PRIOR - (chance / prior).ln()).max(0.0)
+        (self.events + PRIOR_EVENTS) / (self.key_days + PRIOR_KEY_DAYS)
     }
 
     fn advance(&mut self, day: u32, keys: usize) {
@@ -59,6 +59,12 @@ impl Rarity {
         self.key_days = self.key_days * kept + passed * keys as f32;
         self.day = day;
     }
+}
+
+/// What something of this chance counts.
+fn weight(chance: f32) -> f32 {
+    let prior = PRIOR_EVENTS / PRIOR_KEY_DAYS;
+    (EVIDENCE_AT_PRIOR - (chance / prior).ln()).max(0.0)
 }
 
 #[cfg(test)]
