@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
 use crate::alert::{Alert, AlertId, Entity, Finding, Severity};
-use crate::baseline::{Slots, prefix};
+use crate::baseline::{Slots, family, op_index, prefix};
 use crate::call::{ApiCall, FlowId};
 use crate::detect::{Found, Layer};
 use crate::engine::{Counters, Settings};
@@ -45,6 +45,17 @@ pub(crate) struct Place {
     pub(crate) op: usize,
     /// Family of the client program.
     pub(crate) program: u16,
+}
+
+impl Place {
+    pub(crate) fn of(call: &ApiCall) -> Place {
+        Place {
+            flow: call.flow.id,
+            address: Endpoint::new(call.client(), 0).addr,
+            op: op_index(call.op),
+            program: family(call),
+        }
+    }
 }
 
 /// Open incidents, and the alerts that wait to be taken.

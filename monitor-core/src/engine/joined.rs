@@ -4,11 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::saved::{decode, encode};
 use super::{Engine, Unreadable};
-use crate::baseline::{Edge, Standing, family, op_index};
+use crate::baseline::{Edge, Standing};
 use crate::call::ApiCall;
 use crate::detect::{Report, synchrony};
 use crate::incident::Place;
-use crate::input::Endpoint;
 
 /// A key came to a symbol, a network or an operation; whether it is new to it is known where its habits are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,10 +79,7 @@ impl Engine {
         if report.found.is_empty() {
             return;
         }
-        let address = Endpoint::new(call.client(), 0).addr;
-        let (flow, op) = (call.flow.id, op_index(call.op));
-        let origin = Place { flow, address, op, program: family(call) };
         let (settings, counters) = (&self.settings, &mut self.counters);
-        self.incidents.add(report.found, call.time, Some(&origin), settings, counters);
+        self.incidents.add(report.found, call.time, Some(&Place::of(call)), settings, counters);
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::alert::{Alert, Entity};
 use crate::baseline::{
     Across, Cold, Fleet, Inventory, KeyState, Named, Names, OPS, Owners, Place, Slots, Sources,
-    family, op_index,
+    op_index,
 };
 use crate::call::{ApiCall, Key, KeyId, Outcome};
 use crate::detect::{
@@ -303,8 +303,7 @@ impl Engine {
         if report.found.is_empty() {
             return;
         }
-        let (flow, op) = (call.flow.id, op_index(call.op));
-        let origin = Origin { flow, address, op, program: family(call) };
+        let origin = Origin::of(call);
         self.incidents.add(report.found, time, Some(&origin), &self.settings, &mut self.counters);
     }
 
