@@ -53,6 +53,8 @@ struct Found {
     signed: Signed,
     /// What the fields at the top are called.
     fields: fields::Named,
+    /// One of them is of a request of OAuth 2.0.
+    is_grant: bool,
     /// What it names of OAuth 2.0.
     oauth: Option<Box<OAuth>>,
 }
@@ -77,12 +79,10 @@ impl Identifier {
         let place = if place == Style::GENERIC { identified.style } else { place };
         let mut keyring = Keyring::new(&self.hasher, &self.profiles, place);
         let mut found = Found::default();
-        let (mut asks_tokens, mut types_code) = (false, false);
         for pair in text.split(|byte| *byte == b'&').take(MEMBERS_MAX) {
             let Some(equals) = pair.iter().position(|byte| *byte == b'=') else { continue };
             let (name, value) = (&pair[..equals], &pair[equals + 1..]);
-            asks_tokens |= name == b"grant_type";
-            types_code |= name == b"user_code";
+            found.is_grant |= is_of_grant(name);
             found.fields.add(name);
             let (parameter, stated) = self.profiles.names.look(name, identified.style);
             if let Some(stated) = stated {
@@ -112,7 +112,7 @@ impl Identifier {
         {
             self.adopt(identified, number, named);
         }
-        if asks_tokens || types_code || identified.op == Operation::Auth {
+        if found.is_grant || identified.op == Operation::Auth {
             self.read_grant(Parameters::Form(text), identified, &mut found);
         }
         self.merge(identified, found);
@@ -168,9 +168,7 @@ impl Identifier {
             identified.op = op;
             found.name = plain(&call.name);
         }
-        let asks = |name: &[u8]| b"grant_type" == name || b"user_code" == name;
-        let is_grant = identified.op == Operation::Auth
-            || first.is_some_and(|it| it.members().take(MEMBERS_MAX).any(|(name, _)| asks(name)));
+        let is_grant = found.is_grant || identified.op == Operation::Auth;
         if let Some(first) = first.filter(|_| is_grant && !is_rpc) {
             self.read_grant(Parameters::Members(first), identified, &mut found);
         }
@@ -300,12 +298,17 @@ impl Identifier {
             // Of a list, those of its first element.
             let first = value.elements().next();
             let first = first.filter(|first| first.kind == Kind::Object);
-            for (name, _) in first.iter().flat_map(|first| first.members().take(PARAMETERS_MAX)) {
-                found.fields.add(name);
+            let members = first.iter().flat_map(|first| first.members().take(MEMBERS_MAX));
+            for (number, (name, _)) in members.enumerate() {
+                found.is_grant |= is_of_grant(name);
+                if number < PARAMETERS_MAX {
+                    found.fields.add(name);
+                }
             }
             return self.walk_list(value, style, found);
         }
         for (name, value) in value.members().take(MEMBERS_MAX) {
+            found.is_grant |= is_of_grant(name);
             found.fields.add(name);
             match value.kind {
                 Kind::Object => self.walk_object(value, style, found),
@@ -348,6 +351,11 @@ impl Identifier {
             survey.borrow_mut().field(&self.profiles, "json", name, raw, style);
         }
     }
+}
+
+/// Whether a field is of a request that asks for tokens, or types the code of a device.
+fn is_of_grant(name: &[u8]) -> bool {
+    name == b"grant_type" || name == b"user_code"
 }
 
 impl Found {
