@@ -28,10 +28,12 @@ fn find<'a>(folders: impl Iterator<Item = &'a Path>) -> Vec<PathBuf> {
     };
     for folder in folders {
         // `x86_64-linux-gnu` and its like.
-        let is_machines = |path: &PathBuf| name_of(path).contains("-linux-") && path.is_dir();
-        let nested = listed(folder).into_iter().filter(is_machines);
-        let paths = listed(folder).into_iter().chain(nested.flat_map(|folder| listed(&folder)));
-        for path in paths.filter(|path| is_of_tls(&name_of(path))) {
+        let is_machines = |path: &&PathBuf| name_of(path).contains("-linux-") && path.is_dir();
+        let mut paths = listed(folder);
+        let nested = paths.iter().filter(is_machines).flat_map(|folder| listed(folder));
+        let nested: Vec<PathBuf> = nested.collect();
+        paths.extend(nested);
+        for path in paths.into_iter().filter(|path| is_of_tls(&name_of(path))) {
             let Ok(about) = std::fs::metadata(&path) else { continue };
             if about.is_file()
                 && libraries.len() < LIBRARIES_MAX
