@@ -13,13 +13,14 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use redb::{Database, ReadableDatabase, TableDefinition};
 
 use super::partition::Stage;
 use super::state::Records;
+use crate::clock;
 use crate::database::{open, opened, sealed};
 use crate::fault::tell;
 use crate::sinks::lock;
@@ -214,7 +215,7 @@ fn write(database: &Database, write: &Write) -> Result<()> {
                 None => table.remove(name.as_slice())?,
             };
         }
-        let mark = [&next.to_le_bytes()[..], &now_s().to_le_bytes()].concat();
+        let mark = [&next.to_le_bytes()[..], &clock::now().secs().to_le_bytes()].concat();
         let mut marks = transaction.open_table(MARKS)?;
         marks.insert(bounds(*partition, *stage).0.as_slice(), sealed(&mark).as_slice())?;
     }
@@ -230,7 +231,7 @@ fn read(database: &Database, partition: i32, stage: Stage) -> Result<Option<Copy
     let mark = opened(mark.value())?;
     let (from, written) = mark.split_first_chunk::<8>().context("its mark has no form")?;
     let written = u64::from_le_bytes(written.try_into().context("its mark has no form")?);
-    let age = now_s().saturating_sub(written);
+    let age = clock::now().secs().saturating_sub(written);
     ensure!(age <= AGE_MAX.as_secs(), "it is {} hours old", age / 3600);
     let table = transaction.open_table(RECORDS)?;
     let mut records = Vec::new();
@@ -250,10 +251,6 @@ fn bounds(partition: i32, stage: Stage) -> ([u8; 5], [u8; 5]) {
     let mut behind = first;
     behind[4] += 1;
     (first, behind)
-}
-
-fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// What is no name of a file is written as its bytes.
@@ -323,9 +320,9 @@ mod tests {
             transaction.commit().unwrap();
         };
         assert!(values(&copies, 1).is_some());
-        mark(10, now_s() - AGE_MAX.as_secs() - 1);
+        mark(10, clock::now().secs() - AGE_MAX.as_secs() - 1);
         assert!(values(&copies, 1).is_none());
-        mark(10, now_s());
+        mark(10, clock::now().secs());
         assert!(values(&copies, 1).is_some());
         let transaction = database.begin_write().unwrap();
         let name = [&1_i32.to_be_bytes()[..], &[STAGE.code(), 1, 1]].concat();

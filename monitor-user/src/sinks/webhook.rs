@@ -6,7 +6,7 @@
 //! by somebody else.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use hmac::{Hmac, KeyInit, Mac};
@@ -22,7 +22,7 @@ use super::network::{Network, Parts};
 use super::spool::WhenFull;
 use super::tls;
 use crate::fault::Misuse;
-use crate::{config, http};
+use crate::{clock, config, http};
 
 /// Starts sending what an earlier run left in the spool.
 pub(crate) fn open(
@@ -95,7 +95,7 @@ impl Webhook {
             .header("ce-type", event.kind_name)
             .header("ce-time", &time);
         if let Some(secret) = &self.secret {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let now = clock::now().secs();
             request = request.header("keywatch-signature", signature(secret, now, &event.body));
         }
         request.send(&event.body[..]).map(|response| response.status().as_u16())
