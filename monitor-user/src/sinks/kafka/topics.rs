@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::anyhow;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::metadata::Metadata;
@@ -19,11 +19,7 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// Makes what is missing for a lane; an error is a line that says what to do by hand.
-pub(super) fn make(
-    config: &ClientConfig,
-    set: &config::Kafka,
-    which: Which,
-) -> std::result::Result<(), String> {
+pub(super) fn make(config: &ClientConfig, set: &config::Kafka, which: Which) -> Result<(), String> {
     make_all(config, &plans(set, which))
 }
 
@@ -32,7 +28,7 @@ pub(crate) fn make_for_fleet(
     config: &ClientConfig,
     set: &config::Kafka,
     fleet: &config::Fleet,
-) -> std::result::Result<(), String> {
+) -> Result<(), String> {
     let mut all = plans(set, Which::Activity);
     all.push(Plan { topic: &fleet.sources_topic, ..all[0].clone() });
     all.push(Plan { topic: &fleet.groups_topic, ..all[0].clone() });
@@ -47,7 +43,7 @@ pub(crate) fn check_for_fleet(
     config: &ClientConfig,
     set: &config::Kafka,
     fleet: &config::Fleet,
-) -> Result<u32> {
+) -> anyhow::Result<u32> {
     let read = [&set.activity_topic, &fleet.sources_topic, &fleet.groups_topic];
     let begun = Instant::now();
     let (parts, there) = loop {
@@ -57,8 +53,7 @@ pub(crate) fn check_for_fleet(
             let count = found.map(|topic| topic.partitions().len()).filter(|count| *count > 0);
             count.ok_or_else(|| topic.to_owned())
         };
-        let all: std::result::Result<Vec<usize>, String> =
-            read.iter().map(|topic| partitions(topic)).collect();
+        let all: Result<Vec<usize>, String> = read.iter().map(|topic| partitions(topic)).collect();
         match all.and_then(|all| Ok((all, partitions(&fleet.state_topic)?))) {
             Ok(found) => break found,
             // Brokers hear one after the other of topics that were made just now.
@@ -87,9 +82,7 @@ pub(crate) fn check_for_fleet(
 }
 
 /// Who can make topics, and those that there are.
-fn known(
-    config: &ClientConfig,
-) -> std::result::Result<(AdminClient<watch::Quiet>, Metadata), String> {
+fn known(config: &ClientConfig) -> Result<(AdminClient<watch::Quiet>, Metadata), String> {
     let admin: AdminClient<watch::Quiet> =
         config.create_with_context(watch::Quiet).map_err(|error| options::reason(&error))?;
     let metadata =
@@ -97,7 +90,7 @@ fn known(
     Ok((admin, metadata))
 }
 
-fn make_all(config: &ClientConfig, plans: &[Plan<'_>]) -> std::result::Result<(), String> {
+fn make_all(config: &ClientConfig, plans: &[Plan<'_>]) -> Result<(), String> {
     let (admin, metadata) = known(config)?;
     let there: Vec<&str> = metadata.topics().iter().map(|topic| topic.name()).collect();
     let missing: Vec<&Plan<'_>> =
