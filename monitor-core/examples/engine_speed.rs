@@ -109,6 +109,7 @@ fn template() -> ApiCall {
             target: "/".into(),
             path: "/".into(),
             user_agent: Some("desk/1.0".into()),
+            header_order: None,
             body_bytes: 0,
         }),
         response: Some(Response { status: Some(200), body_bytes: 512, quota: None }),

@@ -117,6 +117,11 @@ pub struct KeyId(pub u128);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SignatureId(pub u64);
 
+/// A hash, without a key, of the names of a request's header fields in their order; shown as `o_` and 8
+/// hexadecimal digits. It says that two requests were written by programs that write alike.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HeaderOrder(pub u32);
+
 macro_rules! hex_id {
     ($type:ident, $prefix:literal, $format:literal, $digits:literal, $int:ty) => {
         impl std::fmt::Display for $type {
@@ -161,6 +166,7 @@ macro_rules! hex_id {
 pub(crate) use hex_id;
 hex_id!(FlowId, "f_", "f_{:016x}", 16, u64);
 hex_id!(SignatureId, "s_", "s_{:016x}", 16, u64);
+hex_id!(HeaderOrder, "o_", "o_{:08x}", 8, u32);
 hex_id!(KeyId, "k_", "k_{:032x}", 32, u128);
 
 /// Application protocol of a call.
@@ -237,6 +243,10 @@ pub struct Request {
     pub path: CompactString,
     /// `User-Agent` header.
     pub user_agent: Option<CompactString>,
+    /// In which order its header fields stood, those aside that vary; `None` where not all were seen, or
+    /// a proxy that is trusted wrote them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header_order: Option<HeaderOrder>,
     /// Body bytes after transfer decoding, seen or not.
     pub body_bytes: u64,
 }

@@ -134,6 +134,7 @@ pub(crate) fn call(face: &Face, ask: &Ask, random: &mut Random) -> ApiCall {
             target,
             path: CompactString::const_new(path),
             user_agent: Some(face.agent.clone()),
+            header_order: None,
             body_bytes: 0,
         }),
         response: Some(Response {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use compact_str::CompactString;
 use monitor_core::call::{
-    Anomalies, ApiCall, Fields, Flow, FlowId, Grpc, Key, KeyId, Messages, Operation, Outcome,
+    Anomalies, ApiCall, Fields, Flow, FlowId, Grpc, HeaderOrder, Key, KeyId, Messages, Operation, Outcome,
     Protocol, Request, Response,
 };
 use monitor_core::input::Endpoint;
@@ -79,6 +79,7 @@ bitflags::bitflags! {
         const PROXIED_FOR = 1 << 27;
         const FIELDS = 1 << 28;
         const OAUTH = 1 << 29;
+        const HEADER_ORDER = 1 << 30;
     }
 }
 
@@ -142,6 +143,8 @@ pub fn encode(call: &ApiCall, out: &mut Vec<u8>) {
     has.set(Has::FIELDS, fields.is_some());
     let oauth = detail.as_ref().and_then(|detail| detail.oauth.as_deref());
     has.set(Has::OAUTH, oauth.is_some());
+    let order = request.as_ref().and_then(|request| request.header_order);
+    has.set(Has::HEADER_ORDER, order.is_some());
     number(out, has.bits());
     out.extend_from_slice(&time.0.to_le_bytes());
     out.extend_from_slice(&id.0.to_le_bytes());
@@ -153,7 +156,9 @@ pub fn encode(call: &ApiCall, out: &mut Vec<u8>) {
         text(out, known);
     }
     pid.iter().for_each(|pid| number(out, u64::from(*pid)));
-    if let Some(Request { method, host, target, path, user_agent, body_bytes }) = request {
+    if let Some(Request { method, host, target, path, user_agent, header_order: _, body_bytes }) =
+        request
+    {
         text(out, method);
         text(out, target);
         // Most often the target up to its query.
@@ -213,6 +218,7 @@ pub fn encode(call: &ApiCall, out: &mut Vec<u8>) {
         fields.names().for_each(|name| text(out, name));
     }
     oauth.iter().for_each(|oauth| optional::put_oauth(out, oauth));
+    order.iter().for_each(|order| out.extend_from_slice(&order.0.to_le_bytes()));
 }
 
 /// Reads a call. Bytes behind it are those of a later program, and passed over.
@@ -246,7 +252,7 @@ pub fn decode(bytes: &[u8]) -> Result<ApiCall, Malformed> {
     let proxied_for = None;
     let mut flow =
         Flow { id, client, server, proxied_for, tls, server_name, ja4, process, pid, container };
-    let request = from.optional(has.contains(Has::REQUEST), |from| {
+    let mut request = from.optional(has.contains(Has::REQUEST), |from| {
         let method = from.text()?;
         let target = from.text()?;
         let path = match usize::try_from(from.number()?).map_err(|_| Malformed::Short)? {
@@ -255,7 +261,8 @@ pub fn decode(bytes: &[u8]) -> Result<ApiCall, Malformed> {
         };
         let host = if_has(Has::HOST, from)?;
         let user_agent = if_has(Has::USER_AGENT, from)?;
-        Ok(Request { method, host, target, path, user_agent, body_bytes: from.number()? })
+        let body_bytes = from.number()?;
+        Ok(Request { method, host, target, path, user_agent, header_order: None, body_bytes })
     })?;
     let mut response = from.optional(has.contains(Has::RESPONSE), |from| {
         let status = from.optional(has.contains(Has::STATUS), |from| from.narrow("status"))?;
@@ -311,6 +318,12 @@ pub fn decode(bytes: &[u8]) -> Result<ApiCall, Malformed> {
     }
     if let Some(oauth) = from.optional(has.contains(Has::OAUTH), optional::oauth)? {
         detail.get_or_insert_default().oauth = Some(Box::new(oauth));
+    }
+    let order = from.optional(has.contains(Has::HEADER_ORDER), |from| {
+        from.array().map(u32::from_le_bytes).map(HeaderOrder)
+    })?;
+    if let Some(request) = &mut request {
+        request.header_order = order;
     }
     Ok(ApiCall {
         time,

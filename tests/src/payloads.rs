@@ -66,6 +66,7 @@ impl Judge {
             target: "/".into(),
             path: "/".into(),
             user_agent: None,
+            header_order: None,
             body_bytes: text.len() as u64,
         };
         self.0.read_body(&request, &mut identified, text.as_bytes());

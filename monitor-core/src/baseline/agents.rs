@@ -1,4 +1,4 @@
-//! With what a key is used: families of user agents and of TLS clients.
+//! With what a key is used: families of user agents and of TLS clients, and orders of header fields.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,28 +14,62 @@ pub(crate) struct Agents {
     known: Marks<8>,
     /// Families that came later than the first.
     later: u8,
+    later_orders: u8,
+    /// The mark of the order of header fields last learnt; 0 is none.
+    last_order: u16,
+    /// A program has some of these, for different kinds of calls.
+    orders: Marks<4>,
 }
 
-/// Families of one call; `None` when they are known, or not seen.
+/// What is new of one call; `None` when it is known, or not seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Unknown {
     pub(crate) agent: Option<Mark>,
     pub(crate) tls: Option<Mark>,
+    /// The order of its header fields.
+    pub(crate) order: Option<Mark>,
 }
 
 impl Unknown {
     pub(crate) fn is_empty(&self) -> bool {
-        self.agent.is_none() && self.tls.is_none()
+        !self.is_program() && self.order.is_none()
+    }
+
+    /// Agent or TLS client is new: programs have one each.
+    pub(crate) fn is_program(&self) -> bool {
+        self.agent.is_some() || self.tls.is_some()
     }
 
     pub(crate) fn marks(&self) -> impl Iterator<Item = Mark> {
-        self.agent.into_iter().chain(self.tls)
+        self.agent.into_iter().chain(self.tls).chain(self.order)
     }
 }
 
 impl Agents {
-    /// What of a call's agent and TLS client the key was never used with; remembered when `learn`.
+    /// What of a call's agent, TLS client and order of fields the key was never used with; remembered when
+    /// `learn`.
     pub(crate) fn look(&mut self, call: &ApiCall, learn: bool) -> Unknown {
+        let order = self.look_at_order(call, learn);
+        Unknown { order, ..self.look_at_program(call, learn) }
+    }
+
+    fn look_at_order(&mut self, call: &ApiCall, learn: bool) -> Option<Mark> {
+        let order = call.request.as_ref()?.header_order?;
+        let mark = Mark::of(("order", order.0));
+        if mark.number() == self.last_order {
+            return None;
+        }
+        let unknown = Some(mark).filter(|mark| !self.orders.has(*mark));
+        if learn {
+            let is_later = unknown.is_some() && !self.orders.is_empty();
+            self.last_order = mark.number();
+            self.orders.add(mark);
+            self.later_orders = self.later_orders.saturating_add(u8::from(is_later));
+        }
+        unknown
+    }
+
+    fn look_at_program(&mut self, call: &ApiCall, learn: bool) -> Unknown {
         let print = print(call);
         if print == self.last {
             return Unknown::default();
@@ -44,6 +78,7 @@ impl Agents {
         let unknown = Unknown {
             agent: agent.map(agent_family).filter(|mark| !self.known.has(*mark)),
             tls: tls.map(tls_family).filter(|mark| !self.known.has(*mark)),
+            order: None,
         };
         let first = self.known.is_empty();
         if learn {
@@ -62,9 +97,21 @@ impl Agents {
         self.known.is_empty()
     }
 
-    /// The chance that an hour of use brings a new family, by Laplace's rule of succession.
-    pub(crate) fn chance_of_new(&self, hours: u16) -> f64 {
-        (f64::from(self.later) + 1.0) / (f64::from(hours) + 2.0)
+    /// True before the first of them whose order of fields was seen; of a key that was known before orders
+    /// were told, long after its first call.
+    pub(crate) fn has_no_order(&self) -> bool {
+        self.orders.is_empty()
+    }
+
+    /// The chance that an hour of use brings what is new, by Laplace's rule of succession.
+    pub(crate) fn chance_of(&self, unknown: &Unknown, hours: u16) -> f64 {
+        let later = if unknown.is_program() { self.later } else { self.later_orders };
+        (f64::from(later) + 1.0) / (f64::from(hours) + 2.0)
+    }
+
+    /// Families and orders that it is known with.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.known.len(), self.orders.len())
     }
 }
 

@@ -68,7 +68,7 @@ pub(crate) struct KeyState {
     pub(crate) nearness: Nearness,
     /// Bytes of answers (D22).
     pub(crate) sizes: Sizes,
-    /// User agents and TLS clients (D6).
+    /// User agents, TLS clients and orders of header fields (D6).
     pub(crate) agents: Agents,
     /// What it trades (D18), of a key that does.
     pub(crate) symbols: Option<Box<Symbols>>,
@@ -171,6 +171,7 @@ impl KeyState {
     /// What a person wants to know of it.
     pub(crate) fn view(&self) -> KeyView {
         let used = |(op, at): (&Operation, &u32)| (*at != 0).then_some((*op, u64::from(*at)));
+        let (programs, header_orders) = self.agents.counts();
         KeyView {
             first_seen: self.first_seen,
             calls: self.calls,
@@ -187,6 +188,8 @@ impl KeyState {
                 })
                 .collect(),
             networks: self.familiar.networks(),
+            programs,
+            header_orders,
             failed_share: self.failures.share(),
             refusals_per_day: self.refused.per_day(),
             sensitive_refusals_per_day: self.refused_sensitive.per_day(),
@@ -267,8 +270,9 @@ pub(crate) enum News {
     NewNetwork,
     /// D4, by how bad it is, of three.
     Revived(usize),
-    /// D6.
+    /// D6, of a program, and of an order of header fields alone.
     NewAgent,
+    NewOrder,
     /// D18, for the first order and for a run of them.
     NewSymbol,
     SymbolRun,
@@ -295,6 +299,7 @@ impl News {
             News::Shared => 33,
             News::Parameter => 34,
             News::Passed => 35,
+            News::NewOrder => 37,
         };
         bit as u32
     }
@@ -319,6 +324,10 @@ pub struct KeyView {
     pub operations: Vec<OperationView>,
     /// Networks that it is known at, the 16 most used.
     pub networks: usize,
+    /// User agents and TLS clients, versions aside, that it is known with, the 8 most used.
+    pub programs: usize,
+    /// Orders of header fields that it is known with, the 4 most used.
+    pub header_orders: usize,
     /// Part of its calls that usually fails, from 0 to 1.
     pub failed_share: f64,
     /// Usual refusals in a day.

@@ -122,6 +122,7 @@ pub(super) mod tests {
             target: path.into(),
             path: path.into(),
             user_agent: None,
+            header_order: None,
             body_bytes: 0,
         }
     }

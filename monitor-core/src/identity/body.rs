@@ -474,6 +474,7 @@ mod tests {
             target: "".into(),
             path: identified.path.clone(),
             user_agent: None,
+            header_order: None,
             body_bytes: 0,
         };
         identifier.read_body(&request, &mut identified, body.as_bytes());

@@ -10,6 +10,7 @@ use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::known::Known;
+use super::order::Order;
 use super::profile::{InRequest, Place, Profiles, Source, same_name};
 use super::signing::{Fingerprints, Stated};
 use super::token::Claims;
@@ -217,10 +218,20 @@ impl<'h> Keyring<'h> {
         of_key.unwrap_or(self.place)
     }
 
-    /// Most fields cost one look at a table.
-    pub(super) fn read_headers(&mut self, headers: &[Header<'_>]) {
+    /// Most fields cost one look at a table. `order`: of what stood before them; gives that of all.
+    pub(super) fn read_headers(&mut self, headers: &[Header<'_>], mut order: Order) -> Order {
+        // HTTP/2 has it among the pseudo-fields.
+        let has_host = !order.is_empty();
         for header in headers {
-            match self.profiles.headers.find(header.name) {
+            let Some(field) = self.profiles.headers.find(header.name) else {
+                order.add(header.name.as_bytes());
+                continue;
+            };
+            let is_host = field.meaning == Some(InRequest::Host);
+            if !(field.varies || is_host && has_host) {
+                order.add(header.name.as_bytes());
+            }
+            match field.meaning {
                 None | Some(InRequest::Host) => {}
                 Some(InRequest::Key(number)) => self.add_header(number, header, headers),
                 Some(InRequest::Authorization) => self.add_authorization(header.value),
@@ -228,6 +239,7 @@ impl<'h> Keyring<'h> {
                 Some(InRequest::Signing(what)) => self.note_signed(what, header.value),
             }
         }
+        order
     }
 
     /// What a field says of the signing.

@@ -7,6 +7,7 @@ mod grant;
 mod known;
 mod leak;
 mod operation;
+mod order;
 mod outcome;
 mod payload;
 mod percent;
@@ -33,9 +34,10 @@ pub use self::proxies::{Network, Proxies};
 pub use self::survey::Survey;
 
 use crate::ascii::is_name;
-use crate::call::{Anomalies, Detail, Key, KeyId, Operation, Outcome, Quota, Signed, Token};
+use crate::call::{Anomalies, Detail, HeaderOrder, Key, KeyId, Operation, Outcome, Quota, Signed, Token};
 use crate::connection::Certificate;
 pub(crate) use body::BODY_BYTES_MAX;
+pub(crate) use order::Order;
 use credential::{Hasher, Keyring};
 use profile::{Count, Parameter};
 use routes::{Does, Routes};
@@ -114,6 +116,8 @@ pub struct Identified {
     pub object_ids: Vec<CompactString>,
     /// What else it says; the rest may stand in the body.
     pub detail: Option<Box<Detail>>,
+    /// In which order its header fields stand.
+    pub header_order: Option<HeaderOrder>,
     /// Oddities of the credentials.
     pub anomalies: Anomalies,
     /// How replies in this API style are read.
@@ -132,6 +136,7 @@ impl Default for Identified {
             symbol: None,
             object_ids: Vec::new(),
             detail: None,
+            header_order: None,
             anomalies: Anomalies::empty(),
             style: Style::GENERIC,
         }
@@ -262,12 +267,18 @@ impl Identifier {
 
     /// Who asks for what, where whoever asks is believed to be a proxy.
     pub fn identify(&self, head: &RequestHead<'_>) -> Identified {
-        self.identify_from(head, None)
+        self.identify_from(head, None, Order::default())
     }
 
     /// Who asks for what. `peer`: who sends it. Of who is no proxy that is trusted, where there are any,
     /// fields that name a client or a certificate are what anybody may write, and count for nothing.
-    pub(crate) fn identify_from(&self, head: &RequestHead<'_>, peer: Option<IpAddr>) -> Identified {
+    /// `order`: of what stands before the fields, the pseudo-fields of HTTP/2.
+    pub(crate) fn identify_from(
+        &self,
+        head: &RequestHead<'_>,
+        peer: Option<IpAddr>,
+        order: Order,
+    ) -> Identified {
         let is_believed =
             self.proxies.is_empty() || peer.is_none_or(|peer| self.proxies.trusts(peer));
         let profiles = &*self.profiles;
@@ -279,7 +290,7 @@ impl Identifier {
         if !is_believed {
             keyring.disbelieve(profiles.style(CERTIFICATE_PROFILE));
         }
-        keyring.read_headers(head.headers);
+        let order = keyring.read_headers(head.headers, order);
         let known = if route.is_plain { path.len() } else { 0 };
         let scanned = Scan::run(head, known, &mut keyring);
         let mut anomalies = Anomalies::empty();
@@ -305,6 +316,8 @@ impl Identifier {
             if is_route { self.routes.does(route, asked, find) } else { find() };
         let names_client = is_believed && !self.proxies.is_empty();
         let forwarded_for = if names_client { self.forwarded_for(head.headers) } else { None };
+        // A proxy writes fields in an order of its own.
+        let header_order = if names_client { None } else { order.finish() };
         let payload = payload::of_target(head.target);
         let query = if op == Operation::Auth { head.target.split_once('?') } else { None };
         let oauth = query.and_then(|(_, query)| {
@@ -337,6 +350,7 @@ impl Identifier {
             symbol: scanned.symbol,
             object_ids: scanned.object_ids,
             detail,
+            header_order,
             anomalies,
             style,
         };

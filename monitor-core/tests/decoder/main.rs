@@ -11,6 +11,7 @@ mod login;
 mod loss;
 mod messages;
 mod model;
+mod order;
 mod plain;
 mod random;
 mod switch;

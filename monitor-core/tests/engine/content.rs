@@ -18,6 +18,7 @@ fn asked(time: u64, key: Option<u128>, ip: Ipv4Addr, path: &str, status: u16) ->
         target: path.into(),
         path: path.into(),
         user_agent: None,
+        header_order: None,
         body_bytes: 0,
     };
     let response = Response { status: Some(status), body_bytes: 0, quota: None };

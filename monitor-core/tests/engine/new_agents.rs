@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use monitor_core::call::{ApiCall, Operation, Outcome};
+use monitor_core::call::{ApiCall, HeaderOrder, Operation, Outcome};
 
 use crate::world::{DAY, HOUR, MINUTE, START, World, call, detectors, found, show, with_agent};
 
@@ -83,4 +83,60 @@ fn a_young_key_shows_what_it_is_used_with() {
         world.feed(&asked(START + n * MINUTE, 4, Operation::Read, agent));
     }
     assert_eq!(world.alerts.len(), 0, "{}", show(&world.alerts));
+}
+
+/// The same call with its header fields in another order.
+fn ordered(mut call: ApiCall, order: u32) -> ApiCall {
+    call.request.as_mut().expect("has an agent").header_order = Some(HeaderOrder(order));
+    call
+}
+
+/// Forty keys with programs of one name that write their fields alike, for three days; reads and trades
+/// each in an order of their own.
+fn orderly(mut world: World) -> World {
+    world.learning = true;
+    for hour in 0..72 {
+        for key in 0..40 {
+            for (op, order) in [(Operation::Read, 1), (Operation::Trade, 2)] {
+                let time = START + hour * HOUR + key as u64;
+                world.feed(&ordered(asked(time, key, op, SDK), order + 10 * (key as u32 % 20)));
+            }
+        }
+    }
+    world.learning = false;
+    world
+}
+
+/// The evidence of D6 beside a transfer, which alerts by itself.
+fn evidence_of(world: &mut World, time: u64, key: u128, order: u32) -> Option<f32> {
+    world.alerts.clear();
+    world.feed(&ordered(asked(time, key, Operation::Transfer, SDK), order));
+    found(&world.alerts, "D6").first().map(|finding| finding.evidence)
+}
+
+#[test]
+fn a_program_that_borrows_a_name_is_told_by_the_order_of_its_fields() {
+    let mut world = orderly(World::touchy(45, 0));
+    let time = START + 3 * DAY;
+    assert_eq!(evidence_of(&mut world, time, 4, 41), None, "known");
+    world.feed(&ordered(asked(time, 5, Operation::Read, SDK), 777));
+    assert!(found(&world.alerts, "D6").is_empty(), "never alone: {}", show(&world.alerts));
+    let evidence = evidence_of(&mut world, time + HOUR, 6, 778).expect("new to it");
+    let seen = &found(&world.alerts, "D6")[0].seen;
+    assert!(seen.contains("an order of header fields") && seen.contains("o_0000030a"), "{seen}");
+    assert!(evidence > 0.5 && evidence <= 1.2, "{evidence}");
+    // What many take up they were told to.
+    for key in 10..20 {
+        world.feed(&ordered(asked(time + 2 * HOUR, key, Operation::Read, SDK), 778));
+    }
+    let late = evidence_of(&mut world, time + 3 * HOUR, 30, 778).expect("new to it");
+    assert!(late < evidence / 3.0, "{late} {evidence}");
+}
+
+#[test]
+fn a_key_that_was_known_before_orders_were_told_has_no_news() {
+    let mut world = habits(World::touchy(46, 0));
+    let time = START + 3 * DAY;
+    assert_eq!(evidence_of(&mut world, time, 2, 1), None);
+    assert!(evidence_of(&mut world, time + HOUR, 2, 2).is_some());
 }

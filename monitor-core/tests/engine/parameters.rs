@@ -24,6 +24,7 @@ fn asked(time: u64, key: u128, method: &str, target: &str, fields: &[&str]) -> A
             target: target.into(),
             path: path.into(),
             user_agent: None,
+            header_order: None,
             body_bytes: 0,
         }),
         detail: fields.map(|fields| Box::new(Detail { fields: Some(fields), ..Detail::default() })),

@@ -186,6 +186,7 @@ fn request(method: &str, path: &str) -> Request {
         target: path.into(),
         path: path.into(),
         user_agent: None,
+        header_order: None,
         body_bytes: 0,
     }
 }

@@ -18,6 +18,7 @@ fn signed(time: u64, ip: Ipv4Addr, op: Operation, signed: Signed) -> ApiCall {
         target: "/api/v3/order?signature=[redacted]".into(),
         path: "/api/v3/order".into(),
         user_agent: None,
+        header_order: None,
         body_bytes: 0,
     };
     let detail = Detail { signed: Some(signed), ..Detail::default() };

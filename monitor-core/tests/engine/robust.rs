@@ -20,6 +20,7 @@ fn whole(time: u64, key: u128, path: &str, sizes: u64, latency_us: u64) -> ApiCa
         target: path.into(),
         path: path.into(),
         user_agent: Some("client/1.0".into()),
+        header_order: None,
         body_bytes: sizes,
     });
     call.response = Some(Response { status: Some(200), body_bytes: sizes, quota: None });

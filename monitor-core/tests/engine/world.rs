@@ -217,6 +217,7 @@ pub(crate) fn with_agent(mut call: ApiCall, agent: &str) -> ApiCall {
         target: "/".into(),
         path: "/".into(),
         user_agent: Some(agent.into()),
+        header_order: None,
         body_bytes: 0,
     });
     call

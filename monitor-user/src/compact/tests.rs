@@ -28,6 +28,7 @@ pub(crate) fn full() -> ApiCall {
             target: "/api/v3/order?symbol=BTCUSDT".into(),
             path: "/api/v3/order".into(),
             user_agent: Some("client/1".into()),
+            header_order: Some(HeaderOrder(0x5eed_0001)),
             body_bytes: 120,
         }),
         response: Some(Response {
@@ -139,6 +140,7 @@ fn calls_come_back_as_they_were() {
         path: "".into(),
         host: None,
         user_agent: None,
+        header_order: None,
         body_bytes: 0,
     };
     let empty = Response { status: None, body_bytes: u64::MAX, quota: Some(Quota::default()) };
@@ -170,8 +172,11 @@ fn records_of_version_1_stay_readable() {
     let golden = include_str!("golden-v1.hex").trim();
     assert_eq!(hex, golden, "a record of version 1 is written otherwise");
     assert_eq!(decode(&bytes), Ok(full()));
+    // As written before the order of header fields was told.
+    let mut orderless = full();
+    orderless.request.as_mut().unwrap().header_order = None;
     // As written before the fields of bodies were named.
-    let mut nameless = full();
+    let mut nameless = orderless.clone();
     let detail = nameless.detail.as_mut().unwrap();
     (detail.fields, detail.oauth) = (None, None);
     // As written before keys had former ids and proxies said for whom they connect, and before calls said
@@ -183,6 +188,7 @@ fn records_of_version_1_stay_readable() {
     let detail = unsigned.detail.as_mut().unwrap();
     (detail.signed, detail.payload) = (None, None);
     for (golden, call) in [
+        (include_str!("golden-v1-orderless.hex"), orderless),
         (include_str!("golden-v1-nameless.hex"), nameless),
         (include_str!("golden-v1-direct.hex"), direct),
         (include_str!("golden-v1-unsigned.hex"), unsigned),

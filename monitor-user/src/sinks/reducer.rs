@@ -133,10 +133,17 @@ impl Reducer {
             .hash(&mut hasher);
         (call.protocol.as_str(), call.op.as_str(), &call.symbol, &call.object_ids)
             .hash(&mut hasher);
-        if let Some(Request { method, host, target: _, path, user_agent, body_bytes: _ }) =
-            &call.request
+        if let Some(Request {
+            method,
+            host,
+            target: _,
+            path,
+            user_agent,
+            header_order,
+            body_bytes: _,
+        }) = &call.request
         {
-            (method, host, path, user_agent).hash(&mut hasher);
+            (method, host, path, user_agent, header_order).hash(&mut hasher);
         }
         if let Some(Response { status, body_bytes: _, quota: _ }) = &call.response {
             status.hash(&mut hasher);

@@ -356,6 +356,7 @@ mod tests {
                 target: path.into(),
                 path: path.into(),
                 user_agent: None,
+                header_order: None,
                 body_bytes: 0,
             }),
             response: Some(Response { status: Some(200), body_bytes: 1234, quota: None }),

@@ -177,6 +177,7 @@ fn prepare(sample: &Sample) -> (Vec<Header<'static>>, Request) {
         target: "".into(),
         path: path.into(),
         user_agent: None,
+        header_order: None,
         body_bytes: sample.body.len() as u64,
     };
     (headers, request)

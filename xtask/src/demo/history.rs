@@ -119,6 +119,7 @@ fn call(
             target: identified.target,
             path: identified.path,
             user_agent: Some(actor.user_agent.into()),
+            header_order: None,
             body_bytes: 0,
         }),
         response: Some(Response {

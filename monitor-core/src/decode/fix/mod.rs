@@ -299,6 +299,7 @@ impl Connection {
                 target: CompactString::default(),
                 path: CompactString::default(),
                 user_agent: None,
+                header_order: None,
                 body_bytes: asked.bytes,
             }),
             response: answer.as_ref().map(|answer| Response {

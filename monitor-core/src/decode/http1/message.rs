@@ -15,7 +15,7 @@ use crate::ascii::{is_name, marked};
 use crate::call::{Anomalies, Protocol, Quota, Request};
 use crate::decode::content::ContentCoding;
 use crate::decode::grpc::{self, Flavour};
-use crate::identity::{Identified, Identifier, RequestHead};
+use crate::identity::{Identified, Identifier, Order, RequestHead};
 
 /// A request head.
 pub(super) struct Asked {
@@ -84,6 +84,13 @@ pub(super) enum Content {
 }
 
 impl Asked {
+    /// Not all of its fields were read.
+    pub(super) fn forget_order(&mut self) {
+        if let Some((request, _)) = self.parts.as_deref_mut() {
+            request.header_order = None;
+        }
+    }
+
     /// The body that follows; `Err` when its end cannot be known (RFC 9112, 6.3, item 4).
     pub(super) fn body(&mut self) -> Result<Option<Body>, ()> {
         match (self.framing.coding, self.framing.length) {
@@ -242,13 +249,14 @@ impl Requests<'_> {
             // It did not know them (RFC 9112, 6.1).
             framing.odd |= Anomalies::BAD_TRANSFER_ENCODING;
         }
-        let mut identified = self.identifier.identify_from(head, Some(self.peer));
+        let mut identified = self.identifier.identify_from(head, Some(self.peer), Order::default());
         let request = Request {
             method: head.method.into(),
             host: authority(head.target).map(CompactString::from).or(host),
             target: std::mem::take(&mut identified.target),
             path: std::mem::take(&mut identified.path),
             user_agent,
+            header_order: identified.header_order,
             body_bytes: 0,
         };
         let kind = match head.method {

@@ -78,6 +78,9 @@ impl Connection {
         let body = asked.body();
         let is_simple = asked.protocol == Protocol::Http09;
         asked.framing.odd |= reader.begin(asked.is_last || is_simple);
+        if asked.framing.odd.contains(Anomalies::HEAD_TOO_LARGE) {
+            asked.forget_order();
+        }
         let mut request = Pending::new(asked, reader.time, time, matches!(body, Ok(Some(_))));
         // A body may follow, and how much of it is not known.
         request.complete = body.is_ok();
@@ -131,6 +134,7 @@ impl Connection {
         asked.framing.odd |= reader.begin(asked.is_last) | why;
         // It may have come in what is missing.
         asked.framing.odd -= Anomalies::BAD_HOST;
+        asked.forget_order();
         let mut request = Pending::new(asked, reader.time, reader.time, false);
         request.complete = false;
         // It began before it is known: its answer may be what was missed since, or had no request.

@@ -11,11 +11,16 @@ use crate::call::{Anomalies, Quota, Request};
 use crate::decode::Counters;
 use crate::decode::content::ContentCoding;
 use crate::decode::grpc;
-use crate::identity::{Identified, Identifier, RequestHead};
+use crate::identity::{Identified, Identifier, Order, RequestHead};
 use crate::limits::Limits;
 
 /// What a field counts besides its strings (RFC 9113, 6.5.2).
 const FIELD_BYTES: usize = 32;
+
+/// Fields are missing.
+const NOT_ALL: Anomalies = Anomalies::UNKNOWN_HEADER
+    .union(Anomalies::BAD_HEADER_BLOCK)
+    .union(Anomalies::HEAD_TOO_LARGE);
 
 /// Header fields as they stood in a block. They hold credentials, so they are never printed.
 #[derive(Default)]
@@ -125,10 +130,12 @@ impl FieldList {
         let (mut method, mut path, mut authority, mut protocol) = (None, None, None, None);
         let (mut host, mut user_agent, mut raw_authority) = (None, None, None);
         let (mut content_length, mut content_type) = (None, None);
+        let mut order = Order::default();
         let mut headers = SmallVec::<[Header<'_>; 32]>::new();
         for (name, value) in self.iter() {
             let (Some(name), Some(value)) = (name, value) else { continue };
             if let Some(pseudo) = name.strip_prefix(b":") {
+                order.add(name);
                 // They come first and once (RFC 9113, 8.3).
                 let place = match pseudo {
                     b"method" => &mut method,
@@ -192,7 +199,7 @@ impl FieldList {
         };
         let head =
             RequestHead { method: as_method, target: target.unwrap_or(""), headers: &headers };
-        let mut identified = identifier.identify_from(&head, Some(peer));
+        let mut identified = identifier.identify_from(&head, Some(peer), order);
         drop(headers);
         let is_seen = target.is_some();
         let request = Request {
@@ -201,6 +208,7 @@ impl FieldList {
             path: if is_seen { std::mem::take(&mut identified.path) } else { "".into() },
             method: method.unwrap_or_default(),
             user_agent,
+            header_order: identified.header_order.filter(|_| !self.odd.intersects(NOT_ALL)),
             body_bytes: 0,
         };
         self.odd |= odd | identified.anomalies;

@@ -193,6 +193,7 @@ pub(super) fn record(
         target: handshake.map(|it| it.request.target.clone()).unwrap_or_default(),
         path: handshake.map(|it| it.request.path.clone()).unwrap_or_default(),
         user_agent: handshake.and_then(|it| it.request.user_agent.clone()),
+        header_order: None,
         body_bytes: asked.body_bytes,
     };
     ApiCall {

@@ -142,6 +142,7 @@ pub(super) fn activity<'a>(
             tls: call.flow.tls,
             server_name: call.flow.server_name.as_deref(),
             ja4: call.flow.ja4.as_deref(),
+            header_order: request.and_then(|request| request.header_order),
             process: call.flow.process.as_deref(),
             pid: call.flow.pid,
             container: call.flow.container.as_deref(),

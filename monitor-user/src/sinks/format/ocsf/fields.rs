@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use monitor_core::alert::Finding;
-use monitor_core::call::{Anomalies, Detail, FlowId, Grpc, KeyId, Operation, Quota, Token};
+use monitor_core::call::{
+    Anomalies, Detail, FlowId, Grpc, HeaderOrder, KeyId, Operation, Quota, Token,
+};
 use monitor_core::input::Endpoint;
 use monitor_core::time::EventTime;
 use serde::Serialize;
@@ -290,6 +292,8 @@ pub(super) struct CallRest<'a> {
     pub(super) server_name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ja4: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) header_order: Option<HeaderOrder>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) process: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
