@@ -396,6 +396,9 @@ pub struct Signed {
     /// Of the signature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<SignatureId>,
+    /// Of the same under the secret before, while that is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former: Option<SignatureId>,
     /// The nonce, when it is a number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nonce: Option<u64>,

@@ -120,7 +120,8 @@ pub(crate) fn call(face: &Face, ask: &Ask, random: &mut Random) -> ApiCall {
         add("timestamp", &format_compact!("{stated_ms}"));
         add("signature", "[redacted]");
         let fingerprint = SignatureId(random.below(u64::MAX));
-        Signed { fingerprint: Some(fingerprint), nonce: None, stated_ms: Some(stated_ms) }
+        let fingerprint = Some(fingerprint);
+        Signed { fingerprint, stated_ms: Some(stated_ms), ..Signed::default() }
     });
     let path = looks.path.split('?').next().unwrap_or_default();
     let bytes = if is_ok { looks.bytes * ask.size * random.lognormal(1.0, 0.3) } else { 60.0 };

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use compact_str::CompactString;
 use monitor_core::call::{
     Anomalies, ApiCall, Fields, Flow, FlowId, Grpc, HeaderOrder, Key, KeyId, Messages, Operation, Outcome,
-    Protocol, Request, Response,
+    Protocol, Request, Response, SignatureId,
 };
 use monitor_core::input::Endpoint;
 use monitor_core::time::EventTime;
@@ -80,6 +80,7 @@ bitflags::bitflags! {
         const FIELDS = 1 << 28;
         const OAUTH = 1 << 29;
         const HEADER_ORDER = 1 << 30;
+        const FORMER_SIGNATURE = 1 << 31;
     }
 }
 
@@ -145,6 +146,9 @@ pub fn encode(call: &ApiCall, out: &mut Vec<u8>) {
     has.set(Has::OAUTH, oauth.is_some());
     let order = request.as_ref().and_then(|request| request.header_order);
     has.set(Has::HEADER_ORDER, order.is_some());
+    let signed = detail.as_ref().and_then(|detail| detail.signed);
+    let former_signature = signed.and_then(|signed| signed.former);
+    has.set(Has::FORMER_SIGNATURE, former_signature.is_some());
     number(out, has.bits());
     out.extend_from_slice(&time.0.to_le_bytes());
     out.extend_from_slice(&id.0.to_le_bytes());
@@ -219,6 +223,7 @@ pub fn encode(call: &ApiCall, out: &mut Vec<u8>) {
     }
     oauth.iter().for_each(|oauth| optional::put_oauth(out, oauth));
     order.iter().for_each(|order| out.extend_from_slice(&order.0.to_le_bytes()));
+    former_signature.iter().for_each(|id| out.extend_from_slice(&id.0.to_le_bytes()));
 }
 
 /// Reads a call. Bytes behind it are those of a later program, and passed over.
@@ -324,6 +329,12 @@ pub fn decode(bytes: &[u8]) -> Result<ApiCall, Malformed> {
     })?;
     if let Some(request) = &mut request {
         request.header_order = order;
+    }
+    let former_signature = from.optional(has.contains(Has::FORMER_SIGNATURE), |from| {
+        from.array().map(u64::from_le_bytes).map(SignatureId)
+    })?;
+    if former_signature.is_some() {
+        detail.get_or_insert_default().signed.get_or_insert_default().former = former_signature;
     }
     Ok(ApiCall {
         time,

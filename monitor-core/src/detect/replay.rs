@@ -10,7 +10,7 @@ use foldhash::quality::FixedState;
 use super::{Detector, Found, Layer, Report, Rule, Scene, op_words, outside_network, span};
 use crate::alert::{Entity, Severity};
 use crate::baseline::{Again, Signing};
-use crate::call::{ApiCall, Key, Operation, Outcome, Signed};
+use crate::call::{ApiCall, Key, KeyId, Operation, Outcome, SignatureId, Signed};
 use crate::time::EventTime;
 
 pub(super) struct Replay;
@@ -52,10 +52,10 @@ impl Detector for Replay {
         }
         let Some(key) = &call.key else { return };
         let settings = &scene.settings.replay;
-        let again = hash(call, key, &signed).and_then(|hash| {
-            let network = outside_network(&scene.address);
-            let time_s = scene.time.secs();
-            scene.across.replays.add(hash, network, time_s, settings.requests_max)
+        let network = outside_network(&scene.address);
+        let (time_s, max) = (scene.time.secs(), settings.requests_max);
+        let again = hashes(call, key, &signed).find_map(|hash| {
+            scene.across.replays.add(hash, network, time_s, max)
         });
         let Some((id, state)) = &mut scene.key else { return };
         let minute = u32::try_from(scene.time.secs() / 60).unwrap_or(u32::MAX);
@@ -148,9 +148,16 @@ fn far_behind(signing: &Signing, nonce: u64, now: EventTime) -> Option<String> {
     }
 }
 
-/// Of key, signature, and what is asked: some APIs sign the parameters and not the path.
-fn hash(call: &ApiCall, key: &Key, signed: &Signed) -> Option<u64> {
-    let fingerprint = signed.fingerprint?;
-    let request = call.request.as_ref()?;
-    Some(FixedState::with_seed(0).hash_one((key.id, fingerprint, &request.method, &request.path)))
+/// Of key, signature, and what is asked: some APIs sign the parameters and not the path. First under the
+/// secret before, while that is kept: who made the request before it changed is known by that, and so are
+/// the agents that have not read the new one.
+fn hashes(call: &ApiCall, key: &Key, signed: &Signed) -> impl Iterator<Item = u64> {
+    let hash = |(key, fingerprint): (KeyId, SignatureId)| {
+        let request = call.request.as_ref()?;
+        let asked = (key, fingerprint, &request.method, &request.path);
+        Some(FixedState::with_seed(0).hash_one(asked))
+    };
+    let former = key.former().first().copied().zip(signed.former).and_then(hash);
+    let present = signed.fingerprint.and_then(|fingerprint| hash((key.id, fingerprint)));
+    former.into_iter().chain(present)
 }

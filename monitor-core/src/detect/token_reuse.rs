@@ -52,17 +52,22 @@ impl Detector for TokenReuse {
         }
         let Some(detail) = &call.detail else { return };
         let grant = detail.name.as_deref().and_then(|name| name.strip_prefix("grant_type="));
-        let fingerprint = detail.signed.and_then(|signed| signed.fingerprint);
-        let (Some(grant), Some(fingerprint)) = (grant, fingerprint) else { return };
+        let (Some(grant), Some(signed)) = (grant, detail.signed) else { return };
+        if signed.fingerprint.is_none() {
+            return;
+        }
         let is_refresh = grant == "refresh_token";
         if !is_refresh && grant != "authorization_code" && grant != "device_code" {
             return;
         }
-        let hash = FixedState::with_seed(2).hash_one((fingerprint, grant));
         let network = outside_network(&scene.address);
         let max = scene.settings.replay.requests_max;
         let across = &mut scene.across;
-        let again = across.replays.add(hash, network, scene.time.secs(), max);
+        // As signatures: first under the secret before.
+        let again = [signed.former, signed.fingerprint].into_iter().flatten().find_map(|id| {
+            let hash = FixedState::with_seed(2).hash_one((id, grant));
+            across.replays.add(hash, network, scene.time.secs(), max)
+        });
         if is_refresh {
             across.refreshes = across.refreshes.saturating_add(1);
         }

@@ -285,7 +285,10 @@ impl Identifier {
             detail.oauth = detail.oauth.take().or(found.oauth);
             if found.signed != Signed::default() {
                 let signed = detail.signed.get_or_insert_default();
-                signed.fingerprint = signed.fingerprint.or(found.signed.fingerprint);
+                if signed.fingerprint.is_none() {
+                    signed.fingerprint = found.signed.fingerprint;
+                    signed.former = found.signed.former;
+                }
                 signed.nonce = signed.nonce.or(found.signed.nonce);
                 signed.stated_ms = signed.stated_ms.or(found.signed.stated_ms);
             }

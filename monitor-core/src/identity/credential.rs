@@ -75,10 +75,12 @@ struct Epoch {
 
 impl Hasher {
     pub(super) fn new(secret: &Secret) -> Hasher {
-        let keyed = keyed(&secret.current);
+        let now = keyed(&secret.current);
+        let signatures = derived(&now, DOMAIN_SIGNATURE);
+        let former = secret.former.first().map(|former| derived(&keyed(former), DOMAIN_SIGNATURE));
         Hasher {
-            known: Known::new(&derived(&keyed, DOMAIN_KNOWN)),
-            fingerprints: Fingerprints::new(&derived(&keyed, DOMAIN_SIGNATURE)),
+            known: Known::new(&derived(&now, DOMAIN_KNOWN)),
+            fingerprints: Fingerprints::new(&signatures, former.as_ref()),
             current: Epoch::new(&secret.current),
             former: secret.former.iter().map(|secret| Epoch::new(secret)).collect(),
         }

@@ -22,12 +22,17 @@ const TIME_BYTES_MAX: usize = 40;
 
 /// Makes fingerprints under a key of its own: they say that two signatures are one, and nothing of
 /// either.
-pub(super) struct Fingerprints(SipHasher13);
+pub(super) struct Fingerprints {
+    hash: SipHasher13,
+    /// Under the secret before, while that is kept.
+    former: Option<SipHasher13>,
+}
 
 impl Fingerprints {
-    /// `key` must come from the secret.
-    pub(super) fn new(key: &[u8; 16]) -> Fingerprints {
-        Fingerprints(SipHasher13::new_with_key(key))
+    /// Keys must come from the secret, and from the one before it.
+    pub(super) fn new(key: &[u8; 16], former: Option<&[u8; 16]>) -> Fingerprints {
+        let former = former.map(SipHasher13::new_with_key);
+        Fingerprints { hash: SipHasher13::new_with_key(key), former }
     }
 
     /// Notes what a field says that may be percent-encoded. The first of each kind counts.
@@ -35,6 +40,7 @@ impl Fingerprints {
         match what {
             Stated::Signature if signed.fingerprint.is_none() && !raw.is_empty() => {
                 signed.fingerprint = Some(SignatureId(self.of(raw)));
+                signed.former = self.former.map(|hash| SignatureId(hashed(hash, raw)));
             }
             Stated::Nonce if signed.nonce.is_none() => signed.nonce = number(raw.trim_ascii()),
             Stated::Time if signed.stated_ms.is_none() => {
@@ -46,14 +52,17 @@ impl Fingerprints {
 
     /// Of what may be percent-encoded.
     pub(super) fn of(&self, raw: &[u8]) -> u64 {
-        let mut hash = self.0;
-        if raw.contains(&b'%') {
-            percent::decoded(raw).for_each(|(_, byte)| hash.write_u8(byte));
-        } else {
-            hash.write(raw);
-        }
-        hash.finish()
+        hashed(self.hash, raw)
     }
+}
+
+fn hashed(mut hash: SipHasher13, raw: &[u8]) -> u64 {
+    if raw.contains(&b'%') {
+        percent::decoded(raw).for_each(|(_, byte)| hash.write_u8(byte));
+    } else {
+        hash.write(raw);
+    }
+    hash.finish()
 }
 
 /// Digits and nothing else.
@@ -137,7 +146,7 @@ mod tests {
     fn fingerprints_are_keyed_and_the_first_counts() {
         let of = |key: u8, texts: &[&str]| {
             let mut signed = Signed::default();
-            let fingerprints = Fingerprints::new(&[key; 16]);
+            let fingerprints = Fingerprints::new(&[key; 16], None);
             for text in texts {
                 fingerprints.note(&mut signed, Stated::Signature, text.as_bytes());
             }
@@ -148,7 +157,19 @@ mod tests {
         assert_ne!(of(1, &["made-up"]), of(1, &["made-uq"]));
         assert_eq!(of(1, &[""]), None);
         let mut signed = Signed::default();
-        Fingerprints::new(&[1; 16]).note(&mut signed, Stated::Nonce, b"a1b2");
+        Fingerprints::new(&[1; 16], None).note(&mut signed, Stated::Nonce, b"a1b2");
         assert_eq!(signed, Signed::default(), "a nonce that is no number is not kept");
+    }
+    #[test]
+    fn what_a_signature_was_under_the_secret_before_is_told() {
+        let note = |fingerprints: Fingerprints| {
+            let mut signed = Signed::default();
+            fingerprints.note(&mut signed, Stated::Signature, b"made%2Bup");
+            signed
+        };
+        let before = note(Fingerprints::new(&[1; 16], None));
+        let after = note(Fingerprints::new(&[2; 16], Some(&[1; 16])));
+        assert_eq!((before.former, after.former), (None, before.fingerprint));
+        assert_ne!(after.fingerprint, before.fingerprint);
     }
 }

@@ -3,7 +3,9 @@
 use std::net::Ipv4Addr;
 
 use monitor_core::alert::{Alert, Severity};
-use monitor_core::call::{ApiCall, Detail, Operation, Outcome, Request, SignatureId, Signed};
+use monitor_core::call::{
+    ApiCall, Detail, KeyId, Operation, Outcome, Request, SignatureId, Signed,
+};
 use monitor_core::engine::{Engine, Settings};
 
 use crate::world::{DAY, HOUR, MINUTE, SECOND, START, World, call, detectors, show};
@@ -227,4 +229,50 @@ fn a_code_is_taken_once() {
         let [alert] = world.raised()[..] else { panic!("{grant}: {}", show(&world.alerts)) };
         assert_eq!((detectors(alert), alert.severity), (vec!["D12"], Severity::High));
     }
+}
+
+/// The call as an agent says it once the secret has changed, with the one before kept.
+fn under_a_new_secret(mut call: ApiCall) -> ApiCall {
+    let key = call.key.as_mut().expect("has a key");
+    (key.id, key.former) = (KeyId(!key.id.0), Some([key.id].into()));
+    let signed = call.detail.as_mut().and_then(|detail| detail.signed.as_mut()).expect("is signed");
+    signed.former = signed.fingerprint;
+    signed.fingerprint = signed.fingerprint.map(|id| SignatureId(id.0 ^ 1 << 40));
+    call
+}
+
+#[test]
+fn a_signature_is_known_across_a_change_of_the_secret() {
+    let new = under_a_new_secret;
+    let order = |time, ip, n| signed(time, ip, Operation::Trade, of(n));
+    // Made before the change, or where the new secret was not read yet, and again after it; and the other
+    // way round.
+    let mut world = settled(false);
+    world.feed(&new(order(NOW, OWNER, 3_000)));
+    world.feed(&new(order(NOW + MINUTE, THIEF, 1_430)));
+    assert_eq!(of_d12(&world).len(), 1, "{}", show(&world.alerts));
+    let mut world = settled(false);
+    world.feed(&new(order(NOW, OWNER, 3_000)));
+    world.feed(&order(NOW + MINUTE, THIEF, 3_000));
+    assert_eq!(of_d12(&world).len(), 1, "{}", show(&world.alerts));
+    // The former secret is kept no more: the request is known by the new one.
+    let mut world = settled(false);
+    let mut kept = new(order(NOW, OWNER, 3_000));
+    world.feed(&kept);
+    let mut late = new(order(NOW + MINUTE, THIEF, 3_000));
+    late.key.as_mut().unwrap().former = None;
+    late.detail.as_mut().unwrap().signed.as_mut().unwrap().former = None;
+    world.feed(&late);
+    assert_eq!(of_d12(&world).len(), 1, "{}", show(&world.alerts));
+    // Each signed anew is nobody's.
+    let mut world = settled(false);
+    for n in 0..200 {
+        kept = new(order(NOW + n * MINUTE, OWNER, 3_000 + n));
+        world.feed(&kept);
+    }
+    assert_eq!(world.alerts.len(), 0, "{}", show(&world.alerts));
+    // Whose it was stays known: he who made it first may ask again at once, however often others did.
+    let mut world = settled(false);
+    (1..4).for_each(|n| world.feed(&new(order(NOW + n * HOUR, THIEF, 1_430))));
+    assert_eq!(of_d12(&world).len(), 3, "{}", show(&world.alerts));
 }

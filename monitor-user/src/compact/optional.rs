@@ -149,7 +149,8 @@ pub(super) fn put_detail(out: &mut Vec<u8>, detail: &Detail) {
     [account, amount].into_iter().flatten().for_each(|known| text(out, known));
     parts.iter().for_each(|parts| number(out, u64::from(*parts)));
     name.iter().for_each(|name| text(out, name));
-    if let Some(Signed { fingerprint, nonce, stated_ms }) = signed {
+    // What a signature was under the secret before came later.
+    if let Some(Signed { fingerprint, former: _, nonce, stated_ms }) = signed {
         number(out, bits([fingerprint.is_some(), nonce.is_some(), stated_ms.is_some()]));
         fingerprint.iter().for_each(|id| out.extend_from_slice(&id.0.to_le_bytes()));
         [nonce, stated_ms].into_iter().flatten().for_each(|known| number(out, *known));
@@ -181,6 +182,7 @@ fn signature(from: &mut Reader<'_>) -> Result<Signed, Malformed> {
     let mut fields = Fields::of(from)?;
     Ok(Signed {
         fingerprint: fields.next(|from| Ok(SignatureId(u64::from_le_bytes(from.array()?))))?,
+        former: None,
         nonce: fields.next(Reader::number)?,
         stated_ms: fields.next(Reader::number)?,
     })

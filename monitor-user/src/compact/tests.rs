@@ -76,6 +76,7 @@ pub(crate) fn full() -> ApiCall {
             name: Some("order.place".into()),
             signed: Some(Signed {
                 fingerprint: Some(SignatureId(0x5167)),
+                former: Some(SignatureId(0x5168)),
                 nonce: Some(1_795_464_000_000_000),
                 stated_ms: Some(1_795_464_000_100),
             }),
@@ -172,9 +173,11 @@ fn records_of_version_1_stay_readable() {
     let golden = include_str!("golden-v1.hex").trim();
     assert_eq!(hex, golden, "a record of version 1 is written otherwise");
     assert_eq!(decode(&bytes), Ok(full()));
-    // As written before the order of header fields was told.
+    // As written before the order of header fields was told, and what a signature was under the secret
+    // before.
     let mut orderless = full();
     orderless.request.as_mut().unwrap().header_order = None;
+    orderless.detail.as_mut().unwrap().signed.as_mut().unwrap().former = None;
     // As written before the fields of bodies were named.
     let mut nameless = orderless.clone();
     let detail = nameless.detail.as_mut().unwrap();
