@@ -9,14 +9,12 @@ use crate::call::ApiCall;
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Agents {
-    /// Agent and TLS client last learnt, and not looked at again.
-    last: u32,
-    known: Marks<8>,
+    /// The mark of agent and TLS client last learnt, which are not looked at again.
+    last: u16,
+    known: Marks<6>,
     /// Families that came later than the first.
     later: u8,
     later_orders: u8,
-    /// The mark of the order of header fields last learnt; 0 is none.
-    last_order: u16,
     /// A program has some of these, for different kinds of calls.
     orders: Marks<4>,
 }
@@ -56,13 +54,9 @@ impl Agents {
     fn look_at_order(&mut self, call: &ApiCall, learn: bool) -> Option<Mark> {
         let order = call.request.as_ref()?.header_order?;
         let mark = Mark::of(("order", order.0));
-        if mark.number() == self.last_order {
-            return None;
-        }
         let unknown = Some(mark).filter(|mark| !self.orders.has(*mark));
         if learn {
             let is_later = unknown.is_some() && !self.orders.is_empty();
-            self.last_order = mark.number();
             self.orders.add(mark);
             self.later_orders = self.later_orders.saturating_add(u8::from(is_later));
         }
@@ -70,7 +64,7 @@ impl Agents {
     }
 
     fn look_at_program(&mut self, call: &ApiCall, learn: bool) -> Unknown {
-        let print = print(call);
+        let print = Mark::of(print(call)).number();
         if print == self.last {
             return Unknown::default();
         }
@@ -103,10 +97,11 @@ impl Agents {
         self.orders.is_empty()
     }
 
-    /// The chance that an hour of use brings what is new, by Laplace's rule of succession.
-    pub(crate) fn chance_of(&self, unknown: &Unknown, hours: u16) -> f64 {
-        let later = if unknown.is_program() { self.later } else { self.later_orders };
-        (f64::from(later) + 1.0) / (f64::from(hours) + 2.0)
+    /// The chances that an hour of use brings a new family, and a new order, by Laplace's rule of
+    /// succession.
+    pub(crate) fn chances_of_new(&self, hours: u16) -> (f64, f64) {
+        let chance = |later: u8| (f64::from(later) + 1.0) / (f64::from(hours) + 2.0);
+        (chance(self.later), chance(self.later_orders))
     }
 
     /// Families and orders that it is known with.

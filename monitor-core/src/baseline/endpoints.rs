@@ -13,6 +13,10 @@ use crate::time::EventTime;
 /// Hosts at once: names that one server answers to.
 const HOSTS_MAX: usize = 1024;
 
+/// An endpoint has shown what it is given: so many calls with keys, of so many keys at least.
+const SHOWN_CALLS: u32 = 500;
+const SHOWN_KEYS: u32 = 6;
+
 /// Calls after which an endpoint, or a host, is worth keeping.
 const WORTH_CALLS: u32 = 32;
 
@@ -76,9 +80,9 @@ impl Inventory {
         Known { endpoint, host }
     }
 
-    /// An endpoint where calls went well.
-    pub(crate) fn endpoint(&self, named: Named) -> Option<&Endpoint> {
-        self.endpoints.peek(&named.at_host())
+    /// An endpoint where calls went well, by its hash with that of its host.
+    pub(crate) fn endpoint(&self, at_host: u64) -> Option<&Endpoint> {
+        self.endpoints.peek(&at_host)
     }
 }
 
@@ -110,6 +114,13 @@ impl Endpoint {
     /// How many keys it has at least; many count as fewer.
     pub(crate) fn keys(&self) -> u32 {
         self.keys.count_ones()
+    }
+
+    /// Whether it has shown what it is given, which takes so many seconds at least.
+    pub(crate) fn has_shown(&self, now_s: u64, young_s: u64) -> bool {
+        self.keyed >= SHOWN_CALLS
+            && self.keys() >= SHOWN_KEYS
+            && now_s.saturating_sub(self.first_s) >= young_s
     }
 
     /// True the first time in an hour.

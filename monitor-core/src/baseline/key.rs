@@ -324,7 +324,7 @@ pub struct KeyView {
     pub operations: Vec<OperationView>,
     /// Networks that it is known at, the 16 most used.
     pub networks: usize,
-    /// User agents and TLS clients, versions aside, that it is known with, the 8 most used.
+    /// User agents and TLS clients, versions aside, that it is known with, the 6 most used.
     pub programs: usize,
     /// Orders of header fields that it is known with, the 4 most used.
     pub header_orders: usize,

@@ -5,6 +5,7 @@
 use std::hash::BuildHasher;
 
 use foldhash::quality::FixedState;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::Slots;
@@ -15,6 +16,10 @@ use crate::call::{KeyId, PARAMETERS_MAX};
 /// Parameters of endpoints at once, about 50 B each: those of a thousand endpoints, and as many that
 /// somebody made up.
 const NAMES_MAX: usize = 32_768;
+/// Of them in a snapshot, about 25 B each.
+const NAMES_SAVED_MAX: usize = 8_192;
+/// Endpoints at once.
+const ENDPOINTS_MAX: usize = 1_024;
 /// Sets of them that are known, 4 B each.
 const SETS_MAX: usize = 131_072;
 
@@ -27,6 +32,8 @@ const TIMES_COMMON: u16 = 64;
 pub(crate) struct Parameters {
     sets: Seen,
     names: Slots<u64, Use>,
+    /// Endpoints that were given something; true of one that has shown what it is given.
+    endpoints: Slots<u64, bool>,
 }
 
 /// Who gives one parameter to one endpoint.
@@ -39,6 +46,15 @@ struct Use {
     is_old: bool,
 }
 
+/// What lies in a snapshot. Sets are known again when they are met.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Saved {
+    endpoints: Vec<u64>,
+    /// Each with its keys, times, and whether it is old.
+    names: Vec<(u64, [u16; KEYS_COMMON], u16, bool)>,
+}
+
 /// Names in a request that no key, or one other alone, has given to the endpoint.
 pub(crate) type Unknown<'a> = SmallVec<[&'a str; 4]>;
 
@@ -47,12 +63,32 @@ impl Parameters {
         Parameters {
             sets: Seen::default(),
             names: Slots::new(NAMES_MAX, |it| it.is_old || it.is_common()),
+            endpoints: Slots::new(ENDPOINTS_MAX, |has_shown| *has_shown),
         }
+    }
+
+    /// For a snapshot: names that are nobody's own, and which endpoints have shown what they are given, as far
+    /// as they did not before.
+    pub(crate) fn save(&self, has_shown: impl Fn(u64) -> bool) -> Saved {
+        let names = self.names.to_save(NAMES_SAVED_MAX).into_iter();
+        let shown = self.endpoints.iter().filter(|(at, has)| **has || has_shown(**at));
+        Saved {
+            endpoints: shown.map(|(endpoint, _)| *endpoint).collect(),
+            names: names.map(|(name, it)| (name, it.keys, it.times, it.is_old)).collect(),
+        }
+    }
+
+    pub(crate) fn restore(&mut self, saved: Saved) {
+        let Saved { endpoints, names } = saved;
+        self.endpoints.take_back(endpoints.into_iter().map(|endpoint| (endpoint, true)).collect());
+        let names = names.into_iter();
+        let names = names.map(|(name, keys, times, is_old)| (name, Use { keys, times, is_old }));
+        self.names.take_back(names.collect());
     }
 
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
-        self.sets.bytes() + self.names.bytes()
+        self.sets.bytes() + self.names.bytes() + self.endpoints.bytes()
     }
 
     pub(crate) fn evicted(&self) -> u64 {
@@ -76,7 +112,9 @@ impl Parameters {
         if set == 0 || self.sets.has(set) {
             return unknown;
         }
-        let is_old = !is_known();
+        let has_shown = self.endpoints.find_or_insert(endpoint, || false);
+        *has_shown = *has_shown || is_known();
+        let is_old = !*has_shown;
         let mark = Mark::of(key.0).number();
         let mut is_settled = true;
         for name in names {
@@ -140,6 +178,37 @@ mod tests {
         assert_eq!(note(&mut it, 1, &["b"], true), ["b"]);
         (1..TIMES_COMMON).for_each(|_| assert!(note(&mut it, 1, &["b"], true).is_empty()));
         assert!(note(&mut it, 2, &["b"], true).is_empty());
+    }
+
+    #[test]
+    fn what_was_learnt_outlives_a_restart() {
+        let mut before = Parameters::new();
+        note(&mut before, 1, &["symbol", "side"], false);
+        assert_eq!(note(&mut before, 1, &["side", "odd"], true), ["odd"]);
+        before.note(9, KeyId(1), ["of_a_young_endpoint"].into_iter(), || false);
+        before.note(11, KeyId(1), ["nothing_odd_since"].into_iter(), || false);
+        let saved = rmp_serde::to_vec_named(&before.save(|endpoint| endpoint == 11)).unwrap();
+        let mut after = Parameters::new();
+        after.restore(rmp_serde::from_slice(&saved).unwrap());
+        // Whatever the endpoint has been asked since.
+        assert!(note(&mut after, 2, &["side", "symbol"], false).is_empty());
+        assert_eq!(note(&mut after, 2, &["side", "role"], false), ["role"]);
+        assert_eq!(note(&mut after, 3, &["odd"], false), ["odd"], "one key's own is not kept");
+        let young = after.note(9, KeyId(2), ["another"].into_iter(), || false);
+        assert!(young.is_empty(), "it has shown nothing yet");
+        let grown = after.note(11, KeyId(2), ["another"].into_iter(), || false);
+        assert_eq!(grown[..], ["another"]);
+    }
+
+    #[test]
+    fn a_snapshot_is_bounded() {
+        let mut it = Parameters::new();
+        let names: Vec<String> = (0..40_000).map(|n| format!("n{n}")).collect();
+        names.iter().for_each(|name| drop(note(&mut it, 9, &[name], false)));
+        (0..10_000).for_each(|n| drop(it.note(n, KeyId(1), ["a"].into_iter(), || true)));
+        let saved = it.save(|_| true);
+        assert_eq!((saved.names.len(), saved.endpoints.len()), (NAMES_SAVED_MAX, ENDPOINTS_MAX));
+        assert!(rmp_serde::to_vec_named(&saved).unwrap().len() < 300_000);
     }
 
     #[test]

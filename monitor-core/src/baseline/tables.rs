@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::accounts::{Owner, Owners};
 use super::fleet::Fleet;
 use super::market::{self, Uptake};
+use super::parameters::{self, Parameters};
 use super::sizes::Shared;
 use super::sources::{self, Sources};
 
@@ -18,6 +19,7 @@ pub(crate) struct TablesRef<'a> {
     audiences: Vec<(u16, &'a Uptake)>,
     market: market::SavedRef<'a>,
     sizes: Vec<(u64, &'a Shared)>,
+    parameters: parameters::Saved,
 }
 
 /// The same, read.
@@ -30,10 +32,16 @@ pub(crate) struct Tables {
     audiences: Vec<(u16, Uptake)>,
     market: market::Saved,
     sizes: Vec<(u64, Shared)>,
+    parameters: parameters::Saved,
 }
 
 impl<'a> TablesRef<'a> {
-    pub(crate) fn of(fleet: &'a Fleet, sources: &'a Sources, owners: &'a Owners) -> TablesRef<'a> {
+    pub(crate) fn of(
+        fleet: &'a Fleet,
+        sources: &'a Sources,
+        owners: &'a Owners,
+        parameters: parameters::Saved,
+    ) -> TablesRef<'a> {
         TablesRef {
             sources: sources.save(),
             owners: owners.save(),
@@ -41,18 +49,26 @@ impl<'a> TablesRef<'a> {
             audiences: fleet.audiences.save(),
             market: fleet.market.save(),
             sizes: fleet.endpoint_sizes.save(),
+            parameters,
         }
     }
 }
 
 impl Tables {
     /// Goes on from them.
-    pub(crate) fn restore(self, fleet: &mut Fleet, sources: &mut Sources, owners: &mut Owners) {
+    pub(crate) fn restore(
+        self,
+        fleet: &mut Fleet,
+        sources: &mut Sources,
+        owners: &mut Owners,
+        parameters: &mut Parameters,
+    ) {
         sources.restore(self.sources);
         owners.restore(self.owners);
         fleet.agents.restore(self.agents);
         fleet.audiences.restore(self.audiences);
         fleet.market.restore(self.market);
         fleet.endpoint_sizes.restore(self.sizes);
+        parameters.restore(self.parameters);
     }
 }

@@ -2,11 +2,15 @@
 //!
 //! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md> and `PROTOCOL-WEB.md` beside it.
 
-use crate::call::{Grpc, Messages, Outcome};
+use super::protobuf::Numbers;
+use crate::call::{Fields, Grpc, Messages, Outcome};
 use crate::identity::{Identifier, Style};
 
 /// Flag and length before each message.
 const PREFIX_BYTES: usize = 5;
+
+/// Marks a message that is compressed.
+const COMPRESSED: u8 = 1;
 
 /// Marks the trailers in a gRPC-Web body.
 const TRAILERS: u8 = 0x80;
@@ -65,7 +69,8 @@ pub(in crate::decode) struct Talk {
 impl Talk {
     /// With the client's content type.
     pub(in crate::decode) fn new(sent: Flavour) -> Talk {
-        Talk { sent: Body::new(sent), received: Body::new(sent), status: None, message: None }
+        let asked = Body { first: Some(Numbers::new()), ..Body::new(sent) };
+        Talk { sent: asked, received: Body::new(sent), status: None, message: None }
     }
 
     /// The server's content type, before its first content.
@@ -146,6 +151,12 @@ impl Talk {
         }
     }
 
+    /// Numbers of the fields of the client's first message, as names; `None` where they are not known.
+    pub(in crate::decode) fn fields(&self, identifier: &Identifier) -> Option<Fields> {
+        let first = self.sent.first.as_ref().filter(|_| self.sent.has_read_first())?;
+        identifier.numbered(first.numbers())
+    }
+
     fn read_trailers(&mut self, trailers: &[u8]) {
         for line in trailers.split(|byte| *byte == b'\n') {
             let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
@@ -177,6 +188,8 @@ struct Body {
     messages: Messages,
     web: bool,
     text: Option<Base64>,
+    /// Fields of the first message, where they are wanted and can be read.
+    first: Option<Numbers>,
     /// Trailers that have come to their end.
     trailers: Option<Vec<u8>>,
 }
@@ -208,7 +221,16 @@ impl Body {
             messages: Messages::default(),
             web: flavour != Flavour::Plain,
             text: (flavour == Flavour::WebText).then(Base64::default),
+            first: None,
             trailers: None,
+        }
+    }
+
+    /// The first message has come to its end.
+    fn has_read_first(&self) -> bool {
+        match self.part {
+            Part::Prefix { .. } | Part::Trailers { .. } => self.messages.count > 0,
+            Part::Message { .. } | Part::Lost => self.messages.count > 1,
         }
     }
 
@@ -252,6 +274,11 @@ impl Body {
                     let taken = content.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                     *left -= taken as u64;
                     self.messages.bytes += taken as u64;
+                    if self.messages.count == 1
+                        && let Some(first) = &mut self.first
+                    {
+                        first.take(&content[..taken]);
+                    }
                     content = &content[taken..];
                     if *left == 0 {
                         self.part = Part::START;
@@ -275,6 +302,9 @@ impl Body {
     fn begin(&mut self, flags: u8, left: u64) {
         let trailers = self.web && flags & TRAILERS != 0;
         self.messages.count += u64::from(!trailers);
+        if self.messages.count == 1 && flags & COMPRESSED != 0 {
+            self.first = None;
+        }
         self.part = match (trailers, left) {
             (_, 0) => Part::START,
             (true, left) => Part::Trailers { left, held: Vec::new() },
@@ -283,6 +313,9 @@ impl Body {
     }
 
     fn miss(&mut self, bytes: u64) {
+        if !self.has_read_first() {
+            self.first = None;
+        }
         // How many bytes base64 stood for is known, but not where its groups begin.
         let is_text = self.text.is_some();
         match &mut self.part {

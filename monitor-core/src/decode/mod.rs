@@ -12,6 +12,7 @@ mod handshake;
 mod http1;
 pub mod http2;
 mod preamble;
+mod protobuf;
 mod proxied;
 mod sniff;
 mod tap;

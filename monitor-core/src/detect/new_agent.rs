@@ -42,12 +42,13 @@ impl Detector for NewAgent {
         let learn = scene.call.outcome == Some(Outcome::Ok);
         let call = scene.call;
         let (is_first, is_first_order) = (key.agents.is_empty(), key.agents.has_no_order());
+        let (of_program, of_order) = key.agents.chances_of_new(key.familiar.hours());
         let unknown = key.agents.look(scene.call, learn);
         if unknown.is_empty() {
             return;
         }
         let is_program = unknown.is_program();
-        let chance = key.agents.chance_of(&unknown, key.familiar.hours());
+        let chance = if is_program { of_program } else { of_order };
         let age = scene.time.since(key.first_seen);
         let is_young = age.as_secs() < scene.settings.young_key_s;
         let day = scene.now_s / 86_400;

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::{Detector, Found, Layer, Report, Rule, Scene, changes, op_words};
 use crate::alert::{Entity, Severity};
 use crate::baseline::News;
-use crate::call::Outcome;
+use crate::call::{Outcome, Protocol};
 use crate::plain::plain;
 
 pub(super) struct OddParameter;
@@ -22,10 +22,6 @@ static RULE: Rule = Rule {
     attack: &["T1190"],
     owasp: &["API3"],
 };
-
-/// An endpoint has shown what it is given: so many calls with keys, of so many keys at least, over a day.
-const CALLS_MIN: u32 = 500;
-const KEYS_MIN: u32 = 6;
 
 /// The most that a call which changes nothing weighs: it may be a filter that nobody used before.
 const EVIDENCE_READ: f32 = 2.5;
@@ -50,11 +46,8 @@ impl Detector for OddParameter {
         let endpoint = scene.named.at_host();
         let (inventory, settings, now) = (&scene.inventory, scene.settings, scene.time.secs());
         let is_known = || {
-            inventory.endpoint(scene.named).is_some_and(|endpoint| {
-                endpoint.keyed >= CALLS_MIN
-                    && endpoint.keys() >= KEYS_MIN
-                    && now.saturating_sub(endpoint.first_s) >= settings.young_key_s
-            })
+            let known = inventory.endpoint(endpoint);
+            known.is_some_and(|known| known.has_shown(now, settings.young_key_s))
         };
         let names = call.parameters();
         let unknown = scene.across.parameters.note(endpoint, *id, names, is_known);
@@ -78,7 +71,17 @@ impl Detector for OddParameter {
         let is_bad = is_privilege || unknown.len() >= MANY;
         let shown = shown(&unknown);
         let what = op_words(call.op);
-        let many = if unknown.len() == 1 { "the parameter" } else { "the parameters" };
+        let noun = match call.protocol {
+            Protocol::Fix => "tag",
+            Protocol::Grpc => "field number",
+            Protocol::Http09
+            | Protocol::Http10
+            | Protocol::Http11
+            | Protocol::Http2
+            | Protocol::WebSocket => "parameter",
+        };
+        let plural = if unknown.len() == 1 { "" } else { "s" };
+        let many = format!("the {noun}{plural}");
         report.add(|| Found {
             entity: Entity::Key(*id),
             rule: &RULE,

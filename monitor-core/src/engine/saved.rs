@@ -96,6 +96,11 @@ impl Engine {
     /// credentials, what many keys came to. Not lost capture, which a restart ends.
     pub fn save_common(&self) -> Vec<u8> {
         let early = self.moved.len().saturating_sub(MOVED_MAX);
+        let (now_s, young_s) = (self.latest.secs(), self.settings.young_key_s);
+        let parameters = self.across.parameters.save(|endpoint| {
+            let known = self.inventory.endpoint(endpoint);
+            known.is_some_and(|known| known.has_shown(now_s, young_s))
+        });
         encode(&CommonRef {
             latest: self.latest,
             fleet: &self.fleet,
@@ -103,7 +108,7 @@ impl Engine {
             incidents: self.incidents.save(self.latest, &self.settings),
             groups: self.has_joined.then(|| self.across.synchrony.save(true)),
             own_groups: (!self.has_joined).then(|| self.across.synchrony.save(false)),
-            tables: TablesRef::of(&self.fleet, &self.sources, &self.owners),
+            tables: TablesRef::of(&self.fleet, &self.sources, &self.owners, parameters),
             moved: self.moved.iter().skip(early).map(|(from, to)| (*from, *to)).collect(),
         })
     }
@@ -130,7 +135,8 @@ impl Engine {
         self.fleet.restore(common.fleet, common.networks);
         self.incidents.restore(common.incidents);
         self.moved.take_back(common.moved);
-        common.tables.restore(&mut self.fleet, &mut self.sources, &mut self.owners);
+        let (fleet, parameters) = (&mut self.fleet, &mut self.across.parameters);
+        common.tables.restore(fleet, &mut self.sources, &mut self.owners, parameters);
         self.has_joined |= common.groups.is_some();
         if let Some(groups) = common.groups.or(common.own_groups) {
             self.across.synchrony.restore(groups);

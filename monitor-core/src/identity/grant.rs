@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     fn read(form: &str) -> Option<(&'static str, Option<crate::call::SignatureId>, bool)> {
-        let prints = Fingerprints::new(&[7; 16]);
+        let prints = Fingerprints::new(&[7; 16], None);
         let grant = Grant::read(Parameters::Form(form.as_bytes()), &prints)?;
         Some((grant.name, grant.presents.fingerprint, grant.is_bare_code))
     }
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn tokens_may_be_asked_for_in_json() {
         let json = br#"{"grant_type":"refresh_token","refresh_token":"tok-a","client_id":"x"}"#;
-        let prints = Fingerprints::new(&[7; 16]);
+        let prints = Fingerprints::new(&[7; 16], None);
         let members = Parameters::Members(Value::of(json).unwrap());
         let grant = Grant::read(members, &prints).unwrap();
         let form = read("grant_type=refresh_token&refresh_token=tok-a").unwrap();
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn user_codes_are_one_however_typed() {
-        let prints = Fingerprints::new(&[7; 16]);
+        let prints = Fingerprints::new(&[7; 16], None);
         let code = |form: &str| {
             let named = names(Parameters::Form(form.as_bytes()), &prints)?;
             Some((named.user_code?, named.client))
@@ -255,7 +255,7 @@ mod tests {
         fn any_form_is_read(form in "[grant_type=&%a-f0-9:.]{0,80}") {
             read(&form);
             read(&format!("grant_type=password&{form}"));
-            names(Parameters::Form(form.as_bytes()), &Fingerprints::new(&[7; 16]));
+            names(Parameters::Form(form.as_bytes()), &Fingerprints::new(&[7; 16], None));
             endpoint(form.as_bytes());
         }
     }

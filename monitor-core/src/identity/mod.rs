@@ -33,8 +33,8 @@ pub use self::profile::{Fault, Profile, Profiles};
 pub use self::proxies::{Network, Proxies};
 pub use self::survey::Survey;
 
-use crate::ascii::is_name;
-use crate::call::{Anomalies, Detail, HeaderOrder, Key, KeyId, Operation, Outcome, Quota, Signed, Token};
+use crate::ascii::{Ascii, is_name};
+use crate::call::{Anomalies, Detail, Fields, PARAMETERS_MAX, HeaderOrder, Key, KeyId, Operation, Outcome, Quota, Signed, Token};
 use crate::connection::Certificate;
 pub(crate) use body::BODY_BYTES_MAX;
 pub(crate) use order::Order;
@@ -393,6 +393,24 @@ impl Identifier {
             | Parameter::Amount
             | Parameter::Plain => Named::Other,
         }
+    }
+
+    /// The names of a message's parameters, as they stand there; `None` when it has none.
+    pub(crate) fn named<'n>(&self, names: impl Iterator<Item = &'n [u8]>) -> Option<Fields> {
+        let mut named = fields::Named::default();
+        names.take(PARAMETERS_MAX).for_each(|name| named.add(name));
+        self.fields.of(&named)
+    }
+
+    /// The same where they have numbers.
+    pub(crate) fn numbered<T: Copy + Into<u32>>(&self, numbers: &[T]) -> Option<Fields> {
+        let mut named = fields::Named::default();
+        for number in numbers {
+            let mut text = Ascii::<10>::new();
+            text.padded((*number).into(), 1);
+            named.add(text.as_str().as_bytes());
+        }
+        self.fields.of(&named)
     }
 
     /// How a message ended to which the reply begins with `body`. `failed`: the reply says so.

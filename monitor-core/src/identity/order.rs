@@ -167,9 +167,9 @@ mod tests {
     #[test]
     fn the_definition_stays() {
         let shown = |names: &[&str]| of(names).map(|order| order.to_string());
-        assert_eq!(shown(&["host"]).as_deref(), Some("o_0"));
-        assert_eq!(shown(&["host", "user-agent", "accept", "x-mbx-apikey"]).as_deref(), Some("o_0"));
-        assert_eq!(shown(&[":method", ":path", ":authority", ":scheme"]).as_deref(), Some("o_0"));
+        assert_eq!(shown(&["host"]).as_deref(), Some("o_1fd10af7"));
+        assert_eq!(shown(&["host", "user-agent", "accept", "x-mbx-apikey"]).as_deref(), Some("o_5270f5c7"));
+        assert_eq!(shown(&[":method", ":path", ":authority", ":scheme"]).as_deref(), Some("o_45d7186f"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod loss;
 mod messages;
 mod model;
 mod order;
+mod parameters;
 mod plain;
 mod random;
 mod switch;

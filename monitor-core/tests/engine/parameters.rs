@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use monitor_core::alert::Entity;
 use monitor_core::call::{ApiCall, Detail, Fields, KeyId, Operation, Outcome, Request};
+use monitor_core::engine::{Engine, Settings};
 
 use crate::world::{DAY, MINUTE, START, World, call, detectors, found, show};
 
@@ -35,6 +36,7 @@ fn asked(time: u64, key: u128, method: &str, target: &str, fields: &[&str]) -> A
 /// Ten keys that trade and look at their orders for ten days, each in two ways.
 fn settled(seed: u64, touchy: bool) -> World {
     let mut world = if touchy { World::touchy(seed, 0) } else { World::new(seed, 0) };
+    world.engine.note_changes();
     world.learning = true;
     for n in 0..10 * 144 {
         let (time, key) = (START + n * 10 * MINUTE, u128::from(n % 10 + 1));
@@ -101,4 +103,19 @@ fn what_an_endpoint_is_given_from_the_first_is_its_own() {
         world.feed(&asked(time, key, "POST", &format!("{ORDER}{odd}"), &[]));
     }
     assert_eq!(found(&world.alerts, "D26").len(), 0, "{}", show(&world.alerts));
+}
+
+#[test]
+fn what_an_endpoint_is_given_is_known_after_a_restart() {
+    let mut world = settled(88, false);
+    let mut after = Engine::new(Settings::default());
+    for (id, state) in world.engine.take_changes(usize::MAX).keys {
+        after.restore_key(id, &state).expect("its own");
+    }
+    after.restore_common(&world.engine.save_common()).expect("its own");
+    world.engine = after;
+    world.feed(&asked(NOW, 3, "POST", "/v1/orders", &["symbol", "side"]));
+    assert_eq!(raised(&world), 0, "{}", show(&world.alerts));
+    world.feed(&asked(NOW + MINUTE, 3, "POST", "/v1/orders", &["symbol", "side", "feeTier"]));
+    assert_eq!(raised(&world), 1, "{}", show(&world.alerts));
 }

@@ -4,6 +4,7 @@ use compact_str::CompactString;
 use memchr::memchr;
 
 use super::frame::SOH;
+use crate::call::PARAMETERS_MAX;
 use crate::plain::plain;
 
 /// Fields of a message that are looked at: an order has 20 to 40, a batch of them some hundred.
@@ -57,11 +58,14 @@ pub(super) struct Fields<'m> {
     pub(super) orders: Option<u32>,
     /// A signature, as RawData.
     pub(super) signed: bool,
+    /// Tags of its body, each once, in order of appearance.
+    tags: [u16; PARAMETERS_MAX],
+    tag_count: usize,
 }
 
 impl<'m> Fields<'m> {
-    /// Of a message without its trailer. The first of a tag counts.
-    pub(super) fn read(mut text: &'m [u8]) -> Fields<'m> {
+    /// Of a message without its trailer. The first of a tag counts. `lists_tags`: they are wanted.
+    pub(super) fn read(mut text: &'m [u8], lists_tags: bool) -> Fields<'m> {
         let mut fields = Fields::default();
         // The next field is so long, whatever stands in it.
         let mut data_bytes = None;
@@ -94,9 +98,25 @@ impl<'m> Fields<'m> {
                 // Lengths of encrypted, signed, raw, XML and encoded data.
                 data_bytes = number(value).and_then(|count| usize::try_from(count).ok());
             }
+            if lists_tags {
+                fields.list(tag);
+            }
             fields.take(tag, value);
         }
         fields
+    }
+
+    /// Tags of its body: 32 at most.
+    pub(super) fn tags(&self) -> &[u16] {
+        &self.tags[..self.tag_count]
+    }
+
+    fn list(&mut self, tag: u16) {
+        let is_room = self.tag_count < PARAMETERS_MAX;
+        if is_room && !is_of_header(tag) && !self.tags().contains(&tag) {
+            self.tags[self.tag_count] = tag;
+            self.tag_count += 1;
+        }
     }
 
     fn take(&mut self, tag: u16, value: &'m [u8]) {
@@ -156,6 +176,16 @@ impl<'m> Fields<'m> {
     }
 }
 
+/// Standard header and trailer (FIX 5.0 SP2 and FIXT 1.1): they are of the session.
+fn is_of_header(tag: u16) -> bool {
+    matches!(
+        tag,
+        8 | 9 | 10 | 34 | 35 | 43 | 49 | 50 | 52 | 56 | 57 | 89 | 90 | 91 | 93 | 97 | 115 | 116
+            | 122 | 128 | 129 | 142..=145 | 212 | 213 | 347 | 369 | 370 | 627..=630
+            | 1128 | 1129 | 1156
+    )
+}
+
 /// An id is what a client or exchange made up: letters, digits and a few marks.
 fn object_id(raw: &[u8]) -> Option<CompactString> {
     let mark = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_/:.".contains(byte);
@@ -193,7 +223,7 @@ mod tests {
     fn a_logon_and_an_order() {
         let text = "8=FIXT.1.1|9=99|35=A|34=1|49=DESK|56=SPOT|95=5|96=a|b=c|553=key|141=Y|";
         let text = text.replace('|', "\u{1}");
-        let fields = Fields::read(text.as_bytes());
+        let fields = Fields::read(text.as_bytes(), true);
         assert_eq!(
             (fields.kind, fields.user, fields.target),
             (&b"A"[..], &b"key"[..], &b"SPOT"[..])
@@ -201,7 +231,7 @@ mod tests {
         assert!(fields.signed && fields.resets);
         let text =
             "8=FIX.4.4|9=1|35=D|34=7|11=c-1|55=BTCUSDT|38=0.5|1=ACC|43=Y|".replace('|', "\u{1}");
-        let fields = Fields::read(text.as_bytes());
+        let fields = Fields::read(text.as_bytes(), true);
         assert_eq!((fields.sequence, fields.again), (Some(7), true));
         assert_eq!(fields.object_ids(), ["c-1"]);
         assert_eq!((fields.symbol, fields.quantity), (&b"BTCUSDT"[..], &b"0.5"[..]));
@@ -210,17 +240,17 @@ mod tests {
     #[test]
     fn hostile_fields_end() {
         let long = b"1=\x01".repeat(100_000);
-        Fields::read(&long);
-        assert_eq!(Fields::read(b"34=99999999999999999999\x0134=5\x01").sequence, Some(5));
-        assert_eq!(Fields::read(b"95=9999\x0196=x\x0135=0\x01").kind, b"0");
-        assert_eq!(Fields::read(b"=\x01==\x0135=0\x01").kind, b"0");
+        Fields::read(&long, true);
+        assert_eq!(Fields::read(b"34=99999999999999999999\x0134=5\x01", true).sequence, Some(5));
+        assert_eq!(Fields::read(b"95=9999\x0196=x\x0135=0\x01", true).kind, b"0");
+        assert_eq!(Fields::read(b"=\x01==\x0135=0\x01", true).kind, b"0");
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_read(bytes in prop::collection::vec(
             prop::sample::select(&b"0123459=\x01a"[..]), 0..200)) {
-            Fields::read(&bytes).object_ids();
+            Fields::read(&bytes, true).object_ids();
         }
     }
 }

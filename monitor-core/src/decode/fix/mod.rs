@@ -22,7 +22,7 @@ use crate::call::{
     Anomalies, ApiCall, Detail, Key, Operation, Outcome, Protocol, Request, Response,
 };
 use crate::connection::{Fix, FixTraffic};
-use crate::identity::Style;
+use crate::identity::{Identifier, Style};
 use crate::input::Direction;
 use crate::time::EventTime;
 
@@ -163,7 +163,7 @@ impl Connection {
 
     fn message(&mut self, direction: Direction, frame: &Frame<'_>, cx: &mut Context<'_>) {
         cx.counters.fix_messages += 1;
-        let fields = Fields::read(frame.bytes);
+        let fields = Fields::read(frame.bytes, direction == Direction::ToServer);
         if self.version.is_none() {
             self.version = shown(fields.version);
         }
@@ -211,7 +211,7 @@ impl Connection {
             key: self.key.clone(),
             symbol: shown(fields.symbol),
             object_ids: fields.object_ids(),
-            detail: detail(fields),
+            detail: detail(fields, cx.identifier),
             bytes: frame.length,
             anomalies: odd,
             complete: frame.complete,
@@ -386,15 +386,16 @@ impl Side {
     }
 }
 
-/// Account, amount and orders of a list.
-fn detail(fields: &Fields<'_>) -> Option<Box<Detail>> {
+/// Account, amount, orders of a list, and its tags.
+fn detail(fields: &Fields<'_>, identifier: &Identifier) -> Option<Box<Detail>> {
     let number = |byte: &u8| byte.is_ascii_digit() || *byte == b'.';
     let amount = shown(fields.quantity).filter(|it| it.as_bytes().iter().all(number));
     let (account, parts) = (shown(fields.account), fields.orders);
-    if account.is_none() && amount.is_none() && parts.is_none() {
+    let tags = identifier.numbered(fields.tags());
+    if account.is_none() && amount.is_none() && parts.is_none() && tags.is_none() {
         return None;
     }
-    Some(Box::new(Detail { account, amount, parts, ..Detail::default() }))
+    Some(Box::new(Detail { account, amount, parts, fields: tags, ..Detail::default() }))
 }
 
 /// How it went: statuses and reasons of FIX 5.0 SP2, and the words of the text where those say little.

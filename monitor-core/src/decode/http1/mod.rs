@@ -339,7 +339,7 @@ impl Connection {
         if let Some(request) = &mut request {
             request.read_body(cx.identifier);
         }
-        if let Some(call) = pairing::call(cx.flow(), request, answer) {
+        if let Some(call) = pairing::call(cx.flow(), request, answer, cx.identifier) {
             cx.emit(call);
         }
     }

@@ -453,6 +453,7 @@ pub(super) fn call(
     flow: std::sync::Arc<crate::call::Flow>,
     request: Option<Pending>,
     answer: Option<Answer>,
+    identifier: &Identifier,
 ) -> Option<ApiCall> {
     let first = request.as_ref().map(|request| (request.time, request.protocol));
     let (time, protocol) =
@@ -470,10 +471,14 @@ pub(super) fn call(
     let (asked, talk) = request.map_or((None, None), |request| (request.asked, request.grpc));
     let (request, identified) = asked.map(|asked| *asked).unzip();
     let path = request.as_ref().map_or("", |request| request.path.as_str());
+    let fields = talk.as_ref().and_then(|talk| talk.fields(identifier));
     let grpc = talk.map(|talk| Box::new(talk.record(path)));
     let protocol = if grpc.is_some() { Protocol::Grpc } else { protocol };
-    let Identified { key, op, symbol, object_ids, token, detail, .. } =
+    let Identified { key, op, symbol, object_ids, token, mut detail, .. } =
         identified.unwrap_or_default();
+    if fields.is_some() {
+        detail.get_or_insert_default().fields = fields;
+    }
     let (response, outcome) = answer.map(|answer| (answer.response, answer.outcome)).unzip();
     Some(ApiCall {
         time,

@@ -345,12 +345,15 @@ impl Stream {
         }
         let outcome: Option<Outcome> = outcome.filter(|_| response.is_some());
         let (request, identified) = self.asked.unzip();
-        let Identified { key, op, symbol, object_ids, token, detail, .. } =
+        let Identified { key, op, symbol, object_ids, token, mut detail, .. } =
             identified.unwrap_or_default();
         let request =
             request.map(|request| Request { body_bytes: request_half.body_bytes, ..request });
         let path = request.as_ref().map_or("", |request| request.path.as_str());
         let grpc = self.grpc.as_ref().map(|talk| Box::new(talk.record(path)));
+        if let Some(fields) = self.grpc.as_ref().and_then(|talk| talk.fields(cx.identifier)) {
+            detail.get_or_insert_default().fields = Some(fields);
+        }
         Some(ApiCall {
             time: self.time,
             flow: cx.flow(),

@@ -84,6 +84,9 @@ pub(super) fn asked(
     let ids = each.iter().filter_map(Said::id).collect();
     let awaited = each.first().map_or(Awaited::NoName, Awaited::of);
     let by_name = chief.and_then(Said::name).is_some_and(is_answered_by_name);
+    // Most messages ask for data that is everybody's.
+    let fields = chief.filter(|_| op != Operation::Public);
+    let fields = fields.and_then(|said| identifier.named(said.parameters()));
     let parts = (each.len() > 1).then(|| u32::try_from(each.len()).unwrap_or(u32::MAX));
     let asked = Asked {
         time: message.time,
@@ -94,7 +97,8 @@ pub(super) fn asked(
         token,
         style,
         before,
-        detail: parts.map(|parts| Box::new(Detail { parts: Some(parts), ..Detail::default() })),
+        detail: (parts.is_some() || fields.is_some())
+            .then(|| Box::new(Detail { parts, fields, ..Detail::default() })),
         symbol,
         object_ids,
         body_bytes: message.payload_bytes(),

@@ -29,6 +29,8 @@ pub(super) struct Said<'t> {
     channel: Option<&'t [u8]>,
     pub(super) number: Option<i64>,
     pub(super) params: Option<Value<'t>>,
+    /// All of it, where it is an object.
+    whole: Option<Value<'t>>,
     channels: Option<Value<'t>>,
     symbol: Option<&'t [u8]>,
     error: Option<Value<'t>>,
@@ -83,6 +85,7 @@ impl<'t> Said<'t> {
     fn object(text: &'t [u8], glance: bool) -> Said<'t> {
         let mut said = Said::default();
         let Some(object) = Value::of(text) else { return said };
+        said.whole = Some(object);
         for (name, value) in object.members() {
             if name.contains(&b'\\') {
                 said.member(&unescape(name), value);
@@ -255,6 +258,18 @@ impl<'t> Said<'t> {
         if !listed {
             self.channel.into_iter().for_each(take);
         }
+    }
+
+    /// What its parameters are called: members of what it gives as such, of the first in a list of them, or
+    /// else its own.
+    pub(super) fn parameters(&self) -> impl Iterator<Item = &'t [u8]> {
+        let listed = |params: Value<'t>| match params.kind {
+            Kind::Object => Some(params),
+            Kind::Array => params.elements().find(|element| element.kind == Kind::Object),
+            Kind::String | Kind::Number | Kind::True | Kind::False | Kind::Null => None,
+        };
+        let holder = self.params.and_then(listed).or(self.whole);
+        holder.into_iter().flat_map(|holder| holder.members()).map(|(name, _)| name)
     }
 
     /// The instrument, where a member of the message itself names it.
