@@ -137,7 +137,7 @@ fn a_program_that_borrows_a_name_is_told_by_the_order_of_its_fields() {
 fn a_key_that_was_known_before_orders_were_told_has_no_news() {
     let mut world = habits(World::touchy(46, 0));
     let time = START + 3 * DAY;
-    assert_eq!(evidence_of(&mut world, time, 3, 1), None);
+    assert_eq!(evidence_of(&mut world, time, 8, 1), None);
     world.feed(&ordered(asked(time, 2, Operation::Read, SDK), 1));
     assert!(evidence_of(&mut world, time + HOUR, 2, 2).is_some());
 }
