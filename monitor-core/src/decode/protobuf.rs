@@ -35,13 +35,7 @@ enum State {
 
 impl Numbers {
     pub(super) fn new() -> Numbers {
-        Numbers {
-            state: State::Tag,
-            value: 0,
-            bits: 0,
-            numbers: [0; PARAMETERS_MAX],
-            count: 0,
-        }
+        Numbers { state: State::Tag, value: 0, bits: 0, numbers: [0; PARAMETERS_MAX], count: 0 }
     }
 
     /// The next bytes of the message.

@@ -54,9 +54,8 @@ impl Detector for Replay {
         let settings = &scene.settings.replay;
         let network = outside_network(&scene.address);
         let (time_s, max) = (scene.time.secs(), settings.requests_max);
-        let again = hashes(call, key, &signed).find_map(|hash| {
-            scene.across.replays.add(hash, network, time_s, max)
-        });
+        let again = hashes(call, key, &signed)
+            .find_map(|hash| scene.across.replays.add(hash, network, time_s, max));
         let Some((id, state)) = &mut scene.key else { return };
         let minute = u32::try_from(scene.time.secs() / 60).unwrap_or(u32::MAX);
         let what = op_words(call.op);

@@ -34,11 +34,14 @@ pub use self::proxies::{Network, Proxies};
 pub use self::survey::Survey;
 
 use crate::ascii::{Ascii, is_name};
-use crate::call::{Anomalies, Detail, Fields, PARAMETERS_MAX, HeaderOrder, Key, KeyId, Operation, Outcome, Quota, Signed, Token};
+use crate::call::{
+    Anomalies, Detail, Fields, HeaderOrder, Key, KeyId, Operation, Outcome, PARAMETERS_MAX, Quota,
+    Signed, Token,
+};
 use crate::connection::Certificate;
 pub(crate) use body::BODY_BYTES_MAX;
-pub(crate) use order::Order;
 use credential::{Hasher, Keyring};
+pub(crate) use order::Order;
 use profile::{Count, Parameter};
 use routes::{Does, Routes};
 use target::Scan;

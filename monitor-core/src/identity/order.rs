@@ -102,7 +102,8 @@ impl Order {
             if !rest.is_empty() {
                 hash = mix(hash ^ (u64::from_le_bytes(*last) | SMALL));
             }
-        } else if let (Some(first), Some(last)) = (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+        } else if let (Some(first), Some(last)) = (name.first_chunk::<4>(), name.last_chunk::<4>())
+        {
             let both = u64::from(u32::from_le_bytes(*first)) << 32;
             hash = mix(hash ^ (both | u64::from(u32::from_le_bytes(*last)) | SMALL));
         } else {
@@ -168,8 +169,14 @@ mod tests {
     fn the_definition_stays() {
         let shown = |names: &[&str]| of(names).map(|order| order.to_string());
         assert_eq!(shown(&["host"]).as_deref(), Some("o_1fd10af7"));
-        assert_eq!(shown(&["host", "user-agent", "accept", "x-mbx-apikey"]).as_deref(), Some("o_5270f5c7"));
-        assert_eq!(shown(&[":method", ":path", ":authority", ":scheme"]).as_deref(), Some("o_45d7186f"));
+        assert_eq!(
+            shown(&["host", "user-agent", "accept", "x-mbx-apikey"]).as_deref(),
+            Some("o_5270f5c7")
+        );
+        assert_eq!(
+            shown(&[":method", ":path", ":authority", ":scheme"]).as_deref(),
+            Some("o_45d7186f")
+        );
     }
 
     #[test]

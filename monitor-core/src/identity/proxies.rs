@@ -199,7 +199,8 @@ mod tests {
             let headers: Vec<_> =
                 headers.iter().map(|(name, value)| httparse::Header { name, value }).collect();
             let head = RequestHead { method: "GET", target: "/v1/me", headers: &headers };
-            let identified = identifier.identify_from(&head, Some(peer.parse().unwrap()), Order::default());
+            let identified =
+                identifier.identify_from(&head, Some(peer.parse().unwrap()), Order::default());
             let profile = identified.key.as_ref().map(|key| key.profile.to_string());
             let is_forged = identified.anomalies.contains(Anomalies::UNTRUSTED_PROXY_HEADER);
             (profile, identified.op, is_forged)

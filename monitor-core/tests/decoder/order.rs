@@ -4,7 +4,7 @@ use monitor_core::call::{ApiCall, HeaderOrder};
 use monitor_core::identity::Proxies;
 use monitor_core::limits::Limits;
 
-use crate::frames::{END_STREAM, DATA, Encoder, PREFACE, frame, settings};
+use crate::frames::{DATA, END_STREAM, Encoder, PREFACE, frame, settings};
 use crate::wire::{Wire, decoder, feed};
 
 fn order(call: &ApiCall) -> Option<HeaderOrder> {

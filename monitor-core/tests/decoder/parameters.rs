@@ -24,13 +24,19 @@ fn a_message_names_what_it_gives() {
             &["symbol", "side", "feeTier"][..],
         ),
         // Of the first in a list of them.
-        (r#"{"id":"2","op":"order","args":[{"instId":"BTC-USDT","sz":"1"},{"x":1}]}"#, &["instId", "sz"]),
+        (
+            r#"{"id":"2","op":"order","args":[{"instId":"BTC-USDT","sz":"1"},{"x":1}]}"#,
+            &["instId", "sz"],
+        ),
         // Its own.
         (
             r#"{"event":"addOrder","token":"t","pair":"XBT/USD","isAdmin":true}"#,
             &["event", "token", "pair", "isAdmin"],
         ),
-        (r#"[0,"on",null,{"cid":1,"symbol":"tBTCUSD","amount":"1"}]"#, &["cid", "symbol", "amount"]),
+        (
+            r#"[0,"on",null,{"cid":1,"symbol":"tBTCUSD","amount":"1"}]"#,
+            &["cid", "symbol", "amount"],
+        ),
         (&odd, &["?", "?"]),
     ] {
         let mut wire = Wire::open(1000, 2000);
@@ -59,7 +65,11 @@ fn grpc(body: &[u8], piece: usize) -> Vec<String> {
     }
     wire.ask(frame(DATA, END_STREAM, 1, b""));
     let mut server = Encoder::new();
-    wire.answer(server.headers(1, false, &[(":status", "200"), ("content-type", "application/grpc")]));
+    wire.answer(server.headers(
+        1,
+        false,
+        &[(":status", "200"), ("content-type", "application/grpc")],
+    ));
     wire.answer(server.headers(1, true, &[("grpc-status", "0")])).close();
     names(&wire.decode()[0])
 }

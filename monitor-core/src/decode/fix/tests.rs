@@ -197,7 +197,9 @@ fn numbers_out_of_order_and_loss_are_named() {
 #[test]
 fn the_tags_of_an_order_are_named_without_those_of_the_session() {
     let mut lines = session();
-    lines.push(ask("35=D|49=C|56=S|34=2|52=x|11=o-1|55=BTCUSDT|54=1|78=2|79=a|80=1|79=b|80=2|20001=Y|"));
+    lines.push(ask(
+        "35=D|49=C|56=S|34=2|52=x|11=o-1|55=BTCUSDT|54=1|78=2|79=a|80=1|79=b|80=2|20001=Y|",
+    ));
     let (calls, _) = play(&lines, usize::MAX);
     let order = calls.iter().rfind(|call| call.op == Operation::Trade).expect("an order");
     let fields = order.detail.as_ref().and_then(|detail| detail.fields.as_ref()).expect("tags");

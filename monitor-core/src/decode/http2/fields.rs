@@ -18,9 +18,8 @@ use crate::limits::Limits;
 const FIELD_BYTES: usize = 32;
 
 /// Fields are missing.
-const NOT_ALL: Anomalies = Anomalies::UNKNOWN_HEADER
-    .union(Anomalies::BAD_HEADER_BLOCK)
-    .union(Anomalies::HEAD_TOO_LARGE);
+const NOT_ALL: Anomalies =
+    Anomalies::UNKNOWN_HEADER.union(Anomalies::BAD_HEADER_BLOCK).union(Anomalies::HEAD_TOO_LARGE);
 
 /// Header fields as they stood in a block. They hold credentials, so they are never printed.
 #[derive(Default)]
