@@ -48,6 +48,11 @@ impl Daily {
         trend
     }
 
+    /// Whether no call of this day was counted yet.
+    pub(crate) fn begins(&self, day: u32) -> bool {
+        self.day != day.min(u32::from(u16::MAX)) as u16
+    }
+
     /// By how much the last full day differed from the reference, as a log-ratio.
     pub(crate) fn growth(&self) -> f32 {
         if self.days < DAYS_MIN { 0.0 } else { self.sum }

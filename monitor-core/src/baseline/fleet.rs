@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::drift::Daily;
+use super::key::KeyState;
 use super::market::{AgentTable, Market, Uptake};
 use super::outcomes::Failures;
+use super::peaks::Peaks;
 use super::rarity::Rarity;
 use super::rate::{Advance, Cohort, Rate};
 use super::sizes::EndpointSizes;
@@ -40,6 +42,10 @@ pub(crate) struct Fleet {
     /// Keys that keep on using each class.
     #[serde(with = "saved::array")]
     users: [u32; OPS],
+    /// Logins of people among them, and how many such there are.
+    #[serde(with = "saved::array")]
+    users_of_logins: [u32; OPS],
+    logins: u32,
     /// How many keys learnt each network.
     #[serde(skip)]
     networks: Slots<[u8; 16], Uptake>,
@@ -54,21 +60,55 @@ pub(crate) struct Fleet {
     pub(crate) market: Market,
     /// Calls a day.
     pub(crate) daily: Daily,
-    /// How often settled keys use each class for the first time, name another account, name one at all,
-    /// and name one that another key uses.
+    /// How many API keys, and how many logins of people, call on a day.
+    daily_keys: Turnout,
+    daily_logins: Turnout,
+    /// How often settled keys use each class for the first time; logins apart: people withdraw now and then,
+    /// and most programs never do.
     #[serde(with = "saved::array")]
-    pub(crate) first_uses: [Rarity; OPS],
+    first_uses: [Rarity; OPS],
+    #[serde(with = "saved::array")]
+    first_uses_of_logins: [Rarity; OPS],
+    /// How often they name another account, name one at all, and name one that another key uses.
     pub(crate) new_accounts: Rarity,
     pub(crate) first_accounts: Rarity,
     pub(crate) others_accounts: Rarity,
     /// How often a key gives an endpoint what no other gives it.
     pub(crate) new_parameters: Rarity,
+    /// How far keys come beyond their own rates (D1).
+    pub(crate) peaks: Peaks,
     /// Bytes of big answers.
     #[serde(skip)]
     pub(crate) endpoint_sizes: EndpointSizes,
     /// Calls were seen since then, second of the epoch, without a hole of a day; and the last.
     watched_since_s: u32,
     last_s: u32,
+}
+
+/// How many keys call on a day.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Turnout {
+    day: u32,
+    keys: u32,
+    last: u32,
+}
+
+impl Turnout {
+    /// One more calls for the first time on this day.
+    fn note(&mut self, day: u32) {
+        if day != self.day {
+            let follows = self.day.checked_add(1) == Some(day);
+            self.last = if follows { self.keys } else { 0 };
+            (self.day, self.keys) = (day, 0);
+        }
+        self.keys = self.keys.saturating_add(1);
+    }
+
+    /// Those of the last full day, or of the running one when they are more.
+    fn keys(&self) -> usize {
+        self.keys.max(self.last) as usize
+    }
 }
 
 /// Nothing seen for this long means that nobody looked, seconds.
@@ -92,16 +132,22 @@ impl Fleet {
             active: [0; 2],
             busy: [0; 2],
             users: [0; OPS],
+            users_of_logins: [0; OPS],
+            logins: 0,
             networks: Slots::new(settings.networks_max, |uptake| uptake.keys > 1),
             agents: AgentTable::new(),
             audiences: AgentTable::new(),
             market: Market::new(),
             daily: Daily::default(),
+            daily_keys: Turnout::default(),
+            daily_logins: Turnout::default(),
             first_uses: [Rarity::default(); OPS],
+            first_uses_of_logins: [Rarity::default(); OPS],
             new_accounts: Rarity::default(),
             first_accounts: Rarity::default(),
             others_accounts: Rarity::default(),
             new_parameters: Rarity::default(),
+            peaks: Peaks::default(),
             endpoint_sizes: EndpointSizes::new(),
             watched_since_s: 0,
             last_s: 0,
@@ -124,6 +170,7 @@ impl Fleet {
         }
         self.rate.mend();
         self.failures.mend();
+        self.peaks.mend();
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -179,6 +226,21 @@ impl Fleet {
         self.busy[0] += 1;
     }
 
+    /// A key's first call of a day.
+    pub(crate) fn note_daily(&mut self, is_login: bool, day: u32) {
+        let turnout = if is_login { &mut self.daily_logins } else { &mut self.daily_keys };
+        turnout.note(day);
+    }
+
+    /// How rare first uses of a class are among keys of its kind, and how many of those call on a day.
+    pub(crate) fn first_uses(&mut self, op: usize, is_login: bool) -> (&mut Rarity, usize) {
+        if is_login {
+            (&mut self.first_uses_of_logins[op], self.daily_logins.keys())
+        } else {
+            (&mut self.first_uses[op], self.daily_keys.keys())
+        }
+    }
+
     /// Counts an ordinary call: what is beyond a key's own threshold moves no other's.
     pub(crate) fn count(&mut self, op: usize) {
         self.rate.count(op);
@@ -219,19 +281,44 @@ impl Fleet {
     }
 
     /// A key keeps on using a class.
-    pub(crate) fn note_user(&mut self, op: usize) {
+    pub(crate) fn note_user(&mut self, op: usize, is_login: bool) {
         self.users[op] += 1;
+        self.users_of_logins[op] += u32::from(is_login);
     }
 
-    /// A key was dropped that kept on using a class.
-    pub(crate) fn forget_user(&mut self, op: usize) {
-        self.users[op] = self.users[op].saturating_sub(1);
+    /// A key is a person's login, with what it kept on using so far.
+    pub(crate) fn note_login(&mut self, key: &KeyState) {
+        self.logins += 1;
+        (0..OPS).filter(|op| key.has_habit(*op)).for_each(|op| self.users_of_logins[op] += 1);
     }
 
-    /// What part of all other keys uses a class.
-    pub(crate) fn share_using(&self, op: usize, keys: usize) -> f64 {
+    /// A key is known again.
+    pub(crate) fn note_habits(&mut self, key: &KeyState) {
+        self.logins += u32::from(key.is_login());
+        let is_login = key.is_login();
+        (0..OPS).filter(|op| key.has_habit(*op)).for_each(|op| self.note_user(op, is_login));
+    }
+
+    /// A key was dropped.
+    pub(crate) fn forget_habits(&mut self, key: &KeyState) {
+        let one = u32::from(key.is_login());
+        self.logins = self.logins.saturating_sub(one);
+        for op in (0..OPS).filter(|op| key.has_habit(*op)) {
+            self.users[op] = self.users[op].saturating_sub(1);
+            self.users_of_logins[op] = self.users_of_logins[op].saturating_sub(one);
+        }
+    }
+
+    /// What part of all other keys of its kind, of so many keys in all, uses a class.
+    pub(crate) fn share_using(&self, op: usize, is_login: bool, keys: usize) -> f64 {
+        let (logins, of_logins) = (self.logins, self.users_of_logins[op]);
+        let (users, keys) = if is_login {
+            (of_logins, logins as usize)
+        } else {
+            (self.users[op].saturating_sub(of_logins), keys.saturating_sub(logins as usize))
+        };
         let others = keys.saturating_sub(1);
-        if others == 0 { 0.0 } else { (f64::from(self.users[op]) / others as f64).min(1.0) }
+        if others == 0 { 0.0 } else { (f64::from(users) / others as f64).min(1.0) }
     }
 
     /// A key learnt a network.

@@ -49,7 +49,7 @@ pub(crate) struct KeyState {
     pub(crate) accounts: Option<Box<Accounts>>,
     /// Against the policy.
     pub(crate) duty: Duty,
-    /// Classes that it kept on using, a bit each.
+    /// Classes that it kept on using, a bit each, and [`LOGIN`].
     habits: u16,
     /// Absences (D4).
     pub(crate) presence: Presence,
@@ -120,6 +120,10 @@ impl Duty {
         news
     }
 }
+
+/// Among habits: it is a person's login, and no API key.
+const LOGIN: u16 = 1 << 15;
+const _: () = assert!(OPS <= 15, "a bit a class");
 
 /// A key that is given up last: it made this many calls that went well. Made-up keys that an open
 /// endpoint takes stay below it, or cost their maker as much as the state is worth.
@@ -233,7 +237,16 @@ impl KeyState {
         self.habits & 1 << op != 0
     }
 
-    /// A bit a class.
+    /// Whether it is a person's login.
+    pub(crate) fn is_login(&self) -> bool {
+        self.habits & LOGIN != 0
+    }
+
+    pub(crate) fn set_login(&mut self) {
+        self.habits |= LOGIN;
+    }
+
+    /// A bit a class, and whether it is a login.
     pub(crate) fn habits(&self) -> u16 {
         self.habits
     }

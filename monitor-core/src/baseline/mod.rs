@@ -21,6 +21,7 @@ mod names;
 mod objects;
 mod outcomes;
 mod parameters;
+mod peaks;
 mod presence;
 mod probes;
 mod quoting;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::saved;
+
 /// Events are forgotten by half in two weeks.
 const HALF_LIFE_DAYS: f32 = 14.0;
 /// Before anything is known: one in a thousand key-days, worth two thousand of them.
@@ -25,8 +27,25 @@ pub(crate) struct Rarity {
 impl Rarity {
     /// One key of so many did it.
     pub(crate) fn note(&mut self, day: u32, keys: usize) {
+        self.note_sum(1.0, day, keys);
+    }
+
+    /// One key of so many did as much of it.
+    pub(super) fn note_sum(&mut self, amount: f32, day: u32, keys: usize) {
         self.advance(day, keys);
-        self.events += 1.0;
+        self.events += amount;
+    }
+
+    /// Those that are remembered.
+    pub(super) fn events(&self) -> f32 {
+        self.events
+    }
+
+    /// Puts what was read back from a snapshot within its bounds, whatever wrote it.
+    pub(super) fn mend(&mut self) {
+        for value in [&mut self.events, &mut self.key_days] {
+            saved::mend(value, 0.0..=1e12, 0.0);
+        }
     }
 
     /// What it counts when a key does it, natural log-odds.
@@ -41,7 +60,7 @@ impl Rarity {
     }
 
     /// Of any key on a day.
-    fn chance(&mut self, day: u32, keys: usize) -> f32 {
+    pub(super) fn chance(&mut self, day: u32, keys: usize) -> f32 {
         self.advance(day, keys);
         (self.events + PRIOR_EVENTS) / (self.key_days + PRIOR_KEY_DAYS)
     }

@@ -1,6 +1,8 @@
 //! D9: a key does a kind of thing that it never did.
 
-use super::{Detector, Found, Layer, Report, Rule, Scene, is_sensitive, op_words, span};
+use super::{
+    Detector, Found, Layer, Report, Rule, Scene, is_login, is_sensitive, op_words, span,
+};
 use crate::alert::{Entity, Severity};
 use crate::baseline::{News, Place};
 use crate::call::{Operation, Outcome};
@@ -27,13 +29,17 @@ impl Detector for FirstUse {
         if !scene.is_authentic {
             return;
         }
+        if !key.is_login() && is_login(scene.call) {
+            key.set_login();
+            scene.fleet.note_login(key);
+        }
         let now_s = u32::try_from(scene.time.secs()).unwrap_or(u32::MAX).max(1);
         if key.first_used_s[op] != 0 {
             // Only what was kept up for a day is a habit: many keys stolen at once are not.
             let held_s = u64::from(now_s.saturating_sub(key.first_used_s[op]));
             if !key.has_habit(op) && held_s >= settings.young_key_s {
                 key.set_habit(op);
-                scene.fleet.note_user(op);
+                scene.fleet.note_user(op, key.is_login());
             }
             return;
         }
@@ -41,12 +47,13 @@ impl Detector for FirstUse {
         if weight > 0.0 && key.calls > 0 && key.is_news(News::FirstUse(op)) {
             let age = scene.time.since(key.first_seen);
             let maturity = settled(age.as_secs_f32(), settings.settled_key_s, key.calls);
-            // What most keys do is no surprise of any; what a few do still is.
-            let share = scene.fleet.share_using(op, scene.keys) as f32;
+            // What most keys of its kind do is no surprise of any; what a few do still is.
+            let share = scene.fleet.share_using(op, key.is_login(), scene.keys) as f32;
             let rarity = 1.0 - share * share;
-            // Where settled keys often come to it from where they are at home, one more is one of them.
-            let (day, keys) = (now_s / 86_400, scene.keys);
-            let first_uses = &mut scene.fleet.first_uses[op];
+            // Where settled keys of its kind often come to it from where they are at home, one more is one of
+            // them.
+            let day = now_s / 86_400;
+            let (first_uses, keys) = scene.fleet.first_uses(op, key.is_login());
             let weight = weight.min(first_uses.evidence(day, keys));
             if maturity >= SETTLED && scene.place == Place::Known {
                 first_uses.note(day, keys);

@@ -45,7 +45,7 @@ use smallvec::SmallVec;
 
 use crate::alert::{Entity, GroupId, Severity};
 use crate::baseline::{Across, Fleet, Inventory, KeyState, Named, Owners, Place, Sources, prefix};
-use crate::call::{ApiCall, KeyId, Operation, Outcome};
+use crate::call::{ApiCall, Key, KeyId, Operation, Outcome};
 use crate::engine::{Impairment, Joined, Settings};
 use crate::policy::{Granted, Policy};
 use crate::time::EventTime;
@@ -274,6 +274,12 @@ pub(crate) fn changes(op: Operation) -> bool {
         | Operation::KeyManagement
         | Operation::Subaccount => true,
     }
+}
+
+/// Whether a person's session makes the call, and no API key.
+fn is_login(call: &ApiCall) -> bool {
+    let is_cookie = |key: &Key| key.source.starts_with("cookie:");
+    call.token.is_some() || call.key.as_ref().is_some_and(is_cookie)
 }
 
 /// The operation in words, after "made" or "was refused".

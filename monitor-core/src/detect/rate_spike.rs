@@ -2,6 +2,7 @@
 
 use super::{Detector, Found, Layer, Report, Rule, Scene, span};
 use crate::alert::{Entity, Severity};
+use crate::baseline::Place;
 
 pub(super) struct RateSpike;
 
@@ -18,6 +19,8 @@ static RULE: Rule = Rule {
 const EVIDENCE_MIN: f32 = 3.5;
 const EVIDENCE_PER_DECADE: f32 = 0.4;
 const EVIDENCE_MAX: f32 = 5.5;
+/// At least, where many keys come as far.
+const EVIDENCE_FREQUENT: f32 = 2.5;
 /// For a key that is not known yet: it has shown too little for more.
 const EVIDENCE_UNKNOWN_MAX: f32 = 1.5;
 /// Minutes after which a key's own rate is known a little.
@@ -51,12 +54,17 @@ impl Detector for RateSpike {
                 } else {
                     EVIDENCE_MAX
                 };
+                let peaks = &mut scene.fleet.peaks;
+                let rare = peaks.evidence(spike.excess as f32, scene.time, scene.keys);
+                if age_s >= settings.settled_key_s && scene.place == Place::Known {
+                    peaks.note(*id, spike.excess as f32, scene.time, scene.keys);
+                }
                 let took = span(scene.time.since(spike.since));
                 let (count, usual) = (spike.count, spike.usual_max);
                 report.add(|| Found {
                     entity: Entity::Key(*id),
                     rule: &RULE,
-                    evidence: (raw * known).min(max) * scene.weight,
+                    evidence: (raw.min(rare.max(EVIDENCE_FREQUENT)) * known).min(max) * scene.weight,
                     severity: Severity::Medium,
                     alone: false,
                     grown: false,

@@ -34,6 +34,9 @@ impl Detector for SlowDrift {
         }
         let day = scene.now_s / 86_400;
         scene.fleet.daily.count_all(day);
+        if key.daily.begins(day) {
+            scene.fleet.note_daily(key.is_login(), day);
+        }
         let trend = key.daily.count(day, scene.fleet.daily.growth());
         let is_young = scene.time.since(key.first_seen).as_secs() < scene.settings.young_key_s;
         let entity = Entity::Key(*id);

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, Entity};
 use crate::baseline::{
-    Across, Cold, Fleet, Inventory, KeyState, Named, Names, OPS, Owners, Place, Slots, Sources,
+    Across, Cold, Fleet, Inventory, KeyState, Named, Names, Owners, Place, Slots, Sources,
     op_index,
 };
 use crate::call::{ApiCall, Key, KeyId, Outcome};
@@ -324,7 +324,7 @@ impl Engine {
             && let Some(cold) = self.cold.find(&id)
         {
             let state = cold.grown(&self.fleet.cohort);
-            self.habits_of(&state, Fleet::note_user);
+            self.fleet.note_habits(&state);
             self.insert(id, state);
         } else if is_good {
             let state = KeyState::new(call.time, &self.fleet.cohort);
@@ -333,17 +333,13 @@ impl Engine {
         self.keys.place(&id)
     }
 
-    fn habits_of(&mut self, state: &KeyState, note: fn(&mut Fleet, usize)) {
-        (0..OPS).filter(|op| state.has_habit(*op)).for_each(|op| note(&mut self.fleet, op));
-    }
-
     /// What has to make room shrinks to its summary; what a made-up key left is not worth one.
     fn insert(&mut self, id: KeyId, state: KeyState) {
         self.across.walkers += usize::from(state.objects.is_some());
         let Some((mut gone, state)) = self.keys.insert(id, Box::new(state)).1 else { return };
         let walkers = &mut self.across.walkers;
         *walkers = walkers.saturating_sub(usize::from(state.objects.is_some()));
-        self.habits_of(&state, Fleet::forget_user);
+        self.fleet.forget_habits(&state);
         let mut is_saved = state.is_saved;
         if state.is_established() {
             let cold = Cold::of(&state);

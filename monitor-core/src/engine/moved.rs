@@ -3,7 +3,7 @@
 
 use super::Engine;
 use crate::alert::Entity;
-use crate::baseline::{Fleet, KeyState};
+use crate::baseline::KeyState;
 use crate::call::KeyId;
 
 impl Engine {
@@ -49,7 +49,7 @@ impl Engine {
         let walkers = &mut self.across.walkers;
         *walkers = walkers.saturating_sub(usize::from(state.objects.is_some()));
         if std::mem::replace(is_known, true) {
-            return self.habits_of(&state, Fleet::forget_user);
+            return self.fleet.forget_habits(&state);
         }
         (state.is_saved, state.is_changed) = (false, false);
         self.insert(id, *state);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{Engine, KeyView, Past, Unsaved};
-use crate::baseline::{Fleet, Groups, GroupsRef, KeyState, OPS, Tables, TablesRef};
+use crate::baseline::{Fleet, Groups, GroupsRef, KeyState, Tables, TablesRef};
 use crate::call::KeyId;
 use crate::incident::history;
 use crate::time::EventTime;
@@ -157,8 +157,8 @@ impl Engine {
     pub fn import_key(&mut self, id: KeyId, state: serde_json::Value) -> Result<(), Unreadable> {
         let state = serde_json::from_value(state).map_err(|why| Unreadable(why.to_string()))?;
         self.put(id, state, false);
-        for op in (0..OPS).filter(|op| self.keys.peek(&id).is_some_and(|it| it.has_habit(*op))) {
-            self.fleet.note_user(op);
+        if let Some(state) = self.keys.peek(&id) {
+            self.fleet.note_habits(state);
         }
         self.mark_changed(id);
         Ok(())

@@ -329,3 +329,34 @@ fn sizes_quotas_and_times_that_make_no_sense_do_no_harm() {
         assert!(found(&world.alerts, id).is_empty(), "{id} {}", show(&world.alerts));
     }
 }
+
+#[test]
+fn a_first_withdrawal_is_held_against_those_of_keys_of_its_kind() {
+    // For three weeks fifty people and fifty programs read each day; from the tenth on, each day another
+    // person withdraws for the first time.
+    let raised_by = |is_login: bool| {
+        let mut world = World::new(64, 0);
+        let by = |key: u64, time, op| {
+            let ip = Ipv4Addr::from(0xc633_6400 + key as u32 * 0x0001_0000);
+            let mut it = call(time, Some(u128::from(key)), ip, op, Some(Outcome::Ok));
+            it.token = (key < 50).then(Default::default);
+            it
+        };
+        world.learning = true;
+        for hour in 0..21 * 24 {
+            for key in 0..100 {
+                world.feed(&by(key, START + hour * HOUR + key * SECOND, Operation::Read));
+            }
+            if hour >= 240 && hour.is_multiple_of(24) {
+                let time = START + hour * HOUR + MINUTE * 10;
+                world.feed(&by(hour / 24, time, Operation::Withdraw));
+            }
+        }
+        world.learning = false;
+        let key = if is_login { 40 } else { 60 };
+        world.feed(&by(key, START + 21 * DAY, Operation::Withdraw));
+        world.raised().len()
+    };
+    assert_eq!(raised_by(true), 0);
+    assert_eq!(raised_by(false), 1);
+}
