@@ -1,8 +1,6 @@
 //! D9: a key does a kind of thing that it never did.
 
-use super::{
-    Detector, Found, Layer, Report, Rule, Scene, is_login, is_sensitive, op_words, span,
-};
+use super::{Detector, Found, Layer, Report, Rule, Scene, is_login, is_sensitive, op_words, span};
 use crate::alert::{Entity, Severity};
 use crate::baseline::{News, Place};
 use crate::call::{Operation, Outcome};

@@ -13,8 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, Entity};
 use crate::baseline::{
-    Across, Cold, Fleet, Inventory, KeyState, Named, Names, Owners, Place, Slots, Sources,
-    op_index,
+    Across, Cold, Fleet, Inventory, KeyState, Named, Names, Owners, Place, Slots, Sources, op_index,
 };
 use crate::call::{ApiCall, Key, KeyId, Outcome};
 use crate::detect::{

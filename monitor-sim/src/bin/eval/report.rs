@@ -117,6 +117,12 @@ pub(crate) fn explain(
         eprintln!("seed {seed}: day {day}: {} alerts: {spent:?}", spent.values().sum::<u32>());
     }
     for (alert, about) in raised.iter().zip(&score.about) {
+        if let Some(at) = about
+            && alert.detectors.len() == 1
+        {
+            let (kind, detector) = (truths[*at].kind.as_str(), &alert.detectors[0].0);
+            eprintln!("seed {seed}: {kind} was told by {detector} alone: {}", alert.text);
+        }
         if about.is_none() {
             let role = world
                 .roles()
