@@ -2,11 +2,12 @@
 //! also cut off from the network.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -180,24 +181,39 @@ impl Cluster {
         Ok(command)
     }
 
-    /// Every value of a topic in the order of each partition: its key, a tab, and the value. What
-    /// belongs to no finished transaction is not there.
+    /// Every record of a topic in the order of each partition: its key, and its value.
     pub fn read_topic(&self, topic: &str) -> Result<Vec<(String, String)>> {
+        let mut records = Vec::new();
+        self.each_record(topic, |key, value| {
+            records.push((key.to_owned(), value.to_owned()));
+            Ok(())
+        })?;
+        Ok(records)
+    }
+
+    /// Shows every record of a topic, key and value, in the order of each partition. What belongs to no
+    /// finished transaction is not there.
+    pub fn each_record(
+        &self,
+        topic: &str,
+        mut show: impl FnMut(&str, &str) -> Result<()>,
+    ) -> Result<()> {
         let mut kcat = self.kcat()?;
-        kcat.args([
-            "-C",
-            "-e",
-            "-q",
-            "-t",
-            topic,
-            "-K",
-            "\t",
-            "-X",
-            "isolation.level=read_committed",
-        ]);
-        let text = process::run(&mut kcat)?;
-        let pair = |line: &str| line.split_once('\t').map(|(k, v)| (k.to_owned(), v.to_owned()));
-        Ok(text.lines().filter_map(pair).collect())
+        kcat.args(["-C", "-e", "-q", "-t", topic, "-K", "\t"]);
+        kcat.args(["-X", "isolation.level=read_committed"]);
+        kcat.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = kcat.spawn().context("starting kcat")?;
+        let out = child.stdout.take().context("kcat says nothing")?;
+        // Of its complaints less than a pipe holds.
+        for line in BufReader::new(out).lines() {
+            if let Some((key, value)) = line?.split_once('\t') {
+                show(key, value)?;
+            }
+        }
+        let said = child.wait_with_output()?;
+        let complaint = String::from_utf8_lossy(&said.stderr);
+        ensure!(said.status.success(), "kcat could not read {topic}: {}", complaint.trim());
+        Ok(())
     }
 }
 

@@ -2,10 +2,13 @@
 //!
 //! `keywatch replay --publish` of a capture full of attacks is killed and started again on the same spool.
 //! Each run also writes its alerts to a file, after they are in the spool: whatever stands there has to
-//! arrive in Kafka.
+//! arrive in Kafka. Two runs after each other read the same capture, so that the second says again what the
+//! first said; the next two read one of other keys.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -18,6 +21,7 @@ use super::brokers::Brokers;
 use super::settings;
 use crate::cases::capture::{Format, Link, pcap};
 use crate::cases::conversation::Conversation;
+use crate::cluster::Cluster;
 use crate::disk::SmallDisk;
 use crate::process::{self, Proc};
 use crate::setup;
@@ -39,6 +43,7 @@ pub struct Delivered {
     killed: usize,
     raised: usize,
     records: usize,
+    distinct: usize,
     lost: usize,
     doubles: usize,
     unequal: usize,
@@ -54,23 +59,25 @@ impl Delivered {
              killed with -9             {:>9}\n\
              alerts that it raised      {:>9}\n\
              records in Kafka           {:>9}\n\
+             distinct ones of them      {:>9}\n\
              events about dropped calls {:>9}\n\
              lost                       {:>9}\n\
              doubles with equal uid     {:>9}\n\
              equal uid, unequal alert   {:>9}\n\
              keys out of order          {:>9}\n\
-             1,000,000 records take     {:>6} min\n",
+             1,000,000 distinct take    {:>6} min\n",
             self.done,
             self.runs,
             self.killed,
             self.raised,
             self.records,
+            self.distinct,
             self.gaps,
             self.lost,
             self.doubles,
             self.unequal,
             self.disordered,
-            super::minutes(self.took, self.records, 1_000_000)
+            super::minutes(self.took, self.distinct, 1_000_000)
         )
     }
 
@@ -98,15 +105,17 @@ pub(super) fn deliver(
     let disk = disk.transpose()?;
     let agent = Agent::prepare(dir, keywatch, &brokers.cluster.bootstrap, bytes)?;
     let (many, none) = (dir.join("many.pcap"), dir.join("none.pcap"));
-    fs::write(&many, attacks(alerts)?)?;
-    fs::write(&none, attacks(0)?)?;
-    let mut delivered = Delivered::default();
+    fs::write(&none, attacks(0, 0)?)?;
+    let (mut delivered, mut raised) = (Delivered::default(), HashMap::new());
     let begun = Instant::now();
     let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end {
         // A run begins with brokers that answer, or it would end at once.
         brokers.mend()?;
         disk.as_ref().map_or(Ok(()), SmallDisk::free)?;
+        if delivered.runs % 2 == 0 {
+            fs::write(&many, attacks(delivered.runs / 2 * alerts, alerts)?)?;
+        }
         let mut run = agent.start(&many, delivered.runs)?;
         delivered.runs += 1;
         sleep(rng, 3_000)?;
@@ -122,23 +131,16 @@ pub(super) fn deliver(
             delivered.killed += 1;
             run.kill()?;
         }
+        agent.take_raised(delivered.runs - 1, &mut raised)?;
     }
     brokers.mend()?;
     disk.as_ref().map_or(Ok(()), SmallDisk::free)?;
     drain(&agent, &none, &mut delivered)?;
     delivered.took = begun.elapsed();
-    let mut raised: HashMap<String, Alert> = HashMap::new();
-    for run in 0..delivered.runs {
-        // The last line may have been cut off by the kill.
-        let text = fs::read_to_string(agent.alerts_file(run)).unwrap_or_default();
-        for alert in text.lines().filter_map(|line| serde_json::from_str::<Alert>(line).ok()) {
-            raised.insert(uid(&alert), alert);
-        }
-    }
     delivered.raised = raised.len();
     delivered.done = brokers.done();
     delivered.gaps = brokers.cluster.read_topic(HEALTH).map_or(0, |gaps| gaps.len());
-    compare(&raised, &brokers.cluster.read_topic(ALERTS)?, &mut delivered)?;
+    compare(&raised, &brokers.cluster, &mut delivered)?;
     Ok(delivered)
 }
 
@@ -167,26 +169,35 @@ fn drain(agent: &Agent, none: &Path, delivered: &mut Delivered) -> Result<()> {
     }
 }
 
-fn compare(
-    raised: &HashMap<String, Alert>,
-    arrived: &[(String, String)],
-    delivered: &mut Delivered,
-) -> Result<()> {
-    delivered.records = arrived.len();
-    let mut seen = HashSet::new();
-    let mut latest: HashMap<&str, u64> = HashMap::new();
-    for (key, line) in arrived {
+/// Alerts by their uid, each as a hash of all that it says.
+type Raised = HashMap<String, u64>;
+
+fn compare(raised: &Raised, cluster: &Cluster, delivered: &mut Delivered) -> Result<()> {
+    let mut arrived = Raised::new();
+    let mut latest: HashMap<String, u64> = HashMap::new();
+    cluster.each_record(ALERTS, |key, line| {
         let alert: Alert = serde_json::from_str(line).with_context(|| format!("alert {line}"))?;
-        let uid = uid(&alert);
-        delivered.unequal += usize::from(raised.get(&uid).is_some_and(|known| *known != alert));
-        if !seen.insert(uid) {
-            delivered.doubles += 1;
-        } else if latest.insert(key, alert.time.0).is_some_and(|before| before > alert.time.0) {
-            delivered.disordered += 1;
+        delivered.records += 1;
+        let (uid, says) = (uid(&alert), hash(&alert)?);
+        delivered.unequal += usize::from(raised.get(&uid).is_some_and(|known| *known != says));
+        match arrived.entry(uid) {
+            Entry::Occupied(_) => delivered.doubles += 1,
+            Entry::Vacant(new) => {
+                new.insert(says);
+                let before = latest.insert(key.to_owned(), alert.time.0);
+                delivered.disordered += usize::from(before > Some(alert.time.0));
+            }
         }
-    }
-    delivered.lost = raised.keys().filter(|uid| !seen.contains(*uid)).count();
+        Ok(())
+    })?;
+    delivered.distinct = arrived.len();
+    delivered.lost = raised.keys().filter(|uid| !arrived.contains_key(*uid)).count();
     Ok(())
+}
+
+fn hash(alert: &Alert) -> Result<u64> {
+    let text = serde_json::to_vec(alert)?;
+    Ok(BuildHasherDefault::<DefaultHasher>::default().hash_one(text))
 }
 
 fn uid(alert: &Alert) -> String {
@@ -226,6 +237,20 @@ impl Agent {
         self.dir.join(format!("alerts{run}.jsonl"))
     }
 
+    /// Takes in what a run wrote that it raised; its file is done with.
+    fn take_raised(&self, run: usize, raised: &mut Raised) -> Result<()> {
+        let file = self.alerts_file(run);
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        // The last line may have been cut off by the kill.
+        for alert in text.lines().filter_map(|line| serde_json::from_str::<Alert>(line).ok()) {
+            raised.insert(uid(&alert), hash(&alert)?);
+        }
+        if file.exists() {
+            fs::remove_file(&file)?;
+        }
+        Ok(())
+    }
+
     fn start(&self, capture: &Path, run: usize) -> Result<Proc> {
         let mut command = Command::new(&self.keywatch);
         command.arg("--config").arg(self.dir.join("keywatch.toml")).arg("replay").arg("--publish");
@@ -236,14 +261,17 @@ impl Agent {
     }
 }
 
-/// So many keys, each accepted once and then refused a withdrawal: an alert each.
-fn attacks(count: usize) -> Result<Vec<u8>> {
+/// So many keys from the `first` on, each accepted once and then refused a withdrawal: an alert each.
+fn attacks(first: usize, count: usize) -> Result<Vec<u8>> {
     let mut packets = Vec::new();
-    for number in 0..count {
-        let client = format!("10.{}.{}.7:40000", number >> 8 & 0xff, number & 0xff);
-        let mut talk = Conversation::between(&client, &format!("198.51.100.5:{PORT}"))
-            .numbered(u32::try_from(number)? * 1000, 77)
-            .at(Duration::from_millis(20 * number as u64));
+    for number in first..first + count {
+        let [_, a, b, c] = u32::try_from(number)?.to_be_bytes();
+        let mut talk = Conversation::between(
+            &format!("10.{a}.{b}.{c}:40000"),
+            &format!("198.51.100.5:{PORT}"),
+        )
+        .numbered(u32::from_be_bytes([0, a, b, c]).wrapping_mul(1000), 77)
+        .at(Duration::from_millis(20 * number as u64));
         let head = format!(
             "Host: api.example.com\r\nX-MBX-APIKEY: made-up-key-{number:052}\r\nContent-Length: 0\r\n"
         );
