@@ -392,6 +392,6 @@ pub(crate) fn tell_gap(spool: &Spool, sink: &str, host: &str) {
     let mut bytes = Vec::new();
     let gap = ActivityGap::new(gap, sink, host);
     if let Ok(head) = record::gap(&gap, &mut bytes) {
-        spool.put_alert(head, &bytes);
+        spool.put_event(head, &bytes);
     }
 }

@@ -61,10 +61,10 @@ pub(crate) struct Gap {
     pub(crate) reason: &'static str,
 }
 
-/// What happens to activity that has no room.
+/// What happens when there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
-    /// Live: it is dropped and counted.
+    /// Live: activity is dropped and counted.
     Drop,
     /// Replay: everything waits.
     Wait,
@@ -85,12 +85,16 @@ pub(crate) struct Spool {
     activity_wake: Condvar,
     /// The intake has room again.
     room: Condvar,
+    /// The lane of alerts may have room again.
+    alerts_room: Condvar,
     /// Bytes on disk of each lane, to be read without the other lane's lock.
     alerts_bytes: AtomicU64,
     activity_bytes: AtomicU64,
     dropped: AtomicU64,
     lost: AtomicU64,
     disk_full: AtomicBool,
+    /// Somebody was told that alerts wait for room.
+    has_waited: AtomicBool,
     reserve: Mutex<Option<File>>,
     /// Held as long as the spool is.
     _lock: File,
@@ -109,6 +113,8 @@ const INTAKE_BYTES_MAX: usize = 8 << 20;
 const INTAKE_WAKE_BYTES: usize = 64 << 10;
 /// Alerts that no disk had room for, held in memory until it has: more alerts than a day's budget.
 const ALERTS_PENDING_BYTES_MAX: usize = 16 << 20;
+/// How often somebody who waits for room on a full disk looks again.
+const ROOM_WAIT: Duration = Duration::from_millis(100);
 /// A file of refused records is left for a new one at this size; the one before is kept.
 const REFUSED_BYTES_MAX: u64 = 64 << 20;
 
@@ -159,9 +165,11 @@ impl Spool {
             alerts_wake: Condvar::new(),
             activity_wake: Condvar::new(),
             room: Condvar::new(),
+            alerts_room: Condvar::new(),
             dropped: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             disk_full: AtomicBool::new(false),
+            has_waited: AtomicBool::new(false),
             reserve: Mutex::new(None),
             _lock: lock,
         };
@@ -176,9 +184,50 @@ impl Spool {
         &self.dir
     }
 
-    /// Keeps an alert, or an event about a loss: when this returns it outlives the program. Costs one
-    /// write.
+    /// Keeps an alert: when this returns it outlives the program. Costs one write. Without any room it
+    /// waits where that was asked for; elsewhere the alert is held in memory as long as there is some.
     pub(crate) fn put_alert(&self, head: Head, payload: &[u8]) {
+        if self.when_full == WhenFull::Drop || payload.len() > PAYLOAD_BYTES_MAX {
+            return self.put_event(head, payload);
+        }
+        let mut lane = self.wait_for_alerts(lock(&self.alerts), |lane| {
+            let bytes = lane.bytes() + self.activity_bytes.load(Ordering::Relaxed);
+            bytes + payload.len() as u64 <= self.bounds.bytes_max
+        });
+        lane.append(head, payload);
+        let lane = self.wait_for_alerts(lane, |lane| {
+            self.write_alerts(lane);
+            lane.pending_bytes() == 0
+        });
+        self.note_bytes(Which::Alerts, &lane);
+        drop(lane);
+        self.alerts_wake.notify_one();
+    }
+
+    /// Waits, with the lane free for others meanwhile, until it is ready.
+    fn wait_for_alerts<'s>(
+        &'s self,
+        mut lane: MutexGuard<'s, Lane>,
+        mut is_ready: impl FnMut(&mut Lane) -> bool,
+    ) -> MutexGuard<'s, Lane> {
+        while !is_ready(&mut lane) {
+            if !self.has_waited.swap(true, Ordering::Relaxed) {
+                tell(&format!(
+                    "no room for alerts: {}: waiting until some were delivered: make room there or \
+                     raise sinks.spool.bytes_max",
+                    self.dir.display()
+                ));
+            }
+            self.wake(Which::Alerts);
+            self.wake(Which::Activity);
+            let waited = self.alerts_room.wait_timeout(lane, ROOM_WAIT);
+            lane = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+        lane
+    }
+
+    /// Keeps an alert, or an event about a loss, and never waits.
+    pub(crate) fn put_event(&self, head: Head, payload: &[u8]) {
         let mut lane = lock(&self.alerts);
         let fits = payload.len() <= PAYLOAD_BYTES_MAX
             && self.make_room(&lane, payload.len())
@@ -287,6 +336,11 @@ impl Spool {
         let mut lane = self.lane(which);
         let result = lane.confirm(number);
         self.note_bytes(which, &lane);
+        drop(lane);
+        // Of activity there is too much to say so each time.
+        if which == Which::Alerts && self.when_full == WhenFull::Wait {
+            self.alerts_room.notify_one();
+        }
         result
     }
 

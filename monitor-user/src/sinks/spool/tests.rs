@@ -281,6 +281,67 @@ fn replay_waits_instead_of_dropping() {
 }
 
 #[test]
+fn alerts_of_a_replay_wait_for_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let bounds = Bounds { bytes_max: 12 << 20, reserve_bytes: 4 << 20 };
+    let spool = Spool::open(dir.path(), bounds, WhenFull::Wait).unwrap();
+    let count = 500;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..count {
+                spool.put_alert(head(1), format!("{number:060000}").as_bytes());
+            }
+        });
+        let mut expected = 0;
+        while expected < count {
+            assert!(spool.bytes() <= bounds.bytes_max);
+            for (number, text) in drain(&spool, Which::Alerts) {
+                assert_eq!(text.trim_start_matches('0').parse().unwrap_or(0), expected);
+                expected += 1;
+                spool.confirm(Which::Alerts, number).unwrap();
+            }
+        }
+    });
+    assert_eq!((spool.lost(), spool.take_gap()), (0, None));
+}
+
+#[test]
+fn on_a_full_disk_alerts_of_a_replay_wait_until_they_are_written() {
+    let Some(disk) = Tmpfs::mount(24) else {
+        eprintln!("left out: alerts of a replay on a full disk: nothing can be mounted here");
+        return;
+    };
+    let bounds = Bounds { bytes_max: 256 << 20, reserve_bytes: 4 << 20 };
+    let dir = disk.0.path().join("spool");
+    let spool = Spool::open(&dir, bounds, WhenFull::Wait).unwrap();
+    let count = 600;
+    let put = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..count {
+                spool.put_alert(head(1), format!("{number:060000}").as_bytes());
+                put.store(number + 1, std::sync::atomic::Ordering::Relaxed);
+            }
+        });
+        let mut got = 0;
+        while got < count {
+            for (number, _) in drain(&spool, Which::Alerts) {
+                // What counts as kept is in a file, whoever ends the program now.
+                let (kept, pending) = {
+                    let lane = lock(&spool.alerts);
+                    (put.load(std::sync::atomic::Ordering::Relaxed), lane.pending_bytes())
+                };
+                assert!(pending < 2 * 60_100, "{kept} alerts kept and {pending} bytes in memory");
+                got += 1;
+                spool.confirm(Which::Alerts, number).unwrap();
+            }
+        }
+    });
+    assert_eq!(spool.lost(), 0);
+    drop(spool);
+}
+
+#[test]
 fn a_damaged_record_costs_no_more_than_its_segment() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
