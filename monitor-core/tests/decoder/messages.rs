@@ -1,6 +1,6 @@
 //! Message forms: each conversation is also cut into pieces of every size, with the same result.
 
-use monitor_core::call::{Anomalies, Outcome, Protocol};
+use monitor_core::call::{Anomalies, ApiCall, Outcome, Protocol};
 use monitor_core::input::Direction;
 
 use crate::wire::{Wire, lines};
@@ -289,4 +289,59 @@ fn the_beginning_of_an_error_body_is_decoded() {
     assert_eq!(coded("deflate", &stored), (Some(Outcome::Skew), none, Some(19)));
     let bad = Anomalies::BAD_CONTENT_CODING;
     assert_eq!(coded("gzip", text), (Some(Outcome::Skew), bad, Some(14)));
+}
+
+/// Each head three times with another first line, so that its fields are known from the one before: as
+/// if it came in pieces, which are always parsed.
+#[test]
+fn fields_that_come_again_are_read_as_ever() {
+    let fields = [
+        "Host: a.example\r\nUser-Agent: bot/1\r\nX-MBX-APIKEY: made-up-key-of-somebody\r\n",
+        "host:  b.example \r\nuser-agent:\r\n",
+        "Host: c\r\nHost: d\r\n",
+        "User-Agent: none\r\n",
+        "Host: e\r\nConnection: keep-alive\r\nAuthorization: Bearer made-up-token-1\r\n",
+        "Host: \u{e9}\r\nUser-Agent: \u{e9}\r\n",
+        "Host: f\nUser-Agent: bare\r\n",
+        "Host: g\r\nContent-Length: 3\r\n",
+        "Host: h\r\nContent-Length: 3\r\nContent-Length: 3\r\n",
+        "Host: i\r\nTransfer-Encoding: gzip\r\n",
+    ];
+    let answers = [
+        "X-MBX-USED-WEIGHT-1M: 7\r\n",
+        "Server: x\r\nContent-Encoding: gzip\r\n",
+        "Content-Type: application/json\r\nRetry-After: 5\r\n",
+        "Connection: keep-alive\n",
+    ];
+    let talk = |wire: &mut Wire| {
+        for (number, fields) in fields.iter().enumerate() {
+            let answer = answers[number % answers.len()];
+            let body = if fields.contains("Content-Length") { "abc" } else { "" };
+            for again in 0..3 {
+                let status = [200, 403, 500][again];
+                wire.ask(format!("POST /n{number}/{again} HTTP/1.1\r\n{fields}\r\n{body}"));
+                let head = format!("HTTP/1.1 {status} X\r\n{answer}Content-Length: 2\r\n");
+                wire.answer(format!("{head}\r\n{{}}"));
+            }
+        }
+        wire.close();
+    };
+    let run = |cut| {
+        let mut wire = Wire::open(1000, 2000);
+        wire.cut = cut;
+        talk(&mut wire);
+        let told = |call: &ApiCall| {
+            format!(
+                "{:?} {:?} {:?} {:?} {:?}",
+                call.request, call.response, call.key, call.anomalies, call.outcome
+            )
+        };
+        wire.run().0.iter().map(told).collect::<Vec<String>>()
+    };
+    let (whole, pieces) = (run(usize::MAX), run(1));
+    assert_eq!(whole, pieces);
+    assert!(whole.len() >= 27, "{}", whole.len());
+    let all_have = |calls: &[String], what: &str| calls.iter().all(|call| call.contains(what));
+    assert!(all_have(&whole[..3], "header:x-mbx-apikey"), "{:?}", &whole[..3]);
+    assert!(all_have(&whole[6..9], "BAD_HOST"), "{:?}", &whole[6..9]);
 }

@@ -10,6 +10,7 @@ use httparse::{EMPTY_HEADER, Error, Header, Status};
 use memchr::memchr;
 
 use super::framing::Framing;
+use super::known::Known;
 use super::odd::{self, OddHead};
 use crate::call::Anomalies;
 use crate::decode::Counters;
@@ -29,12 +30,32 @@ pub(super) trait Parse {
     /// What a head becomes.
     type Head;
 
-    /// Parses a head at the front of `bytes` by the letter: the value and how many bytes it took.
-    fn parse<'b>(
-        &self,
+    /// A first line by the letter.
+    type Line<'b>;
+
+    /// What its fields become.
+    type Fields: Clone;
+
+    /// Parses a head at the front of `bytes` by the letter: its first line, its fields, and how many bytes
+    /// it took.
+    fn parse<'h, 'b>(
         bytes: &'b [u8],
-        headers: &mut [MaybeUninit<Header<'b>>],
-    ) -> Result<Status<(Self::Head, usize)>, Error>;
+        headers: &'h mut [MaybeUninit<Header<'b>>],
+    ) -> Result<Status<Parsed<'h, 'b, Self::Line<'b>>>, Error>;
+
+    /// Parses the first line of a head that has fields, by the letter.
+    fn parse_line(bytes: &[u8]) -> Option<Self::Line<'_>>;
+
+    /// What fields come to, whatever line they follow.
+    fn fields(&self, headers: &[Header<'_>]) -> Self::Fields;
+
+    /// What a line and the fields after it come to.
+    fn head(
+        &self,
+        line: &Self::Line<'_>,
+        fields: Self::Fields,
+        headers: &[Header<'_>],
+    ) -> Self::Head;
 
     /// Reads a head that is not by the letter; `None` when its first line is none.
     fn parse_odd(&self, head: &OddHead<'_>) -> Option<Self::Head>;
@@ -55,9 +76,19 @@ pub(super) trait Parse {
     fn is_enough(&self, line: &[u8]) -> bool;
 }
 
+/// A head by the letter.
+pub(super) struct Parsed<'h, 'b, L> {
+    pub(super) line: L,
+    pub(super) headers: &'h [Header<'b>],
+    /// Bytes that it took.
+    pub(super) used: usize,
+}
+
 /// Reads heads, one after the other.
-pub(super) struct HeadReader<H> {
+pub(super) struct HeadReader<H, F> {
     bytes: Vec<u8>,
+    /// Fields of the head before.
+    known: Known<F>,
     /// The first line has ended.
     has_line: bool,
     /// The rest of a head that is too large.
@@ -79,13 +110,13 @@ struct Rest<H> {
     line: Vec<u8>,
 }
 
-impl<H> Default for HeadReader<H> {
-    fn default() -> HeadReader<H> {
-        HeadReader { bytes: Vec::new(), has_line: false, rest: None }
+impl<H, F> Default for HeadReader<H, F> {
+    fn default() -> HeadReader<H, F> {
+        HeadReader { bytes: Vec::new(), known: Known::default(), has_line: false, rest: None }
     }
 }
 
-impl<H> HeadReader<H> {
+impl<H, F: Clone> HeadReader<H, F> {
     /// Begins with bytes that were found by other means.
     pub(super) fn begin(&mut self, bytes: Vec<u8>) {
         self.has_line = memchr(b'\n', &bytes).is_some();
@@ -103,7 +134,7 @@ impl<H> HeadReader<H> {
     }
 
     /// No byte follows: what a head says that has not ended, when its first line is whole.
-    pub(super) fn cut<P: Parse<Head = H>>(
+    pub(super) fn cut<P: Parse<Head = H, Fields = F>>(
         &mut self,
         parser: &P,
         limits: &Limits,
@@ -137,11 +168,11 @@ impl<H> HeadReader<H> {
     /// Memory held, bytes.
     pub(super) fn held_bytes(&self) -> usize {
         let rest = self.rest.as_ref().map_or(0, |_| size_of::<Rest<H>>() + LINE_BYTES_MAX);
-        self.bytes.capacity() + rest
+        self.bytes.capacity() + self.known.held_bytes() + rest
     }
 
     /// Takes a chunk that is not empty.
-    pub(super) fn read<P: Parse<Head = H>>(
+    pub(super) fn read<P: Parse<Head = H, Fields = F>>(
         &mut self,
         parser: &P,
         chunk: &[u8],
@@ -155,16 +186,45 @@ impl<H> HeadReader<H> {
         if self.bytes.len() < METHOD_BYTES_MAX && !self.start_is_plausible(parser, chunk) {
             return Step::Implausible(std::mem::take(&mut self.bytes));
         }
-        if self.bytes.is_empty() {
-            let mut headers = [const { MaybeUninit::uninit() }; HEADERS_INLINE];
-            let count = limits.headers_max.min(HEADERS_INLINE);
-            if let Ok(Status::Complete((head, used))) = parser.parse(chunk, &mut headers[..count])
-                && used <= limits.head_bytes_max
-            {
-                return Step::Head(head, used);
-            }
+        if self.bytes.is_empty()
+            && let Some((head, used)) = self.read_in_place(parser, chunk, limits)
+        {
+            return Step::Head(head, used);
         }
         self.gather(parser, chunk, limits, counters)
+    }
+
+    /// Reads a head that lies whole at the front of a chunk, by the letter.
+    fn read_in_place<P: Parse<Head = H, Fields = F>>(
+        &mut self,
+        parser: &P,
+        chunk: &[u8],
+        limits: &Limits,
+    ) -> Option<(H, usize)> {
+        if let Some((fields, used)) = self.known.find(chunk)
+            && used <= limits.head_bytes_max
+            && let Some(line) = P::parse_line(chunk)
+        {
+            let head = parser.head(&line, fields.meaning.clone(), &fields.headers());
+            self.known.hit();
+            return Some((head, used));
+        }
+        let mut headers = [const { MaybeUninit::uninit() }; HEADERS_INLINE];
+        let count = limits.headers_max.min(HEADERS_INLINE);
+        let Ok(Status::Complete(parsed)) = P::parse(chunk, &mut headers[..count]) else {
+            return None;
+        };
+        if parsed.used > limits.head_bytes_max {
+            return None;
+        }
+        let Parsed { line, headers, used } = parsed;
+        let (odd, fields) = (line_ends(&chunk[..used], headers), parser.fields(headers));
+        if odd.is_empty() {
+            self.known.note(&chunk[..used], headers, &fields);
+        }
+        let mut head = parser.head(&line, fields, headers);
+        parser.framing(&mut head).odd |= odd;
+        Some((head, used))
     }
 
     fn start_is_plausible<P: Parse>(&self, parser: &P, chunk: &[u8]) -> bool {
@@ -178,7 +238,7 @@ impl<H> HeadReader<H> {
     }
 
     /// Adds to the gathered bytes and parses them when the head is whole.
-    fn gather<P: Parse<Head = H>>(
+    fn gather<P: Parse<Head = H, Fields = F>>(
         &mut self,
         parser: &P,
         chunk: &[u8],
@@ -230,7 +290,7 @@ impl<H> HeadReader<H> {
     }
 
     /// Behind the limit only framing fields and the end are looked for.
-    fn read_rest<P: Parse<Head = H>>(&mut self, parser: &P, chunk: &[u8]) -> Step<H> {
+    fn read_rest<P: Parse<Head = H, Fields = F>>(&mut self, parser: &P, chunk: &[u8]) -> Step<H> {
         let Some(mut rest) = self.rest.take() else { return Step::More };
         let mut at = 0;
         while at < chunk.len() {
@@ -305,9 +365,28 @@ fn parse_strict<P: Parse>(parser: &P, bytes: &[u8], lines: usize) -> Option<P::H
         many = vec![MaybeUninit::new(EMPTY_HEADER); lines];
         &mut many
     };
-    match parser.parse(bytes, headers) {
-        Ok(Status::Complete((head, _))) => Some(head),
+    match P::parse(bytes, headers) {
+        Ok(Status::Complete(Parsed { line, headers, used })) => {
+            let mut head = parser.head(&line, parser.fields(headers), headers);
+            parser.framing(&mut head).odd |= line_ends(&bytes[..used], headers);
+            Some(head)
+        }
         Ok(Status::Partial) | Err(_) => None,
+    }
+}
+
+/// Line ends of a head that is by the letter otherwise.
+fn line_ends(head: &[u8], headers: &[Header<'_>]) -> Anomalies {
+    let begin = head.as_ptr() as usize;
+    let crlf_before = |header: &Header<'_>| {
+        // Names lie within the head: before each the line before it ends.
+        let at = (header.name.as_ptr() as usize).wrapping_sub(begin);
+        head.get(at.wrapping_sub(2)..at) == Some(b"\r\n")
+    };
+    if head.ends_with(b"\r\n\r\n") && headers.iter().all(crlf_before) {
+        Anomalies::empty()
+    } else {
+        Anomalies::BARE_LF
     }
 }
 

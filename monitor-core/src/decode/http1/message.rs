@@ -8,7 +8,7 @@ use httparse::{Error, Header, ParserConfig, Status};
 
 use super::body::Body;
 use super::framing::{Coding, Framing};
-use super::head::Parse;
+use super::head::{Parse, Parsed};
 use super::odd::{OddHead, RequestLine, StatusLine, Version, is_token, trim};
 use super::switch::{Agreement, Offer};
 use crate::ascii::{is_name, marked};
@@ -30,6 +30,21 @@ pub(super) struct Asked {
     /// It says that none follows.
     pub(super) is_last: bool,
     pub(super) framing: Framing,
+}
+
+/// What the fields of a request come to.
+#[derive(Clone, Default)]
+pub(super) struct RequestFields {
+    framing: Framing,
+    /// The first `Host`.
+    host: Option<CompactString>,
+    user_agent: Option<CompactString>,
+    /// There is an `Upgrade`.
+    upgrade: bool,
+    /// What `Connection` says of the requests that follow: that there are none.
+    is_last: Option<bool>,
+    /// Of a gRPC-Web call whose content is not coded.
+    grpc: Option<Flavour>,
 }
 
 /// What a method means for the length of the response (RFC 9112, 6.3).
@@ -59,8 +74,19 @@ pub(super) struct Answered {
     pub(super) framing: Framing,
 }
 
+/// What the fields of a response come to.
+#[derive(Clone, Default)]
+pub(super) struct ResponseFields {
+    framing: Framing,
+    coding: ContentCoding,
+    grpc: GrpcAnswer,
+    quota: Option<Quota>,
+    /// What `Connection` says of the responses that follow: that there are none.
+    is_last: Option<bool>,
+}
+
 /// What a response head says to a gRPC-Web call.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct GrpcAnswer {
     pub(super) flavour: Option<Flavour>,
     /// Its body is coded: messages cannot be told apart.
@@ -132,22 +158,41 @@ pub(super) struct Requests<'a> {
 impl Parse for Requests<'_> {
     type Head = Asked;
 
-    fn parse<'b>(
-        &self,
+    /// Method, target, protocol.
+    type Line<'b> = (&'b str, &'b str, Protocol);
+
+    type Fields = RequestFields;
+
+    fn parse<'h, 'b>(
         bytes: &'b [u8],
-        headers: &mut [MaybeUninit<Header<'b>>],
-    ) -> Result<Status<(Asked, usize)>, Error> {
+        headers: &'h mut [MaybeUninit<Header<'b>>],
+    ) -> Result<Status<Parsed<'h, 'b, Self::Line<'b>>>, Error> {
         let mut request = httparse::Request::new(&mut []);
         let status = request.parse_with_uninit_headers(bytes, headers)?;
-        let (Status::Complete(used), Some(method), Some(target), Some(version)) =
-            (status, request.method, request.path, request.version)
-        else {
+        let (Status::Complete(used), Some(line)) = (status, request_line(&request)) else {
             return Ok(Status::Partial);
         };
-        let head = RequestHead { method, target, headers: request.headers };
-        let mut asked = self.asked(&head, protocol(version));
-        asked.framing.odd |= line_ends(&bytes[..used], head.headers);
-        Ok(Status::Complete((asked, used)))
+        Ok(Status::Complete(Parsed { line, headers: request.headers, used }))
+    }
+
+    fn parse_line(bytes: &[u8]) -> Option<Self::Line<'_>> {
+        let mut request = httparse::Request::new(&mut []);
+        let fields = request.parse_with_uninit_headers(bytes, &mut []);
+        // Without room for any it ends at the first field.
+        (fields == Err(Error::TooManyHeaders)).then(|| request_line(&request))?
+    }
+
+    fn fields(&self, headers: &[Header<'_>]) -> RequestFields {
+        RequestFields::read(headers)
+    }
+
+    fn head(
+        &self,
+        &(method, target, protocol): &Self::Line<'_>,
+        fields: RequestFields,
+        headers: &[Header<'_>],
+    ) -> Asked {
+        self.asked(&RequestHead { method, target, headers }, protocol, fields)
     }
 
     fn parse_odd(&self, head: &OddHead<'_>) -> Option<Asked> {
@@ -166,7 +211,7 @@ impl Parse for Requests<'_> {
         }
         let target = text(line.target, &mut odd);
         let head = RequestHead { method: line.method, target: &target, headers: &head.headers };
-        let mut asked = self.asked(&head, protocol);
+        let mut asked = self.asked(&head, protocol, RequestFields::read(head.headers));
         asked.framing.odd |= odd;
         if let Some((request, _)) = asked.parts.as_deref_mut()
             && target.is_empty()
@@ -212,37 +257,11 @@ impl Parse for Requests<'_> {
 }
 
 impl Requests<'_> {
-    fn asked(&self, head: &RequestHead<'_>, protocol: Protocol) -> Asked {
-        let mut framing = Framing::default();
-        let (mut host, mut hosts, mut user_agent) = (None, 0, None);
+    fn asked(&self, head: &RequestHead<'_>, protocol: Protocol, fields: RequestFields) -> Asked {
+        let RequestFields { mut framing, host, user_agent, upgrade, is_last, grpc } = fields;
         // A connection of HTTP/1.0 ends with its message unless it says otherwise (RFC 9112, 9.3).
-        let (mut upgrade, mut is_last) = (false, protocol == Protocol::Http10);
-        let (mut grpc, mut is_coded) = (None, false);
-        for header in head.headers {
-            let name = header.name.as_bytes();
-            // Few lengths out of many: most fields are passed over by length alone.
-            match name.len() {
-                4 if is_name(name, b"Host") => {
-                    hosts += 1;
-                    if !header.value.iter().all(|byte| HOST_BYTES[usize::from(*byte)]) {
-                        framing.odd |= Anomalies::BAD_HOST;
-                    }
-                    if host.is_none() {
-                        host = Some(text(header.value, &mut framing.odd));
-                    }
-                }
-                7 => upgrade |= name.eq_ignore_ascii_case(b"upgrade"),
-                10 if user_agent.is_none() && is_name(name, b"User-Agent") => {
-                    user_agent = Some(text(header.value, &mut framing.odd));
-                }
-                10 => is_last = closes(header).unwrap_or(is_last),
-                12 if is_grpc(header) => grpc = Flavour::of_http1(header.value),
-                14 | 17 => framing.add(name, header.value),
-                16 => is_coded |= codes(header),
-                _ => {}
-            }
-        }
-        if hosts > 1 || hosts == 0 && protocol == Protocol::Http11 {
+        let is_last = is_last.unwrap_or(protocol == Protocol::Http10);
+        if host.is_none() && protocol == Protocol::Http11 {
             framing.odd |= Anomalies::BAD_HOST;
         }
         if protocol == Protocol::Http10 && framing.coding != Coding::None {
@@ -277,8 +296,40 @@ impl Requests<'_> {
         let offer = if upgrade { Offer::read(head.headers) } else { None };
         framing.odd |= identified.anomalies;
         let parts = Some(Box::new((request, identified)));
-        let grpc = grpc.filter(|_| !is_coded);
         Asked { parts, protocol, kind, offer, grpc, is_last, framing }
+    }
+}
+
+impl RequestFields {
+    fn read(headers: &[Header<'_>]) -> RequestFields {
+        let mut fields = RequestFields::default();
+        let (framing, mut is_coded) = (&mut fields.framing, false);
+        for header in headers {
+            let name = header.name.as_bytes();
+            // Few lengths out of many: most fields are passed over by length alone.
+            match name.len() {
+                4 if is_name(name, b"Host") => {
+                    let is_host = header.value.iter().all(|byte| HOST_BYTES[usize::from(*byte)]);
+                    if fields.host.is_some() || !is_host {
+                        framing.odd |= Anomalies::BAD_HOST;
+                    }
+                    if fields.host.is_none() {
+                        fields.host = Some(text(header.value, &mut framing.odd));
+                    }
+                }
+                7 => fields.upgrade |= name.eq_ignore_ascii_case(b"upgrade"),
+                10 if fields.user_agent.is_none() && is_name(name, b"User-Agent") => {
+                    fields.user_agent = Some(text(header.value, &mut framing.odd));
+                }
+                10 => fields.is_last = closes(header).or(fields.is_last),
+                12 if is_grpc(header) => fields.grpc = Flavour::of_http1(header.value),
+                14 | 17 => framing.add(name, header.value),
+                16 => is_coded |= codes(header),
+                _ => {}
+            }
+        }
+        fields.grpc = fields.grpc.filter(|_| !is_coded);
+        fields
     }
 }
 
@@ -288,26 +339,42 @@ pub(super) struct Responses<'a>(pub(super) &'a Identifier);
 impl Parse for Responses<'_> {
     type Head = Answered;
 
-    fn parse<'b>(
-        &self,
+    /// Protocol, status.
+    type Line<'b> = (Protocol, u16);
+
+    type Fields = ResponseFields;
+
+    fn parse<'h, 'b>(
         bytes: &'b [u8],
-        headers: &mut [MaybeUninit<Header<'b>>],
-    ) -> Result<Status<(Answered, usize)>, Error> {
+        headers: &'h mut [MaybeUninit<Header<'b>>],
+    ) -> Result<Status<Parsed<'h, 'b, Self::Line<'b>>>, Error> {
         let mut response = httparse::Response::new(&mut []);
-        let status = ParserConfig::default().parse_response_with_uninit_headers(
-            &mut response,
-            bytes,
-            headers,
-        )?;
-        let (Status::Complete(used), Some(status), Some(version)) =
-            (status, response.code, response.version)
-        else {
+        let config = ParserConfig::default();
+        let status = config.parse_response_with_uninit_headers(&mut response, bytes, headers)?;
+        let (Status::Complete(used), Some(line)) = (status, status_line(&response)) else {
             return Ok(Status::Partial);
         };
-        let mut answered = Answered::new(protocol(version), Some(status), response.headers);
-        answered.framing.odd |= line_ends(&bytes[..used], response.headers);
-        answered.quota = self.0.quota(response.headers);
-        Ok(Status::Complete((answered, used)))
+        Ok(Status::Complete(Parsed { line, headers: response.headers, used }))
+    }
+
+    fn parse_line(bytes: &[u8]) -> Option<Self::Line<'_>> {
+        let mut response = httparse::Response::new(&mut []);
+        let config = ParserConfig::default();
+        let fields = config.parse_response_with_uninit_headers(&mut response, bytes, &mut []);
+        (fields == Err(Error::TooManyHeaders)).then(|| status_line(&response))?
+    }
+
+    fn fields(&self, headers: &[Header<'_>]) -> ResponseFields {
+        ResponseFields { quota: self.0.quota(headers), ..ResponseFields::read(headers) }
+    }
+
+    fn head(
+        &self,
+        &(protocol, status): &Self::Line<'_>,
+        fields: ResponseFields,
+        headers: &[Header<'_>],
+    ) -> Answered {
+        Answered::new(protocol, Some(status), fields, headers)
     }
 
     fn parse_odd(&self, head: &OddHead<'_>) -> Option<Answered> {
@@ -316,14 +383,14 @@ impl Parse for Responses<'_> {
             Version::Http10 => Protocol::Http10,
             Version::None | Version::Foreign | Version::Http11 | Version::Other => Protocol::Http11,
         };
-        let mut answered = Answered::new(protocol, line.status, &head.headers);
+        let fields = self.fields(&head.headers);
+        let mut answered = Answered::new(protocol, line.status, fields, &head.headers);
         answered.framing.odd |= line.odd;
-        answered.quota = self.0.quota(&head.headers);
         Some(answered)
     }
 
     fn unreadable(&self) -> Answered {
-        let mut answered = Answered::new(Protocol::Http11, None, &[]);
+        let mut answered = Answered::bare(Protocol::Http11, None);
         answered.framing.odd |= Anomalies::BAD_HEAD;
         answered
     }
@@ -347,14 +414,35 @@ impl Parse for Responses<'_> {
 }
 
 impl Answered {
-    pub(super) fn new(protocol: Protocol, status: Option<u16>, headers: &[Header<'_>]) -> Answered {
-        let mut framing = Framing::default();
-        let mut coding = ContentCoding::default();
-        let mut is_last = protocol == Protocol::Http10;
-        let mut grpc = GrpcAnswer::default();
+    /// Without any fields.
+    pub(super) fn bare(protocol: Protocol, status: Option<u16>) -> Answered {
+        Answered::new(protocol, status, ResponseFields::default(), &[])
+    }
+
+    fn new(
+        protocol: Protocol,
+        status: Option<u16>,
+        fields: ResponseFields,
+        headers: &[Header<'_>],
+    ) -> Answered {
+        let ResponseFields { mut framing, coding, grpc, quota, is_last } = fields;
+        if status.is_some_and(|status| !(100..=599).contains(&status)) {
+            // No class of its own (RFC 9110, 15).
+            framing.odd |= Anomalies::LENIENT;
+        }
+        let is_last = is_last.unwrap_or(protocol == Protocol::Http10);
+        let agreement = (status == Some(101)).then(|| Agreement::read(headers));
+        Answered { status, protocol, agreement, coding, grpc, quota, is_last, framing }
+    }
+}
+
+impl ResponseFields {
+    fn read(headers: &[Header<'_>]) -> ResponseFields {
+        let mut fields = ResponseFields::default();
+        let grpc = &mut fields.grpc;
         for header in headers {
             match header.name.len() {
-                10 => is_last = closes(header).unwrap_or(is_last),
+                10 => fields.is_last = closes(header).or(fields.is_last),
                 11 if header.name.eq_ignore_ascii_case("grpc-status") => {
                     grpc.status = grpc::status(header.value);
                 }
@@ -362,35 +450,15 @@ impl Answered {
                 12 if header.name.eq_ignore_ascii_case("grpc-message") => {
                     grpc.message = Some(header.value.into());
                 }
-                14 | 17 => framing.add(header.name.as_bytes(), header.value),
+                14 | 17 => fields.framing.add(header.name.as_bytes(), header.value),
                 16 if header.name.eq_ignore_ascii_case("content-encoding") => {
                     grpc.is_coded |= codes(header);
-                    coding.add(header.value);
+                    fields.coding.add(header.value);
                 }
                 _ => {}
             }
         }
-        if status.is_some_and(|status| !(100..=599).contains(&status)) {
-            // No class of its own (RFC 9110, 15).
-            framing.odd |= Anomalies::LENIENT;
-        }
-        let agreement = (status == Some(101)).then(|| Agreement::read(headers));
-        Answered { status, protocol, agreement, coding, grpc, quota: None, is_last, framing }
-    }
-}
-
-/// Line ends of a head that is by the letter otherwise.
-fn line_ends(head: &[u8], headers: &[Header<'_>]) -> Anomalies {
-    let begin = head.as_ptr() as usize;
-    let crlf_before = |header: &Header<'_>| {
-        // Names lie within the head: before each the line before it ends.
-        let at = (header.name.as_ptr() as usize).wrapping_sub(begin);
-        head.get(at.wrapping_sub(2)..at) == Some(b"\r\n")
-    };
-    if head.ends_with(b"\r\n\r\n") && headers.iter().all(crlf_before) {
-        Anomalies::empty()
-    } else {
-        Anomalies::BARE_LF
+        fields
     }
 }
 
@@ -435,6 +503,14 @@ static HOST_BYTES: [bool; 256] = {
     }
     bytes
 };
+
+fn request_line<'b>(request: &httparse::Request<'_, 'b>) -> Option<(&'b str, &'b str, Protocol)> {
+    Some((request.method?, request.path?, protocol(request.version?)))
+}
+
+fn status_line(response: &httparse::Response<'_, '_>) -> Option<(Protocol, u16)> {
+    Some((protocol(response.version?), response.code?))
+}
 
 fn protocol(minor: u8) -> Protocol {
     match minor {
@@ -490,7 +566,7 @@ mod tests {
     fn what_follows_a_response() {
         let answered = |status, length| {
             let framing = Framing { length, ..Framing::default() };
-            Answered { framing, ..Answered::new(Protocol::Http11, Some(status), &[]) }
+            Answered { framing, ..Answered::bare(Protocol::Http11, Some(status)) }
         };
         let body = |body| Content::Body(body);
         assert_eq!(answered(200, Some(5)).content(Kind::Other), body(Body::Length(5)));

@@ -3,6 +3,7 @@
 mod body;
 mod framing;
 mod head;
+mod known;
 mod message;
 mod odd;
 mod pairing;
@@ -13,7 +14,7 @@ mod switch;
 
 use self::body::Body;
 use self::head::{HeadReader, Parse, Step};
-use self::message::{Answered, Asked};
+use self::message::{Answered, Asked, RequestFields, ResponseFields};
 use self::pairing::{Answer, GiveUp, Pairing, Pending};
 use self::resync::Resync;
 use super::Counters;
@@ -28,8 +29,8 @@ use crate::time::EventTime;
 
 /// Both directions of a connection.
 pub(in crate::decode) struct Connection {
-    requests: Reader<Asked>,
-    responses: Reader<Answered>,
+    requests: Reader<Asked, RequestFields>,
+    responses: Reader<Answered, ResponseFields>,
     pairing: Pairing,
     answer: Option<Answering>,
     /// Whether client bytes wait for an answer that may change the protocol.
@@ -39,9 +40,9 @@ pub(in crate::decode) struct Connection {
 }
 
 /// One direction.
-struct Reader<H> {
+struct Reader<H, F> {
     state: State,
-    head: HeadReader<H>,
+    head: HeadReader<H, F>,
     /// First byte of the current head.
     time: EventTime,
     /// For the next message, or the one under way.
@@ -84,8 +85,8 @@ struct Answering {
     prefix: Option<Box<Prefix>>,
 }
 
-impl<H> Reader<H> {
-    fn new(midstream: bool) -> Reader<H> {
+impl<H, F: Clone> Reader<H, F> {
+    fn new(midstream: bool) -> Reader<H, F> {
         let (state, notes) = if midstream {
             (State::Resync(Resync::default()), Anomalies::MIDSTREAM)
         } else {
@@ -97,7 +98,7 @@ impl<H> Reader<H> {
     }
 
     /// Reads at a head: what came of it, and what is left of the chunk.
-    fn read_head<'c, P: Parse<Head = H>>(
+    fn read_head<'c, P: Parse<Head = H, Fields = F>>(
         &mut self,
         parser: &P,
         time: EventTime,

@@ -154,7 +154,7 @@ impl Connection {
 
     /// An answer without a head (RFC 1945, 4.1), of which so many bytes have passed.
     fn begin_simple(&mut self, bytes: usize, cx: &mut Context<'_>) {
-        self.begin_answer(Answered::new(Protocol::Http09, None, &[]), cx);
+        self.begin_answer(Answered::bare(Protocol::Http09, None), cx);
         if let Some(answering) = &mut self.answer {
             answering.answer.response.body_bytes += bytes as u64;
         }
