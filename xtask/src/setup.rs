@@ -238,7 +238,11 @@ fn install_packages(packages: &[&str]) -> anyhow::Result<()> {
     arguments.extend(packages);
     // Lists of packages may be old, or not there at all on a fresh machine.
     let installed = apt(&arguments)? || (apt(&["update", "-q"])? && apt(&arguments)?);
-    ensure!(installed, "`{command}` failed; run it by hand to see why");
+    ensure!(
+        installed,
+        "`{command}` failed; run it by hand to see why: what this release of Debian lacks may be in its \
+         backports, as suricata is for Debian 12"
+    );
     Ok(())
 }
 

@@ -81,8 +81,16 @@ struct Answering {
     /// It may answer a HEAD that was not seen and have no body whatever its head says: so many bytes
     /// of it so far are the beginning of another response.
     probe: Option<usize>,
-    /// First bytes of an error body.
-    prefix: Option<Box<Prefix>>,
+    kept: Kept,
+}
+
+/// First bytes of a body.
+enum Kept {
+    /// They say nothing.
+    Nothing,
+    /// None has come. When all of them come at once they are read where they are.
+    Waiting,
+    Begun(Box<Prefix>),
 }
 
 impl<H, F: Clone> Reader<H, F> {
@@ -222,8 +230,10 @@ impl Connection {
 
     /// Memory held besides the connection itself, bytes.
     pub(in crate::decode) fn held_bytes(&self) -> usize {
-        let prefix = self.answer.as_ref().and_then(|answer| answer.prefix.as_ref());
-        let prefix = prefix.map_or(0, |prefix| size_of::<Prefix>() + prefix.held_bytes());
+        let prefix = match self.answer.as_ref().map(|answering| &answering.kept) {
+            Some(Kept::Begun(prefix)) => size_of::<Prefix>() + prefix.held_bytes(),
+            Some(Kept::Nothing | Kept::Waiting) | None => 0,
+        };
         self.requests.held_bytes()
             + self.responses.held_bytes()
             + self.pairing.held_bytes()

@@ -8,9 +8,9 @@ use super::message::{Answered, Content, Kind, Responses};
 use super::pairing::{Answer, GiveUp};
 use super::resync::Resync;
 use super::switch::Upgrade;
-use super::{Answering, Connection, Read, State, cut};
+use super::{Answering, Connection, Kept, Read, State, cut};
 use crate::call::{Anomalies, Operation, Protocol, Response};
-use crate::decode::content::{Prefix, keeps};
+use crate::decode::content::{ContentCoding, Prefix, keeps};
 use crate::decode::context::Context;
 use crate::decode::conversation::{Next, Switch, Upgraded};
 use crate::decode::early::Early;
@@ -64,8 +64,14 @@ impl Connection {
         let State::Body(body) = &mut self.responses.state else { return chunk };
         let mut odd = Anomalies::empty();
         let progress = body.advance(chunk, &mut odd);
+        let mut whole: &[u8] = &[];
         if let Some(answering) = &mut self.answer {
-            answering.take(progress.content);
+            answering.answer.response.body_bytes += progress.content.len() as u64;
+            if progress.end == End::Complete && matches!(answering.kept, Kept::Waiting) {
+                whole = progress.content;
+            } else {
+                answering.kept.take(progress.content, cx.limits.body_prefix_bytes);
+            }
             if answering.paired
                 && let Some(talk) = self.pairing.talk()
             {
@@ -74,7 +80,7 @@ impl Connection {
             answering.answer.anomalies |= odd;
             answering.answer.complete &= progress.end != End::Broken;
         }
-        self.response_body_end(progress.end, Anomalies::BAD_CHUNK, cx);
+        self.response_body_end(progress.end, whole, Anomalies::BAD_CHUNK, cx);
         &chunk[progress.used..]
     }
 
@@ -192,7 +198,6 @@ impl Connection {
     }
 
     fn begin_answer(&mut self, head: Answered, cx: &Context<'_>) {
-        let prefix_bytes_max = cx.limits.body_prefix_bytes;
         let reader = &mut self.responses;
         let anomalies = head.framing.odd | reader.begin(head.is_last);
         let (paired, asked) = match self.pairing.front() {
@@ -218,7 +223,10 @@ impl Connection {
             },
             paired,
             probe: (!paired).then_some(0),
-            prefix: keeps.then(|| Box::new(Prefix::new(head.coding, prefix_bytes_max))),
+            kept: match keeps {
+                true => Kept::of(head.coding, cx.limits.body_prefix_bytes),
+                false => Kept::Nothing,
+            },
         });
     }
 
@@ -296,12 +304,13 @@ impl Connection {
         self.responses.state = State::Tunnel;
     }
 
-    fn response_body_end(&mut self, end: End, why: Anomalies, cx: &mut Context<'_>) {
+    /// `whole`: all of the body, where it came at once and is kept nowhere.
+    fn response_body_end(&mut self, end: End, whole: &[u8], why: Anomalies, cx: &mut Context<'_>) {
         match end {
             End::More => {}
             End::Complete => {
                 self.responses.state = State::Head;
-                self.finish_answer(cx);
+                self.finish_whole(whole, cx);
             }
             End::Broken => {
                 self.responses.resync(Resync::default(), cx.counters);
@@ -332,9 +341,7 @@ impl Connection {
                     answering.answer.response.body_bytes += skipped.content;
                     answering.answer.anomalies |= Anomalies::GAP;
                     answering.answer.complete = false;
-                    if let Some(prefix) = &mut answering.prefix {
-                        prefix.end();
-                    }
+                    answering.kept.end();
                     if answering.paired
                         && let Some(talk) = self.pairing.talk()
                     {
@@ -342,7 +349,7 @@ impl Connection {
                     }
                 }
                 let end = if skipped.beyond > 0 { End::Broken } else { skipped.end };
-                self.response_body_end(end, Anomalies::GAP, cx);
+                self.response_body_end(end, &[], Anomalies::GAP, cx);
             }
         }
     }
@@ -384,13 +391,23 @@ impl Connection {
     }
 
     fn finish_answer(&mut self, cx: &mut Context<'_>) {
-        let Some(Answering { mut answer, paired, mut prefix, .. }) = self.answer.take() else {
+        self.finish_whole(&[], cx);
+    }
+
+    /// The answer has ended. `whole`: its body, where it came at once and is kept nowhere.
+    fn finish_whole(&mut self, whole: &[u8], cx: &mut Context<'_>) {
+        let Some(Answering { mut answer, paired, mut kept, .. }) = self.answer.take() else {
             return;
         };
         let style = self.pairing.front().filter(|_| paired).map(|request| request.style());
         let style = style.unwrap_or(Style::GENERIC);
         if let Some(status) = answer.response.status {
-            let bytes = prefix.as_mut().map(|prefix| prefix.bytes()).unwrap_or_default();
+            let bytes = match &mut kept {
+                Kept::Begun(prefix) => prefix.bytes(),
+                Kept::Nothing | Kept::Waiting => {
+                    &whole[..whole.len().min(cx.limits.body_prefix_bytes)]
+                }
+            };
             answer.outcome = match self.pairing.talk().filter(|_| paired) {
                 Some(talk) => talk.outcome(cx.identifier, style, Some(status), answer.complete),
                 None => {
@@ -402,7 +419,7 @@ impl Connection {
                 }
             };
         }
-        if let Some(prefix) = &mut prefix {
+        if let Kept::Begun(prefix) = &mut kept {
             answer.anomalies |= prefix.anomalies();
         }
         if let Some((request, answer)) = self.pairing.answer(answer, paired) {
@@ -411,11 +428,35 @@ impl Connection {
     }
 }
 
-impl Answering {
-    fn take(&mut self, content: &[u8]) {
-        self.answer.response.body_bytes += content.len() as u64;
-        if let Some(prefix) = &mut self.prefix {
+impl Kept {
+    /// Of a body that is coded so.
+    fn of(coding: ContentCoding, bytes_max: usize) -> Kept {
+        if coding == ContentCoding::default() {
+            return Kept::Waiting;
+        }
+        Kept::Begun(Box::new(Prefix::new(coding, bytes_max)))
+    }
+
+    /// Takes the next bytes, as far as they are among the first of so many.
+    fn take(&mut self, content: &[u8], bytes_max: usize) {
+        if let Kept::Waiting = self
+            && !content.is_empty()
+        {
+            let prefix = Prefix::new(ContentCoding::default(), bytes_max);
+            *self = Kept::Begun(Box::new(prefix));
+        }
+        if let Kept::Begun(prefix) = self {
             prefix.take(content);
+        }
+    }
+
+    /// Bytes are missing: nothing more is taken.
+    fn end(&mut self) {
+        match self {
+            Kept::Nothing => {}
+            // Its beginning is what is missing.
+            Kept::Waiting => *self = Kept::Nothing,
+            Kept::Begun(prefix) => prefix.end(),
         }
     }
 }
