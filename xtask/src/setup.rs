@@ -88,7 +88,7 @@ pub fn ensure_for(purposes: &[Purpose]) -> anyhow::Result<()> {
         missing.push("python3-websockets");
     }
     install_packages(&missing)?;
-    for environment in [CCXT, KAFKA] {
+    for environment in [CCXT, GRPC, KAFKA] {
         if purposes.contains(&Purpose::Live) && environment.python().is_none() {
             environment.make()?;
         }
@@ -282,6 +282,16 @@ const CCXT: Environment = Environment { module: "ccxt", packages: &["ccxt==4.5.5
 /// A client of Kafka that shares no code with ours (<https://pypi.org/project/kafka-python>, Apache-2.0).
 const KAFKA: Environment =
     Environment { module: "kafka", packages: &["kafka-python==3.0.12", "zstandard==0.25.0"] };
+
+/// gRPC and gRPC-Web by others (<https://pypi.org/project/grpcio>, <https://pypi.org/project/sonora>, both
+/// Apache-2.0).
+const GRPC: Environment =
+    Environment { module: "sonora.client", packages: &["grpcio==1.85.3", "sonora==0.2.3"] };
+
+/// A Python that speaks gRPC and gRPC-Web.
+pub fn python_with_grpc() -> Option<PathBuf> {
+    GRPC.python()
+}
 
 /// A Python that signs as clients of exchanges do.
 pub fn python_with_ccxt() -> Option<PathBuf> {

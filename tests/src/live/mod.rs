@@ -6,6 +6,7 @@ mod canaries;
 mod compare;
 mod exchanges;
 mod fleet;
+mod grpc;
 mod http2;
 mod kafka;
 mod kafka_secured;
@@ -40,7 +41,7 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 79] = [
+    let tests: [(&str, Test, &[&str]); 80] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -50,6 +51,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("http2_calls", http2::http2_calls, &["nginx", "h2load"]),
         ("http2_two_keys", http2::two_keys_on_one_connection, &["nginx", "curl"]),
         ("http1_on_an_http2_port", http2::http1_on_an_http2_port, &["nginx"]),
+        ("grpc_calls", grpc::calls, &["python3"]),
         ("large_download_by_sendfile", bodies::large_download_by_sendfile, &["nginx"]),
         ("large_upload", bodies::large_upload, &["nginx"]),
         ("writev_server", servers::writev_server, &[]),
