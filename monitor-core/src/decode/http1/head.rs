@@ -43,8 +43,11 @@ pub(super) trait Parse {
         headers: &'h mut [MaybeUninit<Header<'b>>],
     ) -> Result<Status<Parsed<'h, 'b, Self::Line<'b>>>, Error>;
 
-    /// Parses the first line of a head that has fields, by the letter.
+    /// Parses a first line with its end, by the letter.
     fn parse_line(bytes: &[u8]) -> Option<Self::Line<'_>>;
+
+    /// Whether a head of this line needs its fields besides what they come to.
+    fn needs_fields(line: &Self::Line<'_>) -> bool;
 
     /// What fields come to, whatever line they follow.
     fn fields(&self, headers: &[Header<'_>]) -> Self::Fields;
@@ -201,11 +204,15 @@ impl<H, F: Clone> HeadReader<H, F> {
         chunk: &[u8],
         limits: &Limits,
     ) -> Option<(H, usize)> {
-        if let Some((fields, used)) = self.known.find(chunk)
+        if let Some((fields, line, used)) = self.known.find(chunk)
             && used <= limits.head_bytes_max
-            && let Some(line) = P::parse_line(chunk)
+            && let Some(line) = P::parse_line(line)
         {
-            let head = parser.head(&line, fields.meaning.clone(), &fields.headers());
+            let meaning = fields.meaning.clone();
+            let head = match P::needs_fields(&line) {
+                true => parser.head(&line, meaning, &fields.headers()),
+                false => parser.head(&line, meaning, &[]),
+            };
             self.known.hit();
             return Some((head, used));
         }

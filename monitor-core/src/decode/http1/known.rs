@@ -47,15 +47,15 @@ impl<F> Default for Known<F> {
 }
 
 impl<F: Clone> Known<F> {
-    /// The fields, where they are those that follow a first line at the front of `bytes`, and how many
-    /// bytes both have.
-    pub(super) fn find(&self, bytes: &[u8]) -> Option<(&Fields<F>, usize)> {
+    /// The fields, where they are those that follow a first line at the front of `bytes`, that line, and how
+    /// many bytes both have.
+    pub(super) fn find<'b>(&self, bytes: &'b [u8]) -> Option<(&Fields<F>, &'b [u8], usize)> {
         let fields = self.fields.as_deref()?;
         let end = memchr::memchr(b'\n', bytes)?;
         let (line, rest) = bytes.split_at(end + 1);
         let text = fields.text.as_bytes();
         let is_same = line.ends_with(b"\r\n") && rest.starts_with(text);
-        is_same.then_some((fields, line.len() + text.len()))
+        is_same.then_some((fields, line, line.len() + text.len()))
     }
 
     /// Notes that they were.
@@ -141,8 +141,8 @@ mod tests {
     fn fields_are_found_again_behind_another_first_line() {
         let known = noted(&[HEAD, HEAD]);
         let next = [b"POST /orders?id=1 HTTP/1.1\r\n", &HEAD[16..], b"body"].concat();
-        let (fields, bytes) = known.find(&next).unwrap_or_else(|| panic!("not found"));
-        assert_eq!(bytes, next.len() - 4);
+        let (fields, line, bytes) = known.find(&next).unwrap_or_else(|| panic!("not found"));
+        assert_eq!((line, bytes), (&next[..28], next.len() - 4));
         let mut headers = [httparse::EMPTY_HEADER; 8];
         let mut request = httparse::Request::new(&mut headers);
         assert!(request.parse(&next).is_ok());

@@ -177,9 +177,13 @@ impl Parse for Requests<'_> {
 
     fn parse_line(bytes: &[u8]) -> Option<Self::Line<'_>> {
         let mut request = httparse::Request::new(&mut []);
-        let fields = request.parse_with_uninit_headers(bytes, &mut []);
-        // Without room for any it ends at the first field.
-        (fields == Err(Error::TooManyHeaders)).then(|| request_line(&request))?
+        // Fields, or their end, are still to come.
+        let is_read = request.parse_with_uninit_headers(bytes, &mut []) == Ok(Status::Partial);
+        is_read.then(|| request_line(&request))?
+    }
+
+    fn needs_fields(_line: &Self::Line<'_>) -> bool {
+        true
     }
 
     fn fields(&self, headers: &[Header<'_>]) -> RequestFields {
@@ -360,8 +364,13 @@ impl Parse for Responses<'_> {
     fn parse_line(bytes: &[u8]) -> Option<Self::Line<'_>> {
         let mut response = httparse::Response::new(&mut []);
         let config = ParserConfig::default();
-        let fields = config.parse_response_with_uninit_headers(&mut response, bytes, &mut []);
-        (fields == Err(Error::TooManyHeaders)).then(|| status_line(&response))?
+        let read = config.parse_response_with_uninit_headers(&mut response, bytes, &mut []);
+        (read == Ok(Status::Partial)).then(|| status_line(&response))?
+    }
+
+    /// Where the protocol changes.
+    fn needs_fields(&(_, status): &Self::Line<'_>) -> bool {
+        status == 101
     }
 
     fn fields(&self, headers: &[Header<'_>]) -> ResponseFields {
