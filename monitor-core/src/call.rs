@@ -388,6 +388,12 @@ pub struct OAuth {
     /// Of the code that a person types to let a device in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_code: Option<SignatureId>,
+    /// Where the server sent the answer, named as `redirect` is, when that carries one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered: Option<CompactString>,
+    /// What is in that answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carries: Option<Carried>,
 }
 
 /// How a client signed its request, as far as it says so.
@@ -494,6 +500,19 @@ snake_enum! {
         Script = "script",
         /// Nothing yet: it asks what the API is made of.
         Introspection = "introspection",
+    }
+}
+
+snake_enum! {
+    /// What a redirect of OAuth 2.0 carries (RFC 6749, 4.1.2 and 4.2.2; OpenID Connect Core 1.0, 3.3.2.5), the
+    /// worst first.
+    Carried {
+        /// A token.
+        Token = "token",
+        /// A code that is good for tokens.
+        Code = "code",
+        /// Neither: what went wrong.
+        Error = "error",
     }
 }
 

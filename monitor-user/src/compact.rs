@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use compact_str::CompactString;
 use monitor_core::call::{
-    Anomalies, ApiCall, Fields, Flow, FlowId, Grpc, HeaderOrder, Key, KeyId, Messages, Operation,
+    Anomalies, ApiCall, Carried, Fields, Flow, FlowId, Grpc, HeaderOrder, Key, KeyId, Messages, Operation,
     Outcome, Protocol, Request, Response, SignatureId,
 };
 use monitor_core::input::Endpoint;
@@ -81,6 +81,7 @@ bitflags::bitflags! {
         const OAUTH = 1 << 29;
         const HEADER_ORDER = 1 << 30;
         const FORMER_SIGNATURE = 1 << 31;
+        const ANSWERED = 1 << 32;
     }
 }
 
@@ -149,6 +150,8 @@ pub fn encode(call: &ApiCall, out: &mut Vec<u8>) {
     let signed = detail.as_ref().and_then(|detail| detail.signed);
     let former_signature = signed.and_then(|signed| signed.former);
     has.set(Has::FORMER_SIGNATURE, former_signature.is_some());
+    let answered = oauth.and_then(|oauth| oauth.answered.as_ref().zip(oauth.carries));
+    has.set(Has::ANSWERED, answered.is_some());
     number(out, has.bits());
     out.extend_from_slice(&time.0.to_le_bytes());
     out.extend_from_slice(&id.0.to_le_bytes());
@@ -224,6 +227,10 @@ pub fn encode(call: &ApiCall, out: &mut Vec<u8>) {
     oauth.iter().for_each(|oauth| optional::put_oauth(out, oauth));
     order.iter().for_each(|order| out.extend_from_slice(&order.0.to_le_bytes()));
     former_signature.iter().for_each(|id| out.extend_from_slice(&id.0.to_le_bytes()));
+    if let Some((to, carries)) = answered {
+        text(out, to);
+        out.push(carries as u8);
+    }
 }
 
 /// Reads a call. Bytes behind it are those of a later program, and passed over.
@@ -335,6 +342,14 @@ pub fn decode(bytes: &[u8]) -> Result<ApiCall, Malformed> {
     })?;
     if former_signature.is_some() {
         detail.get_or_insert_default().signed.get_or_insert_default().former = former_signature;
+    }
+    let answered = from.optional(has.contains(Has::ANSWERED), |from| {
+        let to = from.text()?;
+        Ok((to, *code(Carried::ALL, from.byte()?, "answer")?))
+    })?;
+    if let Some((to, carries)) = answered {
+        let oauth = detail.get_or_insert_default().oauth.get_or_insert_default();
+        (oauth.answered, oauth.carries) = (Some(to), Some(carries));
     }
     Ok(ApiCall {
         time,

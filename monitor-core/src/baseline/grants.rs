@@ -31,6 +31,17 @@ const CODES_MAX: usize = 32;
 const LET_IN_MIN: u32 = 20;
 const ELSEWHERE_PART: u32 = 20;
 
+/// How a redirect stands to those of its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is one of them.
+    Known,
+    /// It was never met, and which ones are the client's is not clear.
+    New,
+    /// It is none of them.
+    Odd,
+}
+
 /// State of all of them.
 pub(crate) struct Grants {
     clients: Slots<u64, Redirects>,
@@ -89,21 +100,20 @@ impl Grants {
         self.clients.evicted + self.typists.evicted + self.devices.evicted + self.shown.evicted
     }
 
-    /// A client wants its answer there; tells when its own are known and this is none of them. One that
-    /// was taken is learnt.
-    pub(crate) fn redirect(&mut self, client: SignatureId, to: &str, is_taken: bool) -> bool {
+    /// A client wants its answer there, or it was sent there. One that was taken is learnt.
+    pub(crate) fn redirect(&mut self, client: SignatureId, to: &str, is_taken: bool) -> Standing {
         let client = self.clients.find_or_insert(client.0, Redirects::default);
         let mark = (FixedState::with_seed(0).hash_one(to) as u32).max(1);
         if client.known.contains(&mark) {
             client.times = client.times.saturating_add(u32::from(is_taken));
-            return false;
+            return Standing::Known;
         }
         let is_shown = client.times >= SHOWN_TIMES && client.known[REDIRECTS - 1] == 0;
         if is_taken && let Some(free) = client.known.iter_mut().find(|held| **held == 0) {
             *free = mark;
             client.times = client.times.saturating_add(1);
         }
-        is_shown
+        if is_shown { Standing::Odd } else { Standing::New }
     }
 
     /// An address tried a code; how many different ones it tried, and how many of them were refused, when
@@ -179,15 +189,20 @@ mod tests {
     fn a_client_has_the_redirects_that_were_taken() {
         let mut grants = Grants::new();
         let desk = SignatureId(7);
-        (0..5).for_each(|_| assert!(!grants.redirect(desk, "https://desk.example/cb", true)));
-        assert!(grants.redirect(desk, "https://evil.example/cb", false));
-        assert!(grants.redirect(desk, "https://evil.example/cb", true), "it was not taken before");
-        assert!(!grants.redirect(desk, "https://evil.example/cb", true), "said once");
-        assert!(!grants.redirect(SignatureId(8), "https://evil.example/cb", true));
+        let mut ask = |client, to: &str, is_taken| grants.redirect(client, to, is_taken);
+        assert_eq!(ask(desk, "https://desk.example/cb", true), Standing::New);
+        (0..4).for_each(|_| {
+            assert_eq!(ask(desk, "https://desk.example/cb", true), Standing::Known);
+        });
+        assert_eq!(ask(desk, "https://evil.example/cb", false), Standing::Odd);
+        assert_eq!(ask(desk, "https://evil.example/cb", true), Standing::Odd, "not taken before");
+        assert_eq!(ask(desk, "https://evil.example/cb", true), Standing::Known, "said once");
+        assert_eq!(ask(SignatureId(8), "https://evil.example/cb", true), Standing::New);
         for n in 0..20 {
             grants.redirect(desk, &format!("https://{n}.example"), true);
         }
-        assert!(!grants.redirect(desk, "https://more.example", true), "it makes them up");
+        let more = grants.redirect(desk, "https://more.example", true);
+        assert_eq!(more, Standing::New, "it makes them up");
     }
 
     #[test]

@@ -49,6 +49,7 @@ pub(crate) use crowd::Tide;
 pub(crate) use endpoints::{Endpoint, Host, Inventory};
 pub(crate) use familiar::{Place, prefix};
 pub(crate) use fleet::Fleet;
+pub(crate) use grants::Standing as RedirectStanding;
 pub(crate) use key::{KeyState, News};
 pub use key::{KeyView, OperationView};
 pub(crate) use market::Market;

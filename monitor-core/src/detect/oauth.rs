@@ -1,10 +1,13 @@
-//! OAuth 2.0 that is abused: D26, an answer that is to go where the client's never went (RFC 9700, 4.1); D3,
+//! OAuth 2.0 that is abused: D26, an answer that is to go, or goes, where the client's never went (RFC 9700, 4.1); D3,
 //! codes of devices that are guessed (RFC 8628, 5.1), and devices that ask too often (3.5); D14, a device
 //! that is let in from another network than its own (5.4).
 
+use compact_str::CompactString;
+
 use super::{Detector, Found, Layer, Report, Rule, Scene, ip, outside_network};
 use crate::alert::{Entity, Severity};
-use crate::call::{OAuth, Operation, Outcome, SignatureId};
+use crate::baseline::RedirectStanding;
+use crate::call::{Carried, OAuth, Operation, Outcome, SignatureId};
 use crate::identity::DEVICE_AUTHORIZATION;
 
 pub(super) struct Grants;
@@ -54,6 +57,7 @@ impl Detector for Grants {
         let Some(detail) = call.detail.as_deref() else { return };
         if let Some(oauth) = &detail.oauth {
             redirect(oauth, scene, report);
+            answered(oauth, scene, report);
             if detail.name.as_deref() != Some(DEVICE_AUTHORIZATION) {
                 user_code(oauth, scene, report);
             }
@@ -107,10 +111,13 @@ fn let_in(device: SignatureId, scene: &mut Scene<'_>, report: &mut Report) {
     });
 }
 
+/// Where a client's answer is to go.
 fn redirect(oauth: &OAuth, scene: &mut Scene<'_>, report: &mut Report) {
     let (Some(client), Some(to)) = (oauth.client, &oauth.redirect) else { return };
     let is_taken = scene.call.outcome == Some(Outcome::Ok);
-    if scene.call.outcome.is_none() || !scene.across.grants.redirect(client, to, is_taken) {
+    if scene.call.outcome.is_none()
+        || scene.across.grants.redirect(client, to, is_taken) != RedirectStanding::Odd
+    {
         return;
     }
     let ended = if is_taken { "was taken" } else { "was refused" };
@@ -118,15 +125,54 @@ fn redirect(oauth: &OAuth, scene: &mut Scene<'_>, report: &mut Report) {
         evidence: scene.weight * if is_taken { EVIDENCE } else { EVIDENCE_WEAK },
         severity: if is_taken { Severity::High } else { Severity::Low },
         alone: is_taken,
-        calls: 1,
-        expected: "an address that the client's answers went to before".into(),
         seen: format!("{to}, which {ended}"),
         clause: format!("asked for a client's answer to go to {to}, which {ended}"),
+        ..of_redirect(scene)
+    });
+}
+
+/// Where it went, when that is not where it was to go: a server that reads an address otherwise than it
+/// checks it, or that takes what was never asked for.
+fn answered(oauth: &OAuth, scene: &mut Scene<'_>, report: &mut Report) {
+    let (Some(client), Some(to), Some(carries)) = (oauth.client, &oauth.answered, oauth.carries)
+    else {
+        return;
+    };
+    let is_same = |asked: &CompactString| asked.trim_end_matches('/') == to.trim_end_matches('/');
+    // What stays on the server is a page of its own.
+    if !to.contains(':') || oauth.redirect.as_ref().is_some_and(is_same) {
+        return;
+    }
+    let gives = carries != Carried::Error;
+    let is_odd = match scene.across.grants.redirect(client, to, gives) {
+        RedirectStanding::Known => return,
+        RedirectStanding::New if oauth.redirect.is_none() => return,
+        RedirectStanding::New => false,
+        RedirectStanding::Odd => gives,
+    };
+    let asked = match &oauth.redirect {
+        Some(asked) => format!(" and not to {asked}"),
+        None => String::new(),
+    };
+    report.add(|| Found {
+        evidence: scene.weight * if is_odd { EVIDENCE } else { EVIDENCE_WEAK },
+        severity: if is_odd { Severity::High } else { Severity::Low },
+        alone: is_odd,
+        seen: format!("a redirect with a {carries} to {to}{asked}"),
+        clause: format!("had a client's answer sent to {to}{asked}"),
+        ..of_redirect(scene)
+    });
+}
+
+fn of_redirect(scene: &Scene<'_>) -> Found {
+    Found {
+        calls: 1,
+        expected: "an address that the client's answers went to before".into(),
         title: "Redirect that is not the client's",
         first_step: "Compare the address with what the client registered, character by character; if \
                      the server took another, end the tokens that it gave since",
         ..base(scene, &REDIRECT)
-    });
+    }
 }
 
 fn user_code(oauth: &OAuth, scene: &mut Scene<'_>, report: &mut Report) {

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::percent;
 use super::signing::{Fingerprints, Stated};
-use crate::call::{OAuth, SignatureId, Signed};
+use crate::call::{Carried, OAuth, SignatureId, Signed};
 use crate::json::{Value, unescape};
 use crate::plain::plain;
 
@@ -81,14 +81,48 @@ impl<'t> Parameters<'t> {
 /// What else a request names of OAuth 2.0; `None` when it is none of its requests.
 pub(super) fn names(from: Parameters<'_>, fingerprints: &Fingerprints) -> Option<Box<OAuth>> {
     let (redirect, typed) = (from.text(b"redirect_uri"), from.value(b"user_code"));
-    if redirect.is_none() && typed.is_none() {
+    // A client that has registered one redirect need not name it.
+    if redirect.is_none() && typed.is_none() && from.value(b"response_type").is_none() {
         return None;
     }
     Some(Box::new(OAuth {
         client: from.value(b"client_id").map(|raw| SignatureId(fingerprints.of(raw))),
         redirect: redirect.map(|raw| endpoint(&raw)),
         user_code: typed.map(|raw| user_code(raw, fingerprints)),
+        ..OAuth::default()
     }))
+}
+
+/// An answer that a redirect carries.
+pub(crate) struct Answer {
+    pub(super) to: CompactString,
+    pub(super) carries: Carried,
+}
+
+impl Answer {
+    /// Of a `Location` field; `None` when it carries none.
+    pub(crate) fn of(location: &[u8]) -> Option<Box<Answer>> {
+        let location = &location[..location.len().min(LOCATION_BYTES_MAX)];
+        let at = location.iter().position(|byte| matches!(byte, b'?' | b'#'))?;
+        let pairs = location[at + 1..].split(|byte| matches!(byte, b'&' | b'#' | b'?'));
+        let carries = pairs.take(PARAMETERS_MAX).filter_map(carried).min()?;
+        Some(Box::new(Answer { to: endpoint(location), carries }))
+    }
+}
+
+/// What a parameter of a redirect is.
+fn carried(pair: &[u8]) -> Option<Carried> {
+    let equals = pair.iter().position(|byte| *byte == b'=')?;
+    let (name, value) = (&pair[..equals], &pair[equals + 1..]);
+    match name {
+        _ if value.is_empty() => None,
+        b"access_token" | b"id_token" => Some(Carried::Token),
+        b"code" => Some(Carried::Code),
+        // All of the answer as a JSON web token (JARM, 2.3).
+        b"response" if value.starts_with(b"eyJ") => Some(Carried::Code),
+        b"error" => Some(Carried::Error),
+        _ => None,
+    }
 }
 
 /// What a device is told that asks to be let in: of the code that it shows to the server, and of the one that
@@ -111,6 +145,9 @@ fn user_code(raw: &[u8], fingerprints: &Fingerprints) -> SignatureId {
 
 /// Letters of a code that a person types.
 const CODE_BYTES_MAX: usize = 32;
+
+/// Bytes of a redirect that are looked at: as much as a target that is shown.
+const LOCATION_BYTES_MAX: usize = 2048;
 
 /// Bytes of an address that are looked at.
 const ADDRESS_BYTES_MAX: usize = 256;
@@ -222,6 +259,28 @@ mod tests {
     }
 
     #[test]
+    fn a_redirect_says_where_it_goes_and_what_it_carries() {
+        for (location, expected) in [
+            ("https://app.example/cb?code=c0de&state=s", Some(("https://app.example/cb", Carried::Code))),
+            ("https://app.example/cb?state=s#code=c&id_token=eyJ", Some(("https://app.example/cb", Carried::Token))),
+            ("com.example.app:/cb#access_token=t", Some(("com.example.app:/cb", Carried::Token))),
+            ("https://a:b@evil.example/?error=access_denied", Some(("https://evil.example/", Carried::Error))),
+            ("https://app.example/cb?response=eyJh.e.s", Some(("https://app.example/cb", Carried::Code))),
+            ("/cb?x=1&code=c", Some(("/cb", Carried::Code))),
+            ("https://id.example/login?code_challenge=c&state=code=", None),
+            ("https://app.example/cb?code=&error=", None),
+            ("https://app.example/code=c", None),
+            ("", None),
+        ] {
+            let answer = Answer::of(location.as_bytes());
+            let seen = answer.as_ref().map(|answer| (&*answer.to, answer.carries));
+            assert_eq!(seen, expected, "{location}");
+        }
+        let long = format!("https://app.example/?{}code=c", "a=b&".repeat(2_000));
+        assert!(Answer::of(long.as_bytes()).is_none());
+    }
+
+    #[test]
     fn user_codes_are_one_however_typed() {
         let prints = Fingerprints::new(&[7; 16], None);
         let code = |form: &str| {
@@ -257,6 +316,7 @@ mod tests {
             read(&format!("grant_type=password&{form}"));
             names(Parameters::Form(form.as_bytes()), &Fingerprints::new(&[7; 16], None));
             endpoint(form.as_bytes());
+            Answer::of(form.as_bytes());
         }
     }
 }

@@ -42,6 +42,7 @@ use crate::connection::Certificate;
 pub(crate) use body::BODY_BYTES_MAX;
 use credential::{Hasher, Keyring};
 pub(crate) use order::Order;
+pub(crate) use grant::Answer;
 use profile::{Count, Parameter};
 use routes::{Does, Routes};
 use target::Scan;
@@ -183,6 +184,11 @@ pub(crate) enum Named {
 pub(crate) fn words_outcome(text: &[u8]) -> Outcome {
     outcome::by_words(text)
 }
+/// Whether a status sends whoever asked elsewhere (RFC 9110, 15.4).
+pub(crate) fn is_redirect(status: Option<u16>) -> bool {
+    matches!(status, Some(301..=303 | 307 | 308))
+}
+
 
 /// Finds credentials, hashes them, classifies calls.
 ///
@@ -462,6 +468,14 @@ impl Identifier {
     }
 
     /// Adds what one of them says. Where a server counts in several windows, the first one counts.
+    /// Adds where the answer to a request of OAuth 2.0 went.
+    pub(crate) fn note_redirect(&self, identified: &mut Identified, answer: Answer) {
+        if identified.op == Operation::Auth {
+            let oauth = identified.detail.get_or_insert_default().oauth.get_or_insert_default();
+            (oauth.answered, oauth.carries) = (Some(answer.to), Some(answer.carries));
+        }
+    }
+
     #[inline]
     pub(crate) fn count(&self, name: &str, value: &[u8], quota: &mut Option<Quota>) {
         let Some(count) = self.profiles.counts.find(name) else { return };

@@ -15,6 +15,7 @@ mod order;
 mod parameters;
 mod plain;
 mod random;
+mod redirects;
 mod switch;
 mod tcp;
 mod tls;

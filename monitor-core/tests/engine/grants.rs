@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use monitor_core::alert::{Entity, Severity};
-use monitor_core::call::{ApiCall, Detail, OAuth, Operation, Outcome, SignatureId, Signed};
+use monitor_core::call::{ApiCall, Carried, Detail, OAuth, Operation, Outcome, SignatureId, Signed};
 
 use crate::world::{MINUTE, SECOND, START, World, call, detectors, show};
 
@@ -18,7 +18,7 @@ fn named(time: u64, ip: Ipv4Addr, outcome: Outcome, oauth: OAuth) -> ApiCall {
 
 fn redirected(time: u64, outcome: Outcome, to: &str) -> ApiCall {
     let client = Some(SignatureId(7));
-    named(time, OTHER, outcome, OAuth { client, redirect: Some(to.into()), user_code: None })
+    named(time, OTHER, outcome, OAuth { client, redirect: Some(to.into()), ..OAuth::default() })
 }
 
 fn typed(time: u64, ip: Ipv4Addr, outcome: Outcome, code: u64) -> ApiCall {
@@ -39,6 +39,55 @@ fn a_redirect_that_is_not_the_clients() {
     assert_eq!(raised.len(), 1, "{}", show(&world.alerts));
     assert_eq!((detectors(raised[0]), raised[0].severity), (vec!["D26"], Severity::High));
     assert!(raised[0].findings[0].seen.contains("desk.example.evil.example"));
+}
+
+/// An answer that went somewhere, asked for at `asked` or anywhere.
+fn answered(time: u64, asked: Option<&str>, to: &str, carries: Carried) -> ApiCall {
+    let oauth = OAuth {
+        client: Some(SignatureId(7)),
+        redirect: asked.map(Into::into),
+        answered: Some(to.into()),
+        carries: Some(carries),
+        ..OAuth::default()
+    };
+    named(time, OTHER, Outcome::Ok, oauth)
+}
+
+#[test]
+fn an_answer_that_goes_elsewhere_than_it_was_asked_to() {
+    const OWN: &str = "https://desk.example/cb";
+    const EVIL: &str = "https://evil.example/cb";
+    let settled = |seed| {
+        let mut world = World::new(seed, 0);
+        for n in 0..6 {
+            let asked = (n % 2 == 0).then_some(OWN);
+            world.feed(&answered(START + n * MINUTE, asked, OWN, Carried::Code));
+        }
+        world
+    };
+    let later = START + 60 * MINUTE;
+    for asked in [Some(OWN), None] {
+        let mut world = settled(94);
+        world.feed(&answered(later, asked, EVIL, Carried::Error));
+        assert_eq!(world.alerts.len(), 0, "it gave nothing: {}", show(&world.alerts));
+        world.feed(&answered(later, asked, EVIL, Carried::Code));
+        let raised = world.raised();
+        assert_eq!(raised.len(), 1, "{}", show(&world.alerts));
+        assert_eq!((detectors(raised[0]), raised[0].severity), (vec!["D26"], Severity::High));
+        let seen = &raised[0].findings[0].seen;
+        assert!(seen.contains("a code to https://evil.example/cb"), "{seen}");
+        assert_eq!(seen.contains("and not to https://desk.example/cb"), asked.is_some(), "{seen}");
+    }
+    // A page of the server's own, and a slash more.
+    let mut world = settled(95);
+    world.feed(&answered(later, Some(OWN), "/consent", Carried::Code));
+    world.feed(&answered(later, Some(OWN), "https://desk.example/cb/", Carried::Code));
+    // Of another client nothing is known yet: weak evidence, and no alert.
+    let mut first = answered(later, Some("https://new.example/cb"), EVIL, Carried::Token);
+    let oauth = first.detail.as_mut().and_then(|detail| detail.oauth.as_mut());
+    oauth.expect("has it").client = Some(SignatureId(8));
+    world.feed(&first);
+    assert_eq!(world.alerts.len(), 0, "{}", show(&world.alerts));
 }
 
 #[test]

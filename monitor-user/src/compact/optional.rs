@@ -160,7 +160,8 @@ pub(super) fn put_detail(out: &mut Vec<u8>, detail: &Detail) {
 
 /// What a request of OAuth 2.0 names.
 pub(super) fn put_oauth(out: &mut Vec<u8>, oauth: &OAuth) {
-    let OAuth { client, redirect, user_code } = oauth;
+    // Where its answer went came later.
+    let OAuth { client, redirect, user_code, answered: _, carries: _ } = oauth;
     number(out, bits([client.is_some(), redirect.is_some(), user_code.is_some()]));
     client.iter().for_each(|id| out.extend_from_slice(&id.0.to_le_bytes()));
     redirect.iter().for_each(|redirect| text(out, redirect));
@@ -175,6 +176,8 @@ pub(super) fn oauth(from: &mut Reader<'_>) -> Result<OAuth, Malformed> {
         client: fields.next(id)?,
         redirect: fields.next(Reader::text)?,
         user_code: fields.next(id)?,
+        answered: None,
+        carries: None,
     })
 }
 

@@ -1,6 +1,6 @@
 //! Calls there and back, golden bytes, hostile bytes.
 
-use monitor_core::call::{Detail, OAuth, Payload, Quota, SignatureId, Signed, Token};
+use monitor_core::call::{Carried, Detail, OAuth, Payload, Quota, SignatureId, Signed, Token};
 use proptest::prelude::*;
 
 use super::*;
@@ -86,6 +86,8 @@ pub(crate) fn full() -> ApiCall {
                 client: Some(SignatureId(0xc11e)),
                 redirect: Some("https://desk.example/cb".into()),
                 user_code: Some(SignatureId(0xc0de)),
+                answered: Some("https://desk.example/cb".into()),
+                carries: Some(Carried::Code),
             })),
         })),
         complete: true,
@@ -173,9 +175,13 @@ fn records_of_version_1_stay_readable() {
     let golden = include_str!("golden-v1.hex").trim();
     assert_eq!(hex, golden, "a record of version 1 is written otherwise");
     assert_eq!(decode(&bytes), Ok(full()));
+    // As written before it was told where answers of OAuth 2.0 went.
+    let mut unanswered = full();
+    let oauth = unanswered.detail.as_mut().unwrap().oauth.as_mut().unwrap();
+    (oauth.answered, oauth.carries) = (None, None);
     // As written before the order of header fields was told, and what a signature was under the secret
     // before.
-    let mut orderless = full();
+    let mut orderless = unanswered.clone();
     orderless.request.as_mut().unwrap().header_order = None;
     orderless.detail.as_mut().unwrap().signed.as_mut().unwrap().former = None;
     // As written before the fields of bodies were named.
@@ -191,6 +197,7 @@ fn records_of_version_1_stay_readable() {
     let detail = unsigned.detail.as_mut().unwrap();
     (detail.signed, detail.payload) = (None, None);
     for (golden, call) in [
+        (include_str!("golden-v1-unanswered.hex"), unanswered),
         (include_str!("golden-v1-orderless.hex"), orderless),
         (include_str!("golden-v1-nameless.hex"), nameless),
         (include_str!("golden-v1-direct.hex"), direct),

@@ -303,7 +303,9 @@ fn oauth() -> Case {
                      redirect_uri=https%3A%2F%2Fdesk.example%2Fcb%3Fx%3D1&code_challenge=c",
                     "",
                 ),
-                reply("302 Found", ""),
+                "HTTP/1.1 302 Found\r\nLocation: https://desk.example/cb?code=made-up-code&\
+                 state=made-up-state\r\nContent-Length: 0\r\n\r\n"
+                    .into(),
             ),
             (
                 post(

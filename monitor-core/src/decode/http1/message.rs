@@ -15,7 +15,7 @@ use crate::ascii::{is_name, marked};
 use crate::call::{Anomalies, Protocol, Quota, Request};
 use crate::decode::content::ContentCoding;
 use crate::decode::grpc::{self, Flavour};
-use crate::identity::{Identified, Identifier, Order, RequestHead};
+use crate::identity::{self, Identified, Identifier, Order, RequestHead, is_redirect};
 
 /// A request head.
 pub(super) struct Asked {
@@ -69,6 +69,8 @@ pub(super) struct Answered {
     pub(super) coding: ContentCoding,
     pub(super) grpc: GrpcAnswer,
     pub(super) quota: Option<Quota>,
+    /// What a redirect carries.
+    pub(super) redirect: Option<Box<identity::Answer>>,
     /// It says that none follows.
     pub(super) is_last: bool,
     pub(super) framing: Framing,
@@ -368,9 +370,9 @@ impl Parse for Responses<'_> {
         (read == Ok(Status::Partial)).then(|| status_line(&response))?
     }
 
-    /// Where the protocol changes.
+    /// Where the protocol changes, or an answer goes elsewhere.
     fn needs_fields(&(_, status): &Self::Line<'_>) -> bool {
-        status == 101
+        status == 101 || is_redirect(Some(status))
     }
 
     fn fields(&self, headers: &[Header<'_>]) -> ResponseFields {
@@ -441,7 +443,8 @@ impl Answered {
         }
         let is_last = is_last.unwrap_or(protocol == Protocol::Http10);
         let agreement = (status == Some(101)).then(|| Agreement::read(headers));
-        Answered { status, protocol, agreement, coding, grpc, quota, is_last, framing }
+        let redirect = if is_redirect(status) { redirect(headers) } else { None };
+        Answered { status, protocol, agreement, coding, grpc, quota, redirect, is_last, framing }
     }
 }
 
@@ -469,6 +472,12 @@ impl ResponseFields {
         }
         fields
     }
+}
+
+/// What the answer carries that is sent elsewhere.
+fn redirect(headers: &[Header<'_>]) -> Option<Box<identity::Answer>> {
+    let location = headers.iter().find(|it| it.name.eq_ignore_ascii_case("location"))?;
+    identity::Answer::of(location.value)
 }
 
 /// Whether a field says that the connection ends, or goes on (RFC 9112, 9.3).

@@ -204,6 +204,11 @@ impl Connection {
             Some(request) => {
                 request.answered = true;
                 request.answer_grpc(head.grpc);
+                if let Some(redirect) = head.redirect
+                    && let Some((_, identified)) = request.asked.as_deref_mut()
+                {
+                    cx.identifier.note_redirect(identified, *redirect);
+                }
                 (true, request.asks())
             }
             None => {

@@ -11,7 +11,7 @@ use crate::call::{Anomalies, Quota, Request};
 use crate::decode::Counters;
 use crate::decode::content::ContentCoding;
 use crate::decode::grpc;
-use crate::identity::{Identified, Identifier, Order, RequestHead};
+use crate::identity::{Answer, Identified, Identifier, Order, RequestHead, is_redirect};
 use crate::limits::Limits;
 
 /// What a field counts besides its strings (RFC 9113, 6.5.2).
@@ -62,6 +62,8 @@ pub(super) struct Answered {
     pub(super) quota: Option<Quota>,
     pub(super) grpc_status: Option<u32>,
     pub(super) grpc_message: Option<Vec<u8>>,
+    /// What a redirect carries.
+    pub(super) redirect: Option<Box<Answer>>,
 }
 
 impl FieldList {
@@ -228,6 +230,9 @@ impl FieldList {
                     Some(status) => answered.status = Some(status),
                     None => odd |= Anomalies::BAD_HEAD,
                 },
+                8 if is_redirect(answered.status) && name.eq_ignore_ascii_case(b"location") => {
+                    answered.redirect = Answer::of(value);
+                }
                 11 if name.eq_ignore_ascii_case(b"grpc-status") => {
                     answered.grpc_status = grpc::status(value);
                 }

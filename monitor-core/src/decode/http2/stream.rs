@@ -144,7 +144,7 @@ impl Stream {
     }
 
     /// A head of the server that begins its answer. Interim ones are no answer.
-    pub(super) fn answer(&mut self, answered: Answered, time: EventTime, cx: &Context<'_>) {
+    pub(super) fn answer(&mut self, mut answered: Answered, time: EventTime, cx: &Context<'_>) {
         if matches!(answered.status, Some(100..=199)) {
             return;
         }
@@ -167,6 +167,11 @@ impl Stream {
             self.time = time;
         }
         self.answer = Some(Answer { time, status: answered.status, quota: answered.quota });
+        if let Some(redirect) = answered.redirect.take()
+            && let Some((_, identified)) = &mut self.asked
+        {
+            cx.identifier.note_redirect(identified, *redirect);
+        }
         let asked = self.asked.as_ref().map(|(_, identified)| (identified.style, identified.op));
         let asked = asked.unwrap_or((Style::GENERIC, Operation::Public));
         let keeps =
