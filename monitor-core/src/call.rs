@@ -548,6 +548,24 @@ snake_enum! {
     }
 }
 
+impl Operation {
+    /// How much it matters: of several things that are asked for at once the largest stands for all.
+    pub(crate) fn weight(self) -> u8 {
+        match self {
+            Operation::Public => 0,
+            Operation::Read => 1,
+            Operation::Auth => 2,
+            Operation::Cancel => 3,
+            Operation::Trade => 4,
+            Operation::Transfer => 5,
+            Operation::Subaccount => 6,
+            Operation::AddressBook => 7,
+            Operation::KeyManagement => 8,
+            Operation::Withdraw => 9,
+        }
+    }
+}
+
 impl Outcome {
     /// Whether the credential itself was refused; anybody can bring that about for any key.
     pub fn refuses_credential(self) -> bool {

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use compact_str::CompactString;
 use monitor_core::call::{
-    Anomalies, ApiCall, Carried, Fields, Flow, FlowId, Grpc, HeaderOrder, Key, KeyId, Messages, Operation,
-    Outcome, Protocol, Request, Response, SignatureId,
+    Anomalies, ApiCall, Carried, Fields, Flow, FlowId, Grpc, HeaderOrder, Key, KeyId, Messages,
+    Operation, Outcome, Protocol, Request, Response, SignatureId,
 };
 use monitor_core::input::Endpoint;
 use monitor_core::time::EventTime;

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use super::credential::{self, Form, Keyring, Named};
 use super::grant::{self, Grant, Parameters};
+use super::graphql::Document;
 use super::profile::{Parameter, Place, Source};
 use super::{
     Identified, Identifier, OBJECT_IDS_MAX, Style, fields, operation, payload, percent, target,
@@ -161,11 +162,17 @@ impl Identifier {
             let has_key = identified.key.is_some();
             let op = match call.kind {
                 Remote::Rpc => self.message_operation(identified.style, &call.name, false, has_key),
-                Remote::Mutation => operation::classify_message(&call.name, false, has_key),
+                // Its name is the client's choice.
+                Remote::Mutation => {
+                    let names = call.fields.iter().copied().chain([&call.name[..]]);
+                    let ops = names.map(|it| operation::classify_message(it, false, has_key));
+                    ops.max_by_key(|op| op.weight()).unwrap_or(Operation::Read)
+                }
                 Remote::Query if has_key => Operation::Read,
                 Remote::Query => Operation::Public,
             };
             identified.op = op;
+            identified.is_remote = true;
             found.name = plain(&call.name);
         }
         let is_grant = found.is_grant || identified.op == Operation::Auth;
@@ -385,24 +392,29 @@ impl Found {
         }
     }
 
-    /// A list of orders in a parameter: `batchOrders=%5B%7B…`.
     fn count_encoded(&mut self, value: &[u8]) {
-        let is_list =
-            value.starts_with(b"[") || value.starts_with(b"%5B") || value.starts_with(b"%5b");
-        if !is_list {
-            return;
-        }
-        let decoded: SmallVec<[u8; 256]> = percent::decoded(value).map(|(_, byte)| byte).collect();
-        let Some(list) = Value::of(&decoded) else { return };
-        let orders = list.elements().filter(|element| element.kind == Kind::Object).count();
-        self.parts = self.parts.max(u32::try_from(orders).unwrap_or(u32::MAX));
+        self.parts = self.parts.max(encoded_orders(value));
     }
 }
 
+/// How many orders are in the list in a parameter: `batchOrders=%5B%7B…`.
+pub(super) fn encoded_orders(value: &[u8]) -> u32 {
+    if !(value.starts_with(b"[") || value.starts_with(b"%5B") || value.starts_with(b"%5b")) {
+        return 0;
+    }
+    let value = &value[..value.len().min(BODY_BYTES_MAX)];
+    let decoded: SmallVec<[u8; 256]> = percent::decoded(value).map(|(_, byte)| byte).collect();
+    let Some(list) = Value::of(&decoded) else { return 0 };
+    let orders = list.elements().filter(|element| element.kind == Kind::Object).count();
+    u32::try_from(orders).unwrap_or(u32::MAX)
+}
+
 /// A remote call in a body.
-struct Call {
+struct Call<'t> {
     name: SmallVec<[u8; 64]>,
     kind: Remote,
+    /// What a GraphQL document asks for, whatever it is called.
+    fields: SmallVec<[&'t [u8]; 4]>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -417,7 +429,7 @@ enum Remote {
 /// Bytes of the name of a call.
 const CALL_BYTES_MAX: usize = 64;
 
-fn call_of(value: Value<'_>, method: &str) -> Option<Call> {
+fn call_of<'t>(value: Value<'t>, method: &str) -> Option<Call<'t>> {
     let text = |sought: &[u8]| {
         let mut members = value.members().take(MEMBERS_MAX);
         members.find(|(name, _)| *name == sought).and_then(|(_, value)| value.string())
@@ -428,26 +440,16 @@ fn call_of(value: Value<'_>, method: &str) -> Option<Call> {
         && method == "POST"
         && (has(b"jsonrpc") || has(b"params") || has(b"id"))
     {
-        return Some(Call { name: name(raw), kind: Remote::Rpc });
-    }
-    let query = text(b"query").map(<[u8]>::trim_ascii_start)?;
-    // Escapes of line ends may stand before it.
-    let query = query.strip_prefix(b"\\n").unwrap_or(query).trim_ascii_start();
-    let is_query = query.starts_with(b"query") || query.starts_with(b"{");
-    let is_mutation = query.starts_with(b"mutation");
-    if !is_query && !is_mutation && !query.starts_with(b"subscription") {
-        return None;
+        return Some(Call { name: name(raw), kind: Remote::Rpc, fields: SmallVec::new() });
     }
     let own = text(b"operationName").filter(|it| !it.is_empty());
-    let own = own.or_else(|| {
-        let rest = &query[query.iter().take_while(|it| it.is_ascii_alphabetic()).count()..];
-        let rest = rest.trim_ascii_start();
-        let plain = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte == b'_';
-        let len = rest.iter().take_while(plain).count();
-        (len > 0).then_some(&rest[..len])
-    });
-    let kind = if is_mutation { Remote::Mutation } else { Remote::Query };
-    Some(Call { name: name(own.unwrap_or(b"graphql")), kind })
+    let document = Document::read(text(b"query")?, own)?;
+    let shown = own.or(document.name).or(document.fields.first().copied());
+    Some(Call {
+        name: name(shown.unwrap_or(b"graphql")),
+        kind: if document.is_mutation { Remote::Mutation } else { Remote::Query },
+        fields: document.fields,
+    })
 }
 
 /// A name, and an equals sign behind it.
@@ -511,6 +513,8 @@ mod tests {
         let orders = "batchOrders=%5B%7B%22symbol%22%3A%22A%22%7D%2C%7B%7D%5D&signature=s";
         let it = read("POST", "/fapi/v1/batchOrders", &binance, orders);
         assert_eq!(it.detail.unwrap().parts, Some(2));
+        let it = read("POST", &format!("/fapi/v1/batchOrders?{orders}"), &binance, "");
+        assert_eq!(it.detail.unwrap().parts, Some(2), "in the query too");
     }
 
     #[test]
@@ -547,7 +551,17 @@ mod tests {
             op(r#"{"operationName":"Positions","query":"query Positions { x }"}"#),
             (Operation::Read, "Positions".into())
         );
-        assert_eq!(op(r#"{"query":"{ me { id } }"}"#), (Operation::Read, "graphql".into()));
+        assert_eq!(op(r#"{"query":"{ me { id } }"}"#), (Operation::Read, "me".into()));
+        // Whatever the client calls it, or does not.
+        for (query, name) in [
+            ("mutation { createWithdrawal(amount: 1) { id } }", "createWithdrawal"),
+            ("mutation ListOrders { ... on M { a: createWithdrawal { id } } }", "ListOrders"),
+            ("query A { me } mutation B { cancelOrder createWithdrawal }", "B"),
+        ] {
+            let chosen = if name == "B" { r#","operationName":"B""# } else { "" };
+            let body = format!(r#"{{"query":"{query}"{chosen}}}"#);
+            assert_eq!(op(&body), (Operation::Withdraw, name.into()), "{query}");
+        }
     }
 
     #[test]

@@ -261,11 +261,23 @@ mod tests {
     #[test]
     fn a_redirect_says_where_it_goes_and_what_it_carries() {
         for (location, expected) in [
-            ("https://app.example/cb?code=c0de&state=s", Some(("https://app.example/cb", Carried::Code))),
-            ("https://app.example/cb?state=s#code=c&id_token=eyJ", Some(("https://app.example/cb", Carried::Token))),
+            (
+                "https://app.example/cb?code=c0de&state=s",
+                Some(("https://app.example/cb", Carried::Code)),
+            ),
+            (
+                "https://app.example/cb?state=s#code=c&id_token=eyJ",
+                Some(("https://app.example/cb", Carried::Token)),
+            ),
             ("com.example.app:/cb#access_token=t", Some(("com.example.app:/cb", Carried::Token))),
-            ("https://a:b@evil.example/?error=access_denied", Some(("https://evil.example/", Carried::Error))),
-            ("https://app.example/cb?response=eyJh.e.s", Some(("https://app.example/cb", Carried::Code))),
+            (
+                "https://a:b@evil.example/?error=access_denied",
+                Some(("https://evil.example/", Carried::Error)),
+            ),
+            (
+                "https://app.example/cb?response=eyJh.e.s",
+                Some(("https://app.example/cb", Carried::Code)),
+            ),
             ("/cb?x=1&code=c", Some(("/cb", Carried::Code))),
             ("https://id.example/login?code_challenge=c&state=code=", None),
             ("https://app.example/cb?code=&error=", None),

@@ -4,6 +4,7 @@ mod body;
 mod credential;
 mod fields;
 mod grant;
+mod graphql;
 mod known;
 mod leak;
 mod operation;
@@ -41,8 +42,8 @@ use crate::call::{
 use crate::connection::Certificate;
 pub(crate) use body::BODY_BYTES_MAX;
 use credential::{Hasher, Keyring};
-pub(crate) use order::Order;
 pub(crate) use grant::Answer;
+pub(crate) use order::Order;
 use profile::{Count, Parameter};
 use routes::{Does, Routes};
 use target::Scan;
@@ -122,6 +123,8 @@ pub struct Identified {
     pub detail: Option<Box<Detail>>,
     /// In which order its header fields stand.
     pub header_order: Option<HeaderOrder>,
+    /// Its body is a remote call, whose answer says in itself whether it failed.
+    pub is_remote: bool,
     /// Oddities of the credentials.
     pub anomalies: Anomalies,
     /// How replies in this API style are read.
@@ -141,6 +144,7 @@ impl Default for Identified {
             object_ids: Vec::new(),
             detail: None,
             header_order: None,
+            is_remote: false,
             anomalies: Anomalies::empty(),
             style: Style::GENERIC,
         }
@@ -180,15 +184,15 @@ pub(crate) enum Named {
     Other,
 }
 
-/// How something ended of which the server says why in words.
-pub(crate) fn words_outcome(text: &[u8]) -> Outcome {
-    outcome::by_words(text)
-}
 /// Whether a status sends whoever asked elsewhere (RFC 9110, 15.4).
 pub(crate) fn is_redirect(status: Option<u16>) -> bool {
     matches!(status, Some(301..=303 | 307 | 308))
 }
 
+/// How something ended of which the server says why in words.
+pub(crate) fn words_outcome(text: &[u8]) -> Outcome {
+    outcome::by_words(text)
+}
 
 /// Finds credentials, hashes them, classifies calls.
 ///
@@ -333,7 +337,9 @@ impl Identifier {
             let query = grant::Parameters::Form(query.as_bytes());
             grant::names(query, &self.hasher.fingerprints)
         });
+        let parts = (scanned.parts > 0).then_some(scanned.parts);
         let says = scanned.account.is_some()
+            || parts.is_some()
             || scanned.amount.is_some()
             || forwarded_for.is_some()
             || signed.is_some()
@@ -344,6 +350,7 @@ impl Identifier {
                 forwarded_for,
                 account: scanned.account,
                 amount: scanned.amount,
+                parts,
                 signed,
                 payload,
                 oauth,
@@ -360,6 +367,7 @@ impl Identifier {
             object_ids: scanned.object_ids,
             detail,
             header_order,
+            is_remote: false,
             anomalies,
             style,
         };
@@ -460,14 +468,6 @@ impl Identifier {
         detail.oauth = Some(Box::new(oauth));
     }
 
-    /// What a response's header fields say of calls used and allowed.
-    pub(crate) fn quota(&self, headers: &[Header<'_>]) -> Option<Quota> {
-        let mut quota = None;
-        headers.iter().for_each(|header| self.count(header.name, header.value, &mut quota));
-        quota
-    }
-
-    /// Adds what one of them says. Where a server counts in several windows, the first one counts.
     /// Adds where the answer to a request of OAuth 2.0 went.
     pub(crate) fn note_redirect(&self, identified: &mut Identified, answer: Answer) {
         if identified.op == Operation::Auth {
@@ -476,6 +476,14 @@ impl Identifier {
         }
     }
 
+    /// What a response's header fields say of calls used and allowed.
+    pub(crate) fn quota(&self, headers: &[Header<'_>]) -> Option<Quota> {
+        let mut quota = None;
+        headers.iter().for_each(|header| self.count(header.name, header.value, &mut quota));
+        quota
+    }
+
+    /// Adds what one of them says. Where a server counts in several windows, the first one counts.
     #[inline]
     pub(crate) fn count(&self, name: &str, value: &[u8], quota: &mut Option<Quota>) {
         let Some(count) = self.profiles.counts.find(name) else { return };
@@ -496,6 +504,12 @@ impl Identifier {
     /// [`Identifier::reads_reply`] asks for it.
     pub fn outcome(&self, style: Style, status: u16, body: &[u8]) -> Outcome {
         outcome::read(&self.profiles, style, status, body)
+    }
+
+    /// The same of a remote call, which may fail with a good status: GraphQL and JSON-RPC.
+    pub(crate) fn remote_outcome(&self, style: Style, status: u16, body: &[u8]) -> Outcome {
+        let failed = outcome::has_error(body);
+        outcome::read_reply(&self.profiles, style, Some(status), failed, body)
     }
 }
 

@@ -57,6 +57,17 @@ pub(super) fn failure(replies: &Replies, body: &[u8]) -> Option<Outcome> {
     by_word(replies, body).or_else(|| Some(by_words(body)))
 }
 
+/// Whether an answer names an error (JSON-RPC 2.0, 5; GraphQL of October 2021, 7.1.2).
+pub(super) fn has_error(body: &[u8]) -> bool {
+    let members = Value::of(body.trim_ascii_start()).into_iter().flat_map(|value| value.members());
+    let mut errors = members.filter(|(name, _)| *name == b"error" || *name == b"errors");
+    errors.any(|(_, error)| match error.kind {
+        Kind::Object | Kind::Array | Kind::String => !error.is_empty(),
+        Kind::Number | Kind::True => true,
+        Kind::False | Kind::Null => false,
+    })
+}
+
 /// How a message ended, from its reply. A status says it as in HTTP; where it says no more than that
 /// it failed, or there is none, codes and words do.
 pub(super) fn read_reply(
@@ -230,6 +241,30 @@ mod tests {
         check(429, "", Outcome::Throttled);
         check(500, "", Outcome::Error);
         check(u16::MAX, "", Outcome::Error);
+    }
+
+    #[test]
+    fn remote_calls_fail_with_a_good_status() {
+        let check = |style: &str, body: &str, expect| {
+            let profiles = Profiles::builtin();
+            let style = profiles.style(style).unwrap_or(Style::GENERIC);
+            let failed = has_error(body.as_bytes());
+            let seen = read_reply(&profiles, style, Some(200), failed, body.as_bytes());
+            assert_eq!(seen, expect, "{body}");
+        };
+        check("", r#"{"data":{"me":{"id":1}}}"#, Outcome::Ok);
+        check("", r#"{"data":{},"errors":[]}"#, Outcome::Ok);
+        check("", r#"{"jsonrpc":"2.0","error":null,"result":{"error":{}}}"#, Outcome::Ok);
+        check("", r#" {"errors":[{"message":"x"}],"data":null}"#, Outcome::Error);
+        check("", r#"{"errors":[{"message":"permission denied"}]}"#, Outcome::PermissionDenied);
+        check("", r#"{"jsonrpc":"2.0","error":{"code":-32600,"message":"x"}}"#, Outcome::Error);
+        check(
+            "",
+            r#"{"error":{"code":-2014,"message":"API-key format invalid"}}"#,
+            Outcome::BadKey,
+        );
+        check("deribit", r#"{"error":{"code":13004,"message":"x"}}"#, Outcome::BadKey);
+        check("", "errors", Outcome::Ok);
     }
 
     #[test]

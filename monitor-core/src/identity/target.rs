@@ -8,7 +8,7 @@ use compact_str::CompactString;
 
 use super::credential::Keyring;
 use super::profile::Parameter;
-use super::{OBJECT_IDS_MAX, RequestHead, Style, TARGET_BYTES_MAX, percent};
+use super::{OBJECT_IDS_MAX, RequestHead, Style, TARGET_BYTES_MAX, body, percent};
 use crate::ascii;
 use crate::plain::{is_card, plain as shows};
 
@@ -28,6 +28,8 @@ pub(super) struct Scanned<'t> {
     pub(super) object_ids: Vec<CompactString>,
     pub(super) account: Option<CompactString>,
     pub(super) amount: Option<CompactString>,
+    /// Orders in a list.
+    pub(super) parts: u32,
 }
 
 /// The pass itself.
@@ -47,6 +49,7 @@ pub(super) struct Scan<'t, 'k, 'h> {
     object_ids: Vec<CompactString>,
     account: Option<CompactString>,
     amount: Option<CompactString>,
+    parts: u32,
 }
 
 /// What stands between two separators.
@@ -85,6 +88,7 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
             object_ids: Vec::new(),
             account: None,
             amount: None,
+            parts: 0,
         };
         let connect = head.method == "CONNECT";
         let raw_path_start = scan.take_authority(connect);
@@ -105,6 +109,7 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
             object_ids: scan.object_ids,
             account: scan.account,
             amount: scan.amount,
+            parts: scan.parts,
         }
     }
 
@@ -221,6 +226,9 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
             self.keyring.note_signed(stated, raw);
         }
         let is_secret = matches!(parameter, Parameter::Key | Parameter::Secret);
+        if token.brace && !is_secret {
+            self.parts = self.parts.max(body::encoded_orders(raw));
+        }
         let plain = self.end_plain(token, if is_secret { value } else { end });
         if plain && !is_secret && is_card(raw) {
             return self.replace(value, end, REDACTED);
@@ -470,9 +478,10 @@ mod tests {
         let mut keyring = Keyring::new(&hasher, &profiles, Style::GENERIC);
         let scanned = Scan::run(&RequestHead { method, target, headers: &[] }, known, &mut keyring);
         let signed = keyring.signed;
-        let Scanned { target, path, raw_path, symbol, object_ids, account, amount } = scanned;
+        let Scanned { target, path, raw_path, symbol, object_ids, account, amount, parts } =
+            scanned;
         format!(
-            "{target} {path} {raw_path:?} {symbol:?} {object_ids:?} {account:?} {amount:?} {signed:?}"
+            "{target} {path} {raw_path:?} {symbol:?} {object_ids:?} {account:?} {amount:?} {parts} {signed:?}"
         )
     }
 

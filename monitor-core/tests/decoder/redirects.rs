@@ -6,8 +6,7 @@ use crate::frames::{Encoder, PREFACE, settings};
 use crate::wire::Wire;
 
 const CANARY: &str = "c4n4ryS3cr3tV4lu3X7Qz";
-const ASKED: &str =
-    "/oauth/authorize?response_type=code&client_id=desk&redirect_uri=https%3A%2F%2Fdesk.example%2Fcb";
+const ASKED: &str = "/oauth/authorize?response_type=code&client_id=desk&redirect_uri=https%3A%2F%2Fdesk.example%2Fcb";
 
 /// Redirect that was asked for, where the answer went, and what it carries.
 fn seen(call: &ApiCall) -> (Option<String>, Option<String>, Option<Carried>) {
@@ -20,19 +19,28 @@ fn seen(call: &ApiCall) -> (Option<String>, Option<String>, Option<Carried>) {
     (text(&oauth.redirect), text(&oauth.answered), oauth.carries)
 }
 
-fn http1(target: &str, status: &str, location: &str) -> (Option<String>, Option<String>, Option<Carried>) {
+fn http1(
+    target: &str,
+    status: &str,
+    location: &str,
+) -> (Option<String>, Option<String>, Option<Carried>) {
     let of = |cut| {
         let mut wire = Wire::open(1000, 2000);
         wire.cut = cut;
         wire.ask(format!("GET {target} HTTP/1.1\r\nHost: id.example\r\n\r\n"));
-        let head = format!("HTTP/1.1 {status}\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
+        let head =
+            format!("HTTP/1.1 {status}\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
         seen(&wire.answer(head).close().decode()[0])
     };
     assert_eq!(of(usize::MAX), of(1));
     of(7)
 }
 
-fn http2(target: &str, status: &str, location: &str) -> (Option<String>, Option<String>, Option<Carried>) {
+fn http2(
+    target: &str,
+    status: &str,
+    location: &str,
+) -> (Option<String>, Option<String>, Option<Carried>) {
     let mut wire = Wire::open(1000, 2000);
     wire.ask([PREFACE, &settings(&[])].concat()).answer(settings(&[]));
     let fields =

@@ -3,7 +3,9 @@
 use std::net::Ipv4Addr;
 
 use monitor_core::alert::{Entity, Severity};
-use monitor_core::call::{ApiCall, Carried, Detail, OAuth, Operation, Outcome, SignatureId, Signed};
+use monitor_core::call::{
+    ApiCall, Carried, Detail, OAuth, Operation, Outcome, SignatureId, Signed,
+};
 
 use crate::world::{MINUTE, SECOND, START, World, call, detectors, show};
 

@@ -208,6 +208,10 @@ fn bodies() -> Case {
                 post("/graphql", key, r#"{"operationName":"CreateWithdrawal","query":"mutation CreateWithdrawal { x }","variables":{"accountId":"77"}}"#),
                 ok("{}"),
             ),
+            (
+                post("/graphql", key, r#"{"query":"mutation { a: createWithdrawal(amount: 1) { id } }"}"#),
+                ok(r#"{"data":null,"errors":[{"message":"permission denied"}]}"#),
+            ),
             (post("/v1/orders/batch", key, batch), ok("{}")),
             (
                 "POST /v1/orders HTTP/1.1\r\nHost: api.example.com\r\nX-API-Key: made-up-key\r\n\

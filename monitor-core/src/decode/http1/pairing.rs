@@ -133,6 +133,11 @@ impl Pending {
         asked.unwrap_or((Style::GENERIC, Operation::Public))
     }
 
+    /// Its answer says in itself whether it failed.
+    pub(super) fn is_remote(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.1.is_remote)
+    }
+
     /// What the beginning of the answer says.
     pub(super) fn read_answer(&mut self, text: &[u8], identifier: &Identifier) {
         if let Some(asked) = &mut self.asked {

@@ -417,10 +417,16 @@ impl Connection {
                 Some(talk) => talk.outcome(cx.identifier, style, Some(status), answer.complete),
                 None => {
                     answer.anomalies |= leaks(bytes);
+                    let mut is_remote = false;
                     if let Some(request) = self.pairing.front().filter(|_| paired) {
                         request.read_answer(bytes, cx.identifier);
+                        is_remote = request.is_remote();
                     }
-                    Some(cx.identifier.outcome(style, status, bytes))
+                    Some(if is_remote {
+                        cx.identifier.remote_outcome(style, status, bytes)
+                    } else {
+                        cx.identifier.outcome(style, status, bytes)
+                    })
                 }
             };
         }

@@ -73,7 +73,7 @@ pub(super) fn asked(
         identifier.message_operation(style, name, said.positional, has_key)
     };
     // Of a batch that what matters most: it stands for the rest.
-    let chief = each.iter().rev().max_by_key(|said| weight(operation(said)));
+    let chief = each.iter().rev().max_by_key(|said| operation(said).weight());
     let named = chief.and_then(|said| plain(said.name()?));
     let method = named.unwrap_or_else(|| if message.text { "TEXT" } else { "BINARY" }.into());
     let op = chief.map_or(Operation::Public, operation);
@@ -112,21 +112,6 @@ pub(super) fn asked(
     let named = asked.awaited != Awaited::NoName;
     let waits = !asked.ids.is_empty() || by_name || named && changes;
     (asked, waits)
-}
-
-fn weight(op: Operation) -> u8 {
-    match op {
-        Operation::Public => 0,
-        Operation::Read => 1,
-        Operation::Auth => 2,
-        Operation::Cancel => 3,
-        Operation::Trade => 4,
-        Operation::Transfer => 5,
-        Operation::Subaccount => 6,
-        Operation::AddressBook => 7,
-        Operation::KeyManagement => 8,
-        Operation::Withdraw => 9,
-    }
 }
 
 /// The instrument; ids of objects are added to those known.
