@@ -1,6 +1,7 @@
 //! What the analyst gets: one incident on one entity, with what was expected and what was seen.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,10 @@ pub struct Alert {
     pub complete: bool,
     /// Host that saw it.
     pub host: String,
+    /// Whom the alert is about that tells of this key with others: no more follows here but what is this
+    /// key's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_of: Option<Entity>,
 }
 
 /// What one detector found.
@@ -98,6 +103,18 @@ pub enum Entity {
     Group(GroupId),
     /// This host: capture itself is impaired.
     Host,
+}
+
+impl fmt::Display for Entity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Entity::Key(id) => write!(f, "{id}"),
+            Entity::Client(ip) => write!(f, "{ip}"),
+            Entity::Network(first) => f.write_str(&network_name(*first)),
+            Entity::Group(id) => write!(f, "{id}"),
+            Entity::Host => f.write_str("this host"),
+        }
+    }
 }
 
 /// The first address of the network that an address is counted with.

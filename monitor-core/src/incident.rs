@@ -1,5 +1,7 @@
 //! Findings about one entity within a quarter of an hour are one incident, and one alert.
 
+pub(crate) mod campaign;
+mod fold;
 pub(crate) mod history;
 pub(crate) mod verdicts;
 
@@ -18,6 +20,7 @@ use crate::detect::{Found, Layer};
 use crate::engine::{Counters, Settings};
 use crate::input::Endpoint;
 use crate::time::EventTime;
+use campaign::{Campaigns, Member};
 use verdicts::Verdicts;
 
 /// Log-odds against an attack before anything is found: one oddity in twenty.
@@ -64,6 +67,9 @@ pub(crate) struct Incidents {
     waiting: VecDeque<Alert>,
     budget: Budget,
     verdicts: Verdicts,
+    campaigns: Campaigns,
+    /// Keys that may be of a group, for an Engine that sees those of others; `None` while nobody asks.
+    tied: Option<VecDeque<Member>>,
 }
 
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -81,6 +87,8 @@ struct Incident {
     complete: bool,
     raised: Option<Raised>,
     is_suppressed: bool,
+    /// It is told of with others, in the alert about these.
+    part_of: Option<Entity>,
     /// Why somebody said that it is of no interest.
     dismissed: Option<String>,
 }
@@ -132,6 +140,8 @@ impl Incidents {
             waiting: VecDeque::new(),
             budget: Budget::default(),
             verdicts: Verdicts::default(),
+            campaigns: Campaigns::new(),
+            tied: None,
         }
     }
 
@@ -144,7 +154,7 @@ impl Incidents {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.open.bytes()
+        self.open.bytes() + self.campaigns.bytes()
     }
 
     /// A further call of an entity that may have an open incident; true when that goes on by it.
@@ -175,6 +185,21 @@ impl Incidents {
         settings: &Settings,
         counters: &mut Counters,
     ) {
+        let groups = self.take_in(found, time, place, settings, counters);
+        // What is about a group is of none itself.
+        self.take_in(groups, time, place, settings, counters);
+    }
+
+    /// Gives what is found of groups by that.
+    fn take_in(
+        &mut self,
+        found: SmallVec<[Found; 2]>,
+        time: EventTime,
+        place: Option<&Place>,
+        settings: &Settings,
+        counters: &mut Counters,
+    ) -> SmallVec<[Found; 2]> {
+        let mut groups = SmallVec::new();
         let mut touched: SmallVec<[(Entity, bool); 2]> = SmallVec::new();
         for mut found in found {
             if !self.verdicts.lets_pass(&mut found, time) {
@@ -198,8 +223,36 @@ impl Incidents {
             }
         }
         for (entity, is_news) in touched {
+            if self.is_folded(entity, time, place, &mut groups, settings, counters) {
+                continue;
+            }
             self.settle(entity, is_news, time, place, settings, counters);
         }
+        groups
+    }
+
+    /// Whether a key is told of with others that have the same cause.
+    fn is_folded(
+        &mut self,
+        entity: Entity,
+        time: EventTime,
+        place: Option<&Place>,
+        groups: &mut SmallVec<[Found; 2]>,
+        settings: &Settings,
+        counters: &mut Counters,
+    ) -> bool {
+        let (Entity::Key(key), Some(place)) = (entity, place) else { return false };
+        let Some(incident) = self.open.find(&entity) else { return false };
+        let verdict = incident.verdict();
+        if incident.raised.is_none() && !verdict.is_due(settings) {
+            return false;
+        }
+        let members = incident.ties(key, place, verdict.severity);
+        let is_folded = self.fold(&members, time, groups, settings, counters);
+        if !is_folded && let Some(incident) = self.open.find(&entity) {
+            incident.part_of = None;
+        }
+        is_folded
     }
 
     fn settle(
@@ -213,14 +266,13 @@ impl Incidents {
     ) {
         let Some(incident) = self.open.find(&entity) else { return };
         let verdict = incident.verdict();
-        let revision = match &incident.raised {
+        match &incident.raised {
             Some(raised) => {
                 let is_news = is_news || verdict.severity > raised.severity;
                 if !is_news || raised.revision >= settings.updates_max {
                     counters.updates_withheld += u64::from(is_news);
                     return;
                 }
-                raised.revision + 1
             }
             None if !verdict.is_due(settings) => return,
             None => {
@@ -234,9 +286,22 @@ impl Incidents {
                     return;
                 }
                 counters.incidents += 1;
-                0
             }
-        };
+        }
+        self.give_out(entity, time, settings, counters);
+    }
+
+    /// The alert as it is now.
+    fn give_out(
+        &mut self,
+        entity: Entity,
+        time: EventTime,
+        settings: &Settings,
+        counters: &mut Counters,
+    ) {
+        let Some(incident) = self.open.find(&entity) else { return };
+        let verdict = incident.verdict();
+        let revision = incident.raised.as_ref().map_or(0, |raised| raised.revision + 1);
         let alert = incident.alert(entity, revision, &verdict, time, settings);
         incident.raised = Some(Raised { id: alert.id, severity: verdict.severity, revision });
         if self.waiting.len() >= settings.alerts_waiting_max {
@@ -406,8 +471,11 @@ impl Incident {
         let found = || self.findings.iter();
         let told = found().filter(|held| held.layer != Layer::Novelty);
         let most = told.max_by(|a, b| a.evidence.total_cmp(&b.evidence))?;
-        let is_new = found().any(|held| held.finding.detector == NEW_PROGRAM);
-        is_new.then(|| (program, most.finding.detector.to_string()))
+        self.has_new_program().then(|| (program, most.finding.detector.to_string()))
+    }
+
+    fn has_new_program(&self) -> bool {
+        self.findings.iter().any(|held| held.finding.detector == NEW_PROGRAM)
     }
 
     fn note_place(&mut self, place: &Place, settings: &Settings) {
@@ -469,7 +537,13 @@ impl Incident {
             confidence: confidence(verdict.evidence),
             entity,
             title,
-            explanation: explanation(entity, &findings),
+            explanation: match self.part_of {
+                Some(group) => format!(
+                    "{} It is one of many keys, told of with {group}.",
+                    explanation(entity, &findings)
+                ),
+                None => explanation(entity, &findings),
+            },
             first_step,
             findings: findings.iter().map(|held| held.finding.clone()).collect(),
             first_seen: self.first,
@@ -478,6 +552,7 @@ impl Incident {
             calls: self.calls,
             complete: self.complete,
             host: settings.host.clone(),
+            part_of: self.part_of,
         }
     }
 }

@@ -222,7 +222,7 @@ fn ip(address: &[u8; 16]) -> IpAddr {
 }
 
 /// A network behind the edge: what comes from there may be passed on (RFC 1918, 4193, 3927).
-fn is_inside(address: &[u8; 16]) -> bool {
+pub(crate) fn is_inside(address: &[u8; 16]) -> bool {
     match ip(address) {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
@@ -244,7 +244,7 @@ fn examples(keys: &[KeyId], all: u64) -> String {
 }
 
 /// All keys that did something, as one: the same on every host and day.
-fn group(kind: &[u8], target: u64) -> GroupId {
+pub(crate) fn group(kind: &[u8], target: u64) -> GroupId {
     GroupId(FixedState::with_seed(target).hash_one(kind))
 }
 

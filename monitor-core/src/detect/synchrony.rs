@@ -14,6 +14,8 @@ use crate::baseline::{
 };
 use crate::call::{ApiCall, Operation, Outcome};
 use crate::engine::{Joined, SynchronySettings, WAITING_MAX};
+use crate::incident::campaign::{Tie, Told};
+use crate::time::EventTime;
 
 pub(super) struct Synchrony;
 
@@ -29,6 +31,9 @@ static RULE: Rule = Rule {
 const EVIDENCE: f32 = 8.0;
 /// It may still be an operator who moves, or news that only some read.
 const EVIDENCE_DOUBTFUL: f32 = 5.5;
+
+const FIRST_STEP: &str =
+    "Halt withdrawals of these keys and of those that follow, then ask some of their owners";
 
 /// Newcomers to one regular before it is no crowd that others merely join.
 const PER_REGULAR: u64 = 3;
@@ -95,7 +100,7 @@ impl Detector for Synchrony {
                 if joined.len() >= WAITING_MAX {
                     joined.pop_front();
                 }
-                joined.push_back(Joined { edge, known, weight: scene.weight });
+                joined.push_back(Joined { edge, known, weight: scene.weight, tied: None });
             }
         }
     }
@@ -193,12 +198,40 @@ fn found(
         ),
         clause,
         title: "Many keys do the same new thing at once",
-        first_step: "Halt withdrawals of these keys and of those that follow, \
-                     then ask some of their owners",
+        first_step: FIRST_STEP,
     }
 }
 
-/// Some of the keys.
+/// Many keys were flagged by one detector, and have more in common.
+pub(crate) fn flagged_together(entity: Entity, told: &Told, time: EventTime) -> Found {
+    let Told { keys, detector, title, .. } = told;
+    let took = span(time.since(told.since));
+    let (whose, clause) = match told.tie {
+        Tie::Network(_) => {
+            ("used from one network", format!("had {keys} keys flagged in it within {took}"))
+        }
+        Tie::Program(_) => (
+            "used with one program that is new to each of them",
+            format!("used one program that is new to each, and {keys} were flagged within {took}"),
+        ),
+    };
+    Found {
+        entity,
+        rule: &RULE,
+        evidence: EVIDENCE,
+        severity: told.severity,
+        alone: true,
+        grown: told.has_grown,
+        complete: true,
+        calls: *keys,
+        expected: "keys to be flagged one by one, each for a cause of its own".into(),
+        seen: format!("{keys} keys {whose}: {}", examples(&told.examples, *keys)),
+        clause: format!("{clause}, each as: {title} ({detector})"),
+        title: "Many keys are flagged for the same at once",
+        first_step: FIRST_STEP,
+    }
+}
+
 fn hash(bytes: &[u8]) -> u64 {
     FixedState::with_seed(0).hash_one(bytes)
 }

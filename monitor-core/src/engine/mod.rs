@@ -74,6 +74,9 @@ pub struct Counters {
     pub alerts: u64,
     /// Incidents that did not become alerts because the day's budget was spent.
     pub suppressed_by_budget: u64,
+    /// Keys that are told of with others, in the alert about these.
+    #[serde(default)]
+    pub folded: u64,
     /// Updates not given out because an alert had its share of them.
     pub updates_withheld: u64,
     /// Alerts lost because nobody took them.
@@ -304,6 +307,7 @@ impl Engine {
         }
         let origin = Origin::of(call);
         self.incidents.add(report.found, time, Some(&origin), &self.settings, &mut self.counters);
+        self.join_tied();
     }
 
     /// Where a key's state is. It is given one once it was accepted, or was refused a withdrawal for

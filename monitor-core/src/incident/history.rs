@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::verdicts::SavedVerdict;
-use super::{Budget, Incident, Incidents};
+use super::{Budget, Incident, Incidents, campaign};
 use crate::alert::{AlertId, Entity, Severity};
 use crate::engine::Settings;
 use crate::time::EventTime;
@@ -32,6 +32,8 @@ pub struct Past {
     pub detectors: Vec<String>,
     /// One sentence.
     pub explanation: String,
+    /// The alert about many keys that it is part of.
+    pub part_of: Option<Entity>,
     /// Why somebody dismissed it.
     pub dismissed: Option<String>,
 }
@@ -52,6 +54,7 @@ pub(crate) struct Saved {
     open: Vec<(Entity, Incident)>,
     budget: Budget,
     verdicts: Vec<SavedVerdict>,
+    campaigns: campaign::Saved,
 }
 
 impl Incidents {
@@ -72,6 +75,7 @@ impl Incidents {
                     last_seen: incident.last,
                     detectors: findings.iter().map(|it| it.finding.detector.to_string()).collect(),
                     explanation: super::explanation(*entity, &findings),
+                    part_of: incident.part_of,
                     dismissed: incident.dismissed.clone(),
                 })
             })
@@ -121,6 +125,7 @@ impl Incidents {
             open: newest.into_iter().map(|(entity, it)| (*entity, it.clone())).collect(),
             budget: self.budget.clone(),
             verdicts: self.verdicts.save(),
+            campaigns: self.campaigns.save(),
         }
     }
 
@@ -135,5 +140,6 @@ impl Incidents {
         }
         self.budget = saved.budget;
         self.verdicts.restore(saved.verdicts);
+        self.campaigns.restore(saved.campaigns);
     }
 }

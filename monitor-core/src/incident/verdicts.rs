@@ -94,7 +94,7 @@ impl Verdicts {
     }
 }
 
-fn rule(id: &str) -> Rule {
+pub(super) fn rule(id: &str) -> Rule {
     let mut rule = Rule::default();
     rule.iter_mut().zip(id.bytes()).for_each(|(place, byte)| *place = byte);
     rule

@@ -1,5 +1,6 @@
 //! The Engine against simulated traffic: what must be flagged, what must not, and how soon.
 
+mod campaigns;
 mod content;
 mod dormant;
 mod grants;

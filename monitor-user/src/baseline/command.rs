@@ -151,10 +151,10 @@ fn alert_line(past: &Past) -> String {
     let time = &past.first_seen.to_string()[..19];
     let severity = format!("{:?}", past.severity).to_lowercase();
     let detectors = past.detectors.join(" ");
-    let end = match &past.dismissed {
-        Some(reason) => format!("  [dismissed: {reason}]"),
-        None => String::new(),
-    };
+    let mut end = past.part_of.map_or_else(String::new, |group| format!("  [part of {group}]"));
+    if let Some(reason) = &past.dismissed {
+        end = format!("{end}  [dismissed: {reason}]");
+    }
     let line = format!(
         "{}  {time}Z  {severity:<8}  {entity}  {detectors}: {}{end}",
         past.id, past.explanation

@@ -169,6 +169,7 @@ pub(crate) mod tests {
             calls: 1,
             complete: true,
             host: "edge 1".into(),
+            part_of: None,
         }
     }
 

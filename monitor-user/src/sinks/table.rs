@@ -471,6 +471,7 @@ mod tests {
             calls: 0,
             complete: true,
             host: "test".into(),
+            part_of: None,
         };
         let mut table = Table::new(Vec::new(), Some(30));
         table.alert(&alert).unwrap();

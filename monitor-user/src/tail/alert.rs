@@ -1,6 +1,6 @@
 //! An alert out of a record, whatever form it has.
 
-use monitor_core::alert::{Alert, Entity, Severity, network_name};
+use monitor_core::alert::{Alert, Entity, Severity};
 use serde_json::Value;
 
 /// What is shown of an alert.
@@ -43,11 +43,10 @@ fn of_native(alert: Alert) -> Shown {
         severity: alert.severity,
         title: alert.title,
         entity: match alert.entity {
-            Entity::Key(id) => id.to_string(),
-            Entity::Client(ip) => ip.to_string(),
-            Entity::Network(first) => network_name(first),
-            Entity::Group(id) => id.to_string(),
             Entity::Host => alert.host.clone(),
+            Entity::Key(_) | Entity::Client(_) | Entity::Network(_) | Entity::Group(_) => {
+                alert.entity.to_string()
+            }
         },
         detectors: alert.findings.iter().map(|finding| finding.detector.to_string()).collect(),
         host: alert.host,

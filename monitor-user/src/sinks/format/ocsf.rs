@@ -85,6 +85,7 @@ pub(super) fn finding<'a>(alert: &'a Alert, id: &'a str) -> impl Serialize + use
             revision: alert.revision,
             network: whom.network.clone(),
             group: whom.group.clone(),
+            part_of: alert.part_of.map(|group| group.to_string()),
         },
     }
 }

@@ -51,6 +51,10 @@ fn recorded() -> Vec<Record> {
     records
 }
 
+fn folded() -> Alert {
+    Alert { part_of: Some(Entity::Network("192.0.2.0".parse().unwrap())), ..alert(3) }
+}
+
 fn made_up() -> Vec<Record> {
     let entities = [
         Entity::Client("192.0.2.1".parse().unwrap()),
@@ -62,7 +66,7 @@ fn made_up() -> Vec<Record> {
     let mut records: Vec<Record> = entities
         .map(|entity| Alert { entity, id: AlertId(9), ..alert(1) })
         .into_iter()
-        .chain([alert(1), Alert { findings: Vec::new(), revision: 0, ..alert(2) }])
+        .chain([alert(1), Alert { findings: Vec::new(), revision: 0, ..alert(2) }, folded()])
         .map(|alert| Record::Alert(Box::new(alert)))
         .collect();
     for call in [full(), bare()] {

@@ -203,6 +203,8 @@ pub(super) struct AlertRest {
     pub(super) network: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) group: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) part_of: Option<String>,
 }
 
 #[derive(Serialize)]
