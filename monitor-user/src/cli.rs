@@ -131,7 +131,8 @@ pub enum Command {
     #[command(after_help = "Examples:
   keywatch simulate --days 2 --keys 50 --labels truth.jsonl -o calls.jsonl
   keywatch simulate --attacks theft_spike,path_scan | jq .op
-  keywatch simulate --days 1 --keys 50 --pcap exchange.pcapng --labels truth.jsonl")]
+  keywatch simulate --days 1 --keys 50 --pcap exchange.pcapng --labels truth.jsonl
+  keywatch simulate --days 1 --keys 50 --against http://127.0.0.1:8080 --speed 60")]
     Simulate(SimulateArgs),
 
     /// Check whether this host is ready for `keywatch run`

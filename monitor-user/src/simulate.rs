@@ -1,5 +1,6 @@
 //! `keywatch simulate`: calls of an exchange that does not exist, and the truth about its attacks.
 
+mod against;
 mod http;
 mod wire;
 
@@ -17,6 +18,7 @@ use monitor_sim::{Kind, Plan, Role, Truth, World};
 
 use crate::fault::{Misuse, write_stderr};
 use crate::record::{Recorder, Rotation};
+use against::Aim;
 use wire::{PORT, Wire};
 
 /// What to simulate, and where to write it.
@@ -53,19 +55,36 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "output")]
     pub pcap: Option<PathBuf>,
 
+    /// Make the calls at a server instead, such as http://127.0.0.1:8080, as HTTP/1.1
+    ///
+    /// Each call is made when its time comes, counted from now, and states times that fit; --labels has
+    /// the times at which attacks happen then. Host is that of the URL; X-Forwarded-For has the address of
+    /// the client. The server answers what it will. Ctrl-C ends it in good order. Never at a server that
+    /// others use.
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url, conflicts_with_all = ["output", "pcap"])]
+    pub against: Option<String>,
+
+    /// So many times as fast as in reality, for --against
+    #[arg(long, value_name = "N", default_value_t = 1.0, requires = "against")]
+    pub speed: f64,
+
+    /// Connections at once at most, for --against
+    #[arg(long, value_name = "N", default_value_t = 16, requires = "against", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub connections: u16,
+
     /// Write the truth about the attacks here as JSON lines
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub labels: Option<PathBuf>,
 
-    /// Secret that keys in --labels are hashed with, for --pcap: that of the replay
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "pcap")]
+    /// Secret that keys in --labels are hashed with, for --pcap and --against: that of the replay or agent
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub secret_file: Option<PathBuf>,
 }
 
 impl SimulateArgs {
     /// Whether ids of keys must be those that a replay gives them.
     pub(crate) fn needs_secret(&self) -> bool {
-        self.pcap.is_some() && self.labels.is_some()
+        (self.pcap.is_some() || self.against.is_some()) && self.labels.is_some()
     }
 }
 
@@ -84,17 +103,28 @@ pub(crate) fn simulate(args: &SimulateArgs, secret: Option<Secret>, quiet: bool)
     }
     let attacks = attacks(&args.attacks)?;
     let plan = Plan { seed: args.seed, keys: args.keys, days: args.days, quiet_days, attacks };
-    let world = match &args.pcap {
-        Some(_) => numbered(&plan),
-        None => World::new(&plan),
+    let aim = match &args.against {
+        Some(url) => Some(Aim::new(url, args.speed, usize::from(args.connections))?),
+        None => None,
+    };
+    let world = match (&args.pcap, &aim) {
+        (None, None) => World::new(&plan),
+        (Some(_), _) | (_, Some(_)) => numbered(&plan),
     };
     if let Some(path) = &args.labels {
         let mut file = open(path)?;
         for truth in truths(&world, secret) {
+            let truth = match &aim {
+                Some(aim) => aim.truth(truth),
+                None => truth,
+            };
             serde_json::to_writer(&mut file, &truth).context("writing labels")?;
             file.write_all(b"\n").context("writing labels")?;
         }
         file.flush().with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(aim) = &aim {
+        return aim.run(world, quiet);
     }
     if let Some(path) = &args.pcap {
         return write_packets(world, path, args.seed);
@@ -282,6 +312,9 @@ mod tests {
             attacks: vec!["public".into(), "path_scan".into()],
             output: output.clone(),
             pcap: None,
+            against: None,
+            speed: 1.0,
+            connections: 16,
             labels: Some(labels.clone()),
             secret_file: None,
         };

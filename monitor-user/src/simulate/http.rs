@@ -42,25 +42,43 @@ pub(super) fn is_login(key: &Key) -> bool {
     key.profile == "jwt"
 }
 
-pub(super) fn request(call: &ApiCall) -> Vec<u8> {
-    let Some(request) = &call.request else { return Vec::new() };
-    let mut text = format!("{} {} HTTP/1.1\r\n", request.method, target(call, &request.target));
-    let mut header = |name: &str, value: &str| {
-        text.push_str(&[name, ": ", value, "\r\n"].concat());
-    };
-    header("Host", request.host.as_deref().unwrap_or("api.example.com"));
+/// What a client says, without the name of the host.
+pub(super) struct Asked {
+    pub(super) method: String,
+    pub(super) target: String,
+    pub(super) headers: Vec<(&'static str, String)>,
+}
+
+/// `None` of a call whose request was not seen.
+pub(super) fn asked(call: &ApiCall) -> Option<Asked> {
+    let request = call.request.as_ref()?;
+    let mut headers = Vec::new();
     if let Some(agent) = &request.user_agent {
-        header("User-Agent", agent);
+        headers.push(("User-Agent", agent.to_string()));
     }
     match &call.key {
         Some(key) if is_login(key) => {
             let token = web_token(key.id, call.token.as_deref());
-            header("Authorization", &format!("Bearer {token}"));
+            headers.push(("Authorization", format!("Bearer {token}")));
         }
-        Some(key) => header("X-MBX-APIKEY", &credential(key.id)),
+        Some(key) => headers.push(("X-MBX-APIKEY", credential(key.id))),
         None => {}
     }
-    if request.method == "POST" {
+    let target = target(call, &request.target);
+    Some(Asked { method: request.method.to_string(), target, headers })
+}
+
+pub(super) fn request(call: &ApiCall) -> Vec<u8> {
+    let (Some(request), Some(asked)) = (&call.request, asked(call)) else { return Vec::new() };
+    let mut text = format!("{} {} HTTP/1.1\r\n", asked.method, asked.target);
+    let mut header = |name: &str, value: &str| {
+        text.push_str(&[name, ": ", value, "\r\n"].concat());
+    };
+    header("Host", request.host.as_deref().unwrap_or("api.example.com"));
+    for (name, value) in &asked.headers {
+        header(name, value);
+    }
+    if asked.method == "POST" {
         header("Content-Length", "0");
     }
     text.push_str("\r\n");

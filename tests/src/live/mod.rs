@@ -18,6 +18,7 @@ mod recording;
 mod rig;
 pub(crate) mod rustls_server;
 mod servers;
+mod simulated;
 mod sinks;
 mod tcpdump;
 mod tls;
@@ -41,13 +42,19 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 80] = [
+    let tests: [(&str, Test, &[&str]); 82] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
         ("ipv6", plain::ipv6, &["nginx"]),
         ("parallel_connections", plain::parallel_connections, &["nginx"]),
         ("two_ports", plain::two_ports, &["nginx"]),
+        ("simulated_calls", simulated::simulated_calls, &["nginx"]),
+        (
+            "simulation_refused_and_interrupted",
+            simulated::simulation_refused_and_interrupted,
+            &["nginx"],
+        ),
         ("http2_calls", http2::http2_calls, &["nginx", "h2load"]),
         ("http2_two_keys", http2::two_keys_on_one_connection, &["nginx", "curl"]),
         ("http1_on_an_http2_port", http2::http1_on_an_http2_port, &["nginx"]),

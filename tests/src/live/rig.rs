@@ -117,6 +117,11 @@ impl Rig {
         Ok((calls, self.logged()?))
     }
 
+    /// What nginx logged so far.
+    pub(crate) fn log(&self) -> Result<Vec<Logged>> {
+        self.nginx.log()
+    }
+
     /// Ends nginx and gives what it logged.
     pub(crate) fn logged(self) -> Result<Vec<Logged>> {
         self.nginx.stop()
