@@ -27,7 +27,7 @@ struct Size {
 
 /// Seeds that thresholds may be looked at with, and those that they may not.
 const TUNED: std::ops::Range<u64> = 1..5;
-const HELD_OUT: std::ops::Range<u64> = 121..125;
+const HELD_OUT: std::ops::Range<u64> = 131..135;
 
 fn main() -> ExitCode {
     match run(&std::env::args().skip(1).collect::<Vec<_>>()) {
