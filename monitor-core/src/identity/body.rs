@@ -78,14 +78,14 @@ impl Identifier {
     fn read_form(&self, request: &Request, identified: &mut Identified, text: &[u8]) {
         let place = self.profiles.of_place(None, request.path.as_bytes());
         let place = if place == Style::GENERIC { identified.style } else { place };
-        let mut keyring = Keyring::new(&self.hasher, &self.profiles, place);
+        let mut keyring = Keyring::new(&self.hasher, &self.spellings, &self.profiles, place);
         let mut found = Found::default();
         for pair in text.split(|byte| *byte == b'&').take(MEMBERS_MAX) {
             let Some(equals) = pair.iter().position(|byte| *byte == b'=') else { continue };
             let (name, value) = (&pair[..equals], &pair[equals + 1..]);
             found.is_grant |= is_of_grant(name);
             found.fields.add(name);
-            let (parameter, stated) = self.profiles.names.look(name, identified.style);
+            let (parameter, stated) = self.look(name, identified.style);
             if let Some(stated) = stated {
                 self.hasher.fingerprints.note(&mut found.signed, stated, value);
             }
@@ -352,7 +352,7 @@ impl Identifier {
 
     fn member(&self, name: &[u8], value: Value<'_>, style: Style, found: &mut Found) {
         let Some(raw) = value.scalar() else { return };
-        let (parameter, stated) = self.profiles.names.look(name, style);
+        let (parameter, stated) = self.look(name, style);
         if let Some(stated) = stated {
             self.hasher.fingerprints.note(&mut found.signed, stated, raw);
         }

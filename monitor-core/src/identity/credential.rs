@@ -13,6 +13,7 @@ use super::known::Known;
 use super::order::Order;
 use super::profile::{InRequest, Place, Profiles, Source, same_name};
 use super::signing::{Fingerprints, Stated};
+use super::spellings::{Meaning, Spellings};
 use super::token::Claims;
 use super::{Secret, Style, percent};
 use crate::call::{Key, KeyId, Signed, Token};
@@ -176,6 +177,7 @@ fn finish(state: Hmac<Sha256>) -> KeyId {
 /// The credentials of one request.
 pub(super) struct Keyring<'h> {
     hasher: &'h Hasher,
+    spellings: &'h Spellings,
     pub(super) profiles: &'h Profiles,
     /// What server and path say.
     place: Style,
@@ -192,9 +194,15 @@ pub(super) struct Keyring<'h> {
 }
 
 impl<'h> Keyring<'h> {
-    pub(super) fn new(hasher: &'h Hasher, profiles: &'h Profiles, place: Style) -> Keyring<'h> {
+    pub(super) fn new(
+        hasher: &'h Hasher,
+        spellings: &'h Spellings,
+        profiles: &'h Profiles,
+        place: Style,
+    ) -> Keyring<'h> {
         Keyring {
             hasher,
+            spellings,
             profiles,
             place,
             best: None,
@@ -204,6 +212,11 @@ impl<'h> Keyring<'h> {
             disbelieved: false,
             signed: Signed::default(),
         }
+    }
+
+    /// What the name of a parameter says.
+    pub(super) fn look(&self, name: &[u8], style: Style) -> Meaning {
+        self.spellings.find(name, style, || self.profiles.names.look(name, style))
     }
 
     /// Fields of this style count for nothing.
@@ -310,7 +323,7 @@ impl<'h> Keyring<'h> {
     /// Signature, nonce and time among the parameters of credentials.
     fn note_parameters(&mut self, credential: &[u8]) {
         for (name, value) in parameters(credential) {
-            if let Some(what) = self.profiles.names.look(name, Style::GENERIC).1 {
+            if let Some(what) = self.look(name, Style::GENERIC).1 {
                 self.note_signed(what, value);
             }
         }

@@ -16,6 +16,7 @@ mod profile;
 mod proxies;
 mod routes;
 mod signing;
+mod spellings;
 mod survey;
 mod target;
 mod token;
@@ -46,6 +47,7 @@ pub(crate) use grant::Answer;
 pub(crate) use order::Order;
 use profile::{Count, Parameter};
 use routes::{Does, Routes};
+use spellings::{Meaning, Spellings};
 use target::Scan;
 
 /// The HMAC-SHA-256 secret under which credentials are hashed, and those before it. Never printed;
@@ -203,6 +205,7 @@ pub struct Identifier {
     hasher: Hasher,
     profiles: Arc<Profiles>,
     routes: Routes,
+    spellings: Spellings,
     fields: fields::Shared,
     proxies: Proxies,
     /// What was seen, when that is asked for.
@@ -216,6 +219,7 @@ impl Identifier {
             hasher: Hasher::new(&secret),
             profiles: Profiles::builtin(),
             routes: Routes::new(&credential::routes_key(&secret.current)),
+            spellings: Spellings::new(),
             fields: fields::Shared::new(),
             proxies: Proxies::default(),
             survey: None,
@@ -233,6 +237,7 @@ impl Identifier {
     pub fn set_profiles(&mut self, profiles: Arc<Profiles>) {
         self.profiles = profiles;
         self.routes.clear();
+        self.spellings = Spellings::new();
     }
 
     /// The id of a raw credential, as calls with it carry it. A JSON web token has that of its subject.
@@ -299,7 +304,7 @@ impl Identifier {
         let host = host.map(|it| it.value);
         let path = target::path_of(head.target);
         let route = self.routes.find(host, path, || profiles.of_place(host, path));
-        let mut keyring = Keyring::new(&self.hasher, profiles, route.place);
+        let mut keyring = Keyring::new(&self.hasher, &self.spellings, profiles, route.place);
         if !is_believed {
             keyring.disbelieve(profiles.style(CERTIFICATE_PROFILE));
         }
@@ -399,9 +404,14 @@ impl Identifier {
         known.unwrap_or_else(|| operation::classify_message(name, positional, has_key))
     }
 
+    /// What the name of a parameter or member says.
+    fn look(&self, name: &[u8], style: Style) -> Meaning {
+        self.spellings.find(name, style, || self.profiles.names.look(name, style))
+    }
+
     /// What a member of this name holds.
     pub(crate) fn names(&self, style: Style, name: &[u8]) -> Named {
-        match self.profiles.names.of(name, style) {
+        match self.look(name, style).0 {
             Parameter::Symbol => Named::Symbol,
             Parameter::Object => Named::Object,
             Parameter::Key

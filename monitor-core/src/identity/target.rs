@@ -221,7 +221,7 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
 
     fn end_parameter(&mut self, token: &Token, name: &[u8], value: usize, end: usize) {
         let raw = &self.raw.as_bytes()[value..end];
-        let (parameter, stated) = self.keyring.profiles.names.look(name, self.style);
+        let (parameter, stated) = self.keyring.look(name, self.style);
         if let Some(stated) = stated {
             self.keyring.note_signed(stated, raw);
         }
@@ -261,7 +261,7 @@ impl<'t, 'k, 'h> Scan<'t, 'k, 'h> {
     }
 
     fn holds(&self, name: &[u8]) -> Parameter {
-        self.keyring.profiles.names.of(name, self.style)
+        self.keyring.look(name, self.style).0
     }
 
     /// A path segment, or a parameter without a value.
@@ -471,11 +471,13 @@ mod tests {
     use super::super::Secret;
     use super::super::credential::Hasher;
     use super::super::profile::Profiles;
+    use super::super::spellings::Spellings;
     use super::*;
 
     fn scan(method: &str, target: &str, known: usize) -> String {
         let (hasher, profiles) = (Hasher::new(&Secret::new([7; 32])), Profiles::builtin());
-        let mut keyring = Keyring::new(&hasher, &profiles, Style::GENERIC);
+        let spellings = Spellings::new();
+        let mut keyring = Keyring::new(&hasher, &spellings, &profiles, Style::GENERIC);
         let scanned = Scan::run(&RequestHead { method, target, headers: &[] }, known, &mut keyring);
         let signed = keyring.signed;
         let Scanned { target, path, raw_path, symbol, object_ids, account, amount, parts } =
