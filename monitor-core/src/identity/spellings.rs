@@ -94,6 +94,7 @@ impl Spelling {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Identifier, Profiles, RequestHead, Secret};
     use super::*;
 
     const KEY: Meaning = (Parameter::Key, None);
@@ -109,6 +110,20 @@ mod tests {
             assert_eq!(spellings.find(name, one, || unreachable!()), KEY, "{len}");
             assert_eq!(spellings.find(name, other, || OTHER), OTHER, "{len}");
         }
+    }
+
+    #[test]
+    fn other_profiles_say_other_things() {
+        let mut identifier = Identifier::new(Secret::new([7; 32]));
+        let target = |identifier: &Identifier| {
+            let head = RequestHead { method: "GET", target: "/a?desk=blue", headers: &[] };
+            identifier.identify(&head).target
+        };
+        assert_eq!(target(&identifier), "/a?desk=blue");
+        let file = "name = \"own\"\ntitle = \"x\"\n[fields]\nsecret = [\"desk\"]\n";
+        let Ok(profiles) = Profiles::with(&[("own.toml".into(), file.into())]) else { panic!() };
+        identifier.set_profiles(std::sync::Arc::new(profiles));
+        assert_eq!(target(&identifier), "/a?desk=[redacted]");
     }
 
     #[test]
