@@ -96,7 +96,7 @@ pub(super) fn find<'a>(
             Layer::Ip => match in_ip(bytes)? {
                 // What nearly every packet is goes no further round.
                 Carried::Layer(Layer::Transport { ends, protocol: TCP, sent }, body) => {
-                    return tcp(time, ends, body, sent, missing).map(Found::Segment);
+                    return tcp(time, ends, body, sent, missing);
                 }
                 Carried::Layer(inner, body) => {
                     if let Layer::Transport { sent: Some(sent), .. } = inner {
@@ -108,7 +108,7 @@ pub(super) fn find<'a>(
             },
             Layer::Transport { ends, protocol, sent } => {
                 if protocol == TCP {
-                    return tcp(time, ends, bytes, sent, missing).map(Found::Segment);
+                    return tcp(time, ends, bytes, sent, missing);
                 }
                 match extension(ends, protocol, sent, bytes)? {
                     Some(Carried::Layer(layer, bytes)) => (layer, bytes),
@@ -273,7 +273,7 @@ fn tcp(
     body: &[u8],
     sent: Option<usize>,
     missing: u32,
-) -> Result<Segment<'_>, Skipped> {
+) -> Result<Found<'_>, Skipped> {
     let header = TcpHeaderSlice::from_slice(body).map_err(|_| Skipped::Malformed)?;
     let header_bytes = header.slice().len();
     let payload = body.get(header_bytes..).ok_or(Skipped::Malformed)?;
@@ -284,13 +284,9 @@ fn tcp(
             u32::try_from(sent.saturating_sub(payload.len())).unwrap_or(u32::MAX)
         }
     };
-    let mut flags = TcpFlags::empty();
-    flags.set(TcpFlags::FIN, header.fin());
-    flags.set(TcpFlags::SYN, header.syn());
-    flags.set(TcpFlags::RST, header.rst());
-    flags.set(TcpFlags::ACK, header.ack());
-    flags.set(TcpFlags::URG, header.urg());
-    Ok(Segment {
+    // They have the places that they have in the header.
+    let flags = TcpFlags::from_bits_truncate(header.slice()[13]);
+    Ok(Found::Segment(Segment {
         time,
         source: Endpoint::new(source, header.source_port()),
         target: Endpoint::new(target, header.destination_port()),
@@ -303,7 +299,7 @@ fn tcp(
         flags,
         payload,
         missing,
-    })
+    }))
 }
 
 #[cfg(test)]
