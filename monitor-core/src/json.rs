@@ -6,6 +6,9 @@
 use memchr::memchr2;
 use smallvec::SmallVec;
 
+/// Members whose names are compared with each other: twice what orders have.
+const MEMBERS_COMPARED_MAX: usize = 24;
+
 /// What a value is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
@@ -42,6 +45,13 @@ impl<'t> Value<'t> {
     /// Elements of an array, in order; of anything else none.
     pub(crate) fn elements(&self) -> Elements<'t> {
         Elements { rest: self.inside(Kind::Array) }
+    }
+
+    /// Whether two of the first members of an object have one name.
+    pub(crate) fn repeats(&self) -> bool {
+        let mut names = Names::default();
+        self.members().take(MEMBERS_COMPARED_MAX).for_each(|(name, _)| names.add(name));
+        names.repeats
     }
 
     fn inside(&self, kind: Kind) -> &'t [u8] {
@@ -94,6 +104,28 @@ impl<'t> Value<'t> {
             }
             Kind::Number | Kind::True => false,
         }
+    }
+}
+
+/// Names of an object's members, as they are met.
+#[derive(Default)]
+pub(crate) struct Names<'t> {
+    /// With length and three bytes, so that whole names are seldom compared.
+    known: SmallVec<[(u32, &'t [u8]); MEMBERS_COMPARED_MAX]>,
+    /// Two of the first are one.
+    pub(crate) repeats: bool,
+}
+
+impl<'t> Names<'t> {
+    pub(crate) fn add(&mut self, name: &'t [u8]) {
+        if self.repeats || self.known.len() == MEMBERS_COMPARED_MAX {
+            return;
+        }
+        let byte = |at: usize| name.get(at).map_or(0, |byte| u32::from(*byte));
+        let last = byte(name.len().saturating_sub(1));
+        let mark = (name.len() as u32) << 24 | byte(0) << 16 | byte(name.len() / 2) << 8 | last;
+        self.repeats = self.known.iter().any(|(held, known)| *held == mark && *known == name);
+        self.known.push((mark, name));
     }
 }
 
@@ -235,6 +267,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn members_of_one_name_are_told() {
+        let repeats = |text: &str| Value::of(text.as_bytes()).unwrap().repeats();
+        assert!(repeats(r#"{"symbol":"A","side":1,"symbol":"B"}"#));
+        assert!(repeats(r#"{"":1,"":2}"#));
+        assert!(!repeats(r#"{"symbol":{"symbol":1},"Symbol":2,"symbal":3}"#));
+        assert!(!repeats(r#"["a","a"]"#));
+        let many: Vec<String> = (0..5_000).map(|n| format!("\"n{n}\":1")).collect();
+        assert!(!repeats(&format!("{{{},\"n0\":1}}", many.join(","))), "bounded");
+    }
 
     #[test]
     fn members_and_elements() {

@@ -128,6 +128,9 @@ bitflags! {
         const SECRET_IN_RESPONSE = 1 << 58;
         /// The number of a card in the part of the response that is read.
         const CARD_IN_RESPONSE = 1 << 59;
+        /// A JSON object of the request has two members of one name: some readers take the first, others
+        /// the last (RFC 8259, 4).
+        const DUPLICATE_MEMBER = 1 << 60;
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
 use crate::call::{
     Anomalies, Detail, Key, OAuth, Operation, PARAMETERS_MAX, Request, Signed, Token,
 };
-use crate::json::{Kind, Value};
+use crate::json::{Kind, Names, Value};
 use crate::plain::plain;
 
 /// Bytes of a body that are looked at: four times a large order, and most of a batch.
@@ -52,6 +52,8 @@ struct Found {
     parts: u32,
     name: Option<CompactString>,
     signed: Signed,
+    /// An order in a list, or an object below the top, has two members of one name.
+    repeats: bool,
     /// What the fields at the top are called.
     fields: fields::Named,
     /// One of them is of a request of OAuth 2.0.
@@ -150,6 +152,9 @@ impl Identifier {
                 }
             }
             None => self.walk(value, identified.style, &mut found),
+        }
+        if found.repeats || first.is_some_and(|call| is_rpc && call.repeats()) {
+            identified.anomalies |= Anomalies::DUPLICATE_MEMBER;
         }
         if identified.key.is_none() {
             let name = called.as_ref().map(|call| &call.name[..]);
@@ -317,7 +322,9 @@ impl Identifier {
             }
             return self.walk_list(value, style, found);
         }
+        let mut names = Names::default();
         for (name, value) in value.members().take(MEMBERS_MAX) {
+            names.add(name);
             found.is_grant |= is_of_grant(name);
             found.fields.add(name);
             match value.kind {
@@ -327,6 +334,7 @@ impl Identifier {
                 Kind::True | Kind::False | Kind::Null => {}
             }
         }
+        found.repeats |= names.repeats;
     }
 
     /// A list of objects is a batch.
@@ -345,9 +353,12 @@ impl Identifier {
     }
 
     fn walk_object(&self, object: Value<'_>, style: Style, found: &mut Found) {
+        let mut names = Names::default();
         for (name, value) in object.members().take(MEMBERS_MAX) {
+            names.add(name);
             self.member(name, value, style, found);
         }
+        found.repeats |= names.repeats;
     }
 
     fn member(&self, name: &[u8], value: Value<'_>, style: Style, found: &mut Found) {

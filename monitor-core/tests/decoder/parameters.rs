@@ -1,6 +1,6 @@
 //! What the parameters of messages are called: of a WebSocket's and of gRPC's.
 
-use monitor_core::call::{ApiCall, Fields};
+use monitor_core::call::{Anomalies, ApiCall, Fields};
 use monitor_core::limits::Limits;
 
 use crate::frames::{DATA, END_STREAM, Encoder, PREFACE, frame, settings};
@@ -89,4 +89,40 @@ fn the_first_message_of_a_grpc_call_has_numbers() {
     for unknown in [&order[..order.len() - 1], &message(0, b""), &message(0, b"{}"), &compressed] {
         assert!(grpc(unknown, 1000).is_empty(), "{unknown:?}");
     }
+}
+
+#[test]
+fn a_member_that_comes_twice_is_named() {
+    let http = |body: &str| {
+        let mut wire = Wire::open(1000, 2000);
+        let head = "POST /v1/orders HTTP/1.1\r\nHost: a\r\nX-API-Key: k\r\n";
+        wire.ask(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()));
+        wire.answer("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").close();
+        wire.decode()[0].anomalies
+    };
+    let websocket = |message: &str| {
+        let mut wire = Wire::open(1000, 2000);
+        handshake(&mut wire, "");
+        wire.ask(ask(message)).close();
+        let seen = see(&wire, decoder(Limits::default()));
+        seen.messages()[0].anomalies & Anomalies::DUPLICATE_MEMBER
+    };
+    for twice in [
+        r#"{"symbol":"A","side":"BUY","symbol":"B"}"#,
+        r#"[{"symbol":"A"},{"symbol":"A","symbol":"B"}]"#,
+        r#"{"category":"x","request":[{"symbol":"A","symbol":"B"}]}"#,
+        r#"{"jsonrpc":"2.0","method":"private/buy","id":1,"params":{"amount":1,"amount":100}}"#,
+    ] {
+        assert_eq!(http(twice), Anomalies::DUPLICATE_MEMBER, "{twice}");
+    }
+    assert_eq!(http(r#"{"symbol":"A","more":{"symbol":"B"}}"#), Anomalies::empty());
+    let order = |more: &str| {
+        format!(r#"{{"id":1,"method":"order.place","params":{{"symbol":"A"{more}}}}}"#)
+    };
+    assert_eq!(websocket(&order("")), Anomalies::empty());
+    assert_eq!(websocket(&order(r#","symbol":"B""#)), Anomalies::DUPLICATE_MEMBER);
+    assert_eq!(
+        websocket(r#"{"op":"order","op":"order","args":[{}]}"#),
+        Anomalies::DUPLICATE_MEMBER
+    );
 }

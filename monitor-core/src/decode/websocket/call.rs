@@ -87,6 +87,9 @@ pub(super) fn asked(
     // Most messages ask for data that is everybody's.
     let fields = chief.filter(|_| op != Operation::Public);
     let fields = fields.and_then(|said| identifier.named(said.parameters()));
+    let repeats = op != Operation::Public && each.iter().any(Said::repeats);
+    let mut anomalies = message.anomalies;
+    anomalies.set(Anomalies::DUPLICATE_MEMBER, repeats);
     let parts = (each.len() > 1).then(|| u32::try_from(each.len()).unwrap_or(u32::MAX));
     let asked = Asked {
         time: message.time,
@@ -102,7 +105,7 @@ pub(super) fn asked(
         symbol,
         object_ids,
         body_bytes: message.payload_bytes(),
-        anomalies: message.anomalies,
+        anomalies,
         complete: message.complete,
         missed: Anomalies::empty(),
         ids,

@@ -272,6 +272,13 @@ impl<'t> Said<'t> {
         holder.into_iter().flat_map(|holder| holder.members()).map(|(name, _)| name)
     }
 
+    /// Whether it, or what it gives, has two members of one name.
+    pub(super) fn repeats(&self) -> bool {
+        let orders = self.params.into_iter().flat_map(|params| params.elements().take(BATCH_MAX));
+        let mut each = [self.whole, self.params].into_iter().flatten().chain(orders);
+        each.any(|object| object.repeats())
+    }
+
     /// The instrument, where a member of the message itself names it.
     pub(super) fn symbol(&self) -> Option<&'t [u8]> {
         self.symbol
