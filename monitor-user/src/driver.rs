@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use monitor_core::call::ApiCall;
 use monitor_core::decode::{Counters, Decoder};
-use monitor_core::engine::{Engine, Impairment};
+use monitor_core::engine::{Engine, Feedback, Impairment};
 use monitor_core::input::Input;
 use monitor_core::time::EventTime;
 
@@ -162,6 +162,7 @@ impl Driver {
         if let Some(keeper) = &mut self.keeper {
             keeper.tick(now, &mut self.engine);
         }
+        self.tape_said();
         if let Some(policy) = self.policy.as_mut().and_then(policy::Source::changed) {
             self.engine.set_policy(policy);
         }
@@ -184,6 +185,15 @@ impl Driver {
         }
         self.engine.handle_impairment(now, what);
         self.alerts();
+    }
+
+    /// Somebody said something of an alert, at this place of a recording. Where the replay has no such alert,
+    /// because it began with another baseline, it is named and passed over.
+    pub(crate) fn said(&mut self, feedback: &Feedback) {
+        self.tape(|recorder| recorder.feedback(feedback));
+        if let Err(error) = self.engine.handle_feedback(feedback) {
+            tell(&format!("feedback of the recording is passed over: {error}"));
+        }
     }
 
     /// No input follows: gives out what is still open, and waits for the sinks as long as they are
@@ -231,6 +241,14 @@ impl Driver {
             tell(&format!("output failed: {error:#}: the recording ends; all else goes on"));
             self.recorder = None;
             self.recording_failed = true;
+        }
+    }
+
+    /// Writes down what the Engine was told that people said, before anything that follows it.
+    fn tape_said(&mut self) {
+        let said = self.keeper.as_mut().map_or_else(Vec::new, Keeper::take_said);
+        for feedback in said {
+            self.tape(|recorder| recorder.feedback(&feedback));
         }
     }
 
@@ -295,6 +313,7 @@ impl Listener for Driver {
         if let Some(keeper) = &mut self.keeper {
             keeper.read_feedback(&mut self.engine);
         }
+        self.tape_said();
         if let Some(policy) = self.policy.as_mut().and_then(policy::Source::read_again) {
             self.engine.set_policy(policy);
         }
@@ -333,6 +352,10 @@ impl Taker for Driver {
 
     fn ports(&mut self, ports: &[u16]) {
         self.add_server_ports(ports);
+    }
+
+    fn said(&mut self, feedback: &Feedback) {
+        Driver::said(self, feedback);
     }
 
     fn calls(&self) -> u64 {

@@ -35,14 +35,14 @@ impl Log {
         self.seen
     }
 
-    /// Takes what was said since the last time. A line that is no feedback is named and passed over.
-    pub(super) fn read(&mut self, engine: &mut Engine) {
+    /// Takes what was said since the last time, and gives what the Engine took of it. A line that is no
+    /// feedback is named and passed over.
+    pub(super) fn read(&mut self, engine: &mut Engine) -> Vec<Feedback> {
         match self.new_lines() {
             Ok(lines) => {
                 self.has_told = false;
-                for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                    self.take(line, engine);
-                }
+                let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+                return lines.filter_map(|line| self.take(line, engine)).collect();
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.has_told, true) {
@@ -50,9 +50,10 @@ impl Log {
                 }
             }
         }
+        Vec::new()
     }
 
-    fn take(&self, line: &[u8], engine: &mut Engine) {
+    fn take(&self, line: &[u8], engine: &mut Engine) -> Option<Feedback> {
         let feedback = match serde_json::from_slice::<Feedback>(line) {
             Ok(feedback) if line.len() <= LINE_BYTES_MAX => feedback,
             Ok(_) | Err(_) => {
@@ -60,12 +61,18 @@ impl Log {
                 tell(&format!(
                     "feedback is passed over: {shown}: a line is not as `keywatch alert` writes it"
                 ));
-                return;
+                return None;
             }
         };
         match engine.handle_feedback(&feedback) {
-            Ok(()) => tracing::info!(?feedback, "feedback taken"),
-            Err(error) => tell(&format!("feedback is passed over: {error}")),
+            Ok(()) => {
+                tracing::info!(?feedback, "feedback taken");
+                Some(feedback)
+            }
+            Err(error) => {
+                tell(&format!("feedback is passed over: {error}"));
+                None
+            }
         }
     }
 
@@ -145,7 +152,7 @@ mod tests {
         log.read(&mut engine);
         assert_eq!(log.seen(), 0, "there is none yet");
         append(&path, &mute()).unwrap();
-        log.read(&mut engine);
+        assert_eq!(log.read(&mut engine), [mute()]);
         let one = log.seen();
         assert_eq!(one, std::fs::metadata(&path).unwrap().len());
         append(&path, &mute()).unwrap();
@@ -155,7 +162,7 @@ mod tests {
         assert_eq!(log.new_lines().unwrap(), b"");
         std::fs::write(&path, b"nonsense\n").unwrap();
         assert_eq!(log.new_lines().unwrap(), b"nonsense\n", "a new file");
-        log.take(b"nonsense", &mut engine);
+        assert_eq!(log.take(b"nonsense", &mut engine), None);
     }
 
     #[test]

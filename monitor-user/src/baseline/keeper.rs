@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use monitor_core::engine::Engine;
+use monitor_core::engine::{Engine, Feedback};
 use monitor_core::time::EventTime;
 
 use super::feedback::Log;
@@ -33,6 +33,8 @@ pub(crate) struct Keeper {
     path: PathBuf,
     lock: Lock,
     log: Log,
+    /// What the Engine took of it and nobody has asked for.
+    said: Vec<Feedback>,
     writer: Option<(SyncSender<Batch>, JoinHandle<bool>)>,
     /// The program ends: what cannot be written now is given up.
     is_ending: Arc<AtomicBool>,
@@ -54,6 +56,7 @@ impl Keeper {
             path,
             lock,
             log,
+            said: Vec::new(),
             writer: None,
             is_ending: Arc::default(),
             due: now,
@@ -82,7 +85,12 @@ impl Keeper {
 
     /// Reads what people said since the last time.
     pub(crate) fn read_feedback(&mut self, engine: &mut Engine) {
-        self.log.read(engine);
+        self.said.extend(self.log.read(engine));
+    }
+
+    /// What the Engine took of it since this was asked: for a recording, in which it has the same place.
+    pub(crate) fn take_said(&mut self) -> Vec<Feedback> {
+        std::mem::take(&mut self.said)
     }
 
     /// Writes everything, and waits for it. False when it could not be written.
@@ -105,7 +113,7 @@ impl Keeper {
     }
 
     fn begin(&mut self, now: EventTime, engine: &mut Engine) {
-        self.log.read(engine);
+        self.read_feedback(engine);
         self.begun = now;
         self.due = now.after(EVERY);
         let changed = engine.changed();

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use compact_str::CompactString;
-use monitor_core::engine::Impairment;
+use monitor_core::engine::{Feedback, Impairment};
 use monitor_core::input::{Direction, Owner};
 
 /// What every such comment begins with.
@@ -69,6 +69,8 @@ pub(crate) enum Mark {
     Tick,
     /// Capture is impaired.
     Impaired(Impairment),
+    /// Somebody said something of an alert.
+    Said(Feedback),
 }
 
 impl fmt::Display for Mark {
@@ -126,6 +128,10 @@ impl fmt::Display for Mark {
             }
             Mark::Impaired(Impairment::Unseen { what }) => {
                 write!(f, "unseen what={}", Escaped(what))
+            }
+            Mark::Said(feedback) => {
+                let json = serde_json::to_string(feedback).map_err(|_| fmt::Error)?;
+                write!(f, "said json={}", Escaped(&json))
             }
         }
     }
@@ -187,6 +193,7 @@ impl Mark {
             "unseen" => {
                 Mark::Impaired(Impairment::Unseen { what: fields.unescaped("what")?.into() })
             }
+            "said" => Mark::Said(serde_json::from_str(&fields.unescaped("json")?).ok()?),
             _ => return None,
         })
     }
@@ -254,6 +261,10 @@ fn unescape(text: &str) -> Option<CompactString> {
 
 #[cfg(test)]
 mod tests {
+    use monitor_core::alert::AlertId;
+    use monitor_core::call::KeyId;
+    use monitor_core::engine::Said;
+    use monitor_core::time::EventTime;
     use proptest::prelude::*;
 
     use super::*;
@@ -297,6 +308,15 @@ mod tests {
             any::<(u64, u64)>()
                 .prop_map(|(bytes, events)| Mark::Impaired(Impairment::Lost { bytes, events })),
             ".{0,20}".prop_map(|program| Mark::Impaired(Impairment::Detached { program })),
+            (any::<(u32, u64, u128)>(), ".{0,20}").prop_map(|((time, alert, key), reason)| {
+                let time = EventTime(u64::from(time) * 1_000_000_000);
+                let said = if alert % 2 == 0 {
+                    Said::Dismiss { alert: AlertId(alert), reason }
+                } else {
+                    Said::Mute { key: KeyId(key), detector: Some(reason), until: time }
+                };
+                Mark::Said(Feedback { time, said })
+            }),
             ".{0,20}".prop_map(|what| Mark::Impaired(Impairment::Unseen { what })),
         ]
     }

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use monitor_core::engine::Impairment;
+use monitor_core::engine::{Feedback, Impairment};
 use monitor_core::input::{Direction, Endpoint, FlowKey, Input, Open, Plain, Segment, TcpFlags};
 use monitor_core::time::EventTime;
 
@@ -166,6 +166,14 @@ impl Recorder {
     pub(crate) fn impairment(&mut self, now: EventTime, what: &Impairment) -> Result<()> {
         self.turn(now)?;
         self.event(&Mark::Impaired(what.clone()))
+    }
+
+    /// Takes what the Engine was told that somebody said, at the place in the stream where it was.
+    pub(crate) fn feedback(&mut self, feedback: &Feedback) -> Result<()> {
+        // Nothing was seen yet: then it is as late as when it was said.
+        let is_first = self.now == EventTime(0);
+        self.turn(if is_first { feedback.time } else { self.now })?;
+        self.event(&Mark::Said(feedback.clone()))
     }
 
     /// Hands on what waits in buffers, so that it can be read even if nothing follows.

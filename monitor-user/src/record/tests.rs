@@ -46,6 +46,7 @@ fn say_asides(asides: &RefCell<Vec<Aside>>, events: &mut Vec<String>) {
         match aside {
             Aside::Impairment(time, what) => events.push(format!("{time} {what:?}")),
             Aside::Ports(ports) => assert_eq!(ports, PORTS),
+            Aside::Said(feedback) => events.push(format!("{feedback:?}")),
         }
     }
 }
@@ -364,6 +365,28 @@ fn a_full_disk_is_told_with_its_name() {
     assert_eq!(error, "/dev/full: No space left on device (os error 28)");
 }
 
+#[test]
+fn what_people_say_has_its_place_in_the_stream() {
+    use monitor_core::alert::AlertId;
+    use monitor_core::engine::{Feedback, Said};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.pcapng");
+    let mut recorder = Recorder::create(&path, Rotation::default(), false, 9, &PORTS).unwrap();
+    let reason = "ours: 100 % sure\n".to_owned();
+    let said = Said::Dismiss { alert: AlertId(5), reason };
+    let feedback = Feedback { time: EventTime(7), said };
+    let tick = |second: u64| Input::Tick(EventTime(second * 1_000_000_000));
+    recorder.feedback(&feedback).unwrap();
+    recorder.input(&tick(1)).unwrap();
+    recorder.feedback(&feedback).unwrap();
+    recorder.input(&tick(2)).unwrap();
+    recorder.finish().unwrap();
+    let mut events = Vec::new();
+    read_one(&path, &mut Recording::default(), &mut events);
+    let said = format!("{feedback:?}");
+    assert_eq!(events, [said.clone(), words(&tick(1)), said, words(&tick(2))]);
+}
+
 /// A decoder and an engine that take whatever a file says.
 fn decode(bytes: &[u8]) {
     use monitor_core::decode::Decoder;
@@ -381,6 +404,7 @@ fn decode(bytes: &[u8]) {
             match aside {
                 Aside::Impairment(time, what) => driver.borrow_mut().impairment(time, &what),
                 Aside::Ports(ports) => driver.borrow_mut().add_server_ports(&ports),
+                Aside::Said(feedback) => driver.borrow_mut().said(&feedback),
             }
         }
     };

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use monitor_core::call::ApiCall;
 use monitor_core::decode::Decoder;
-use monitor_core::engine::Impairment;
+use monitor_core::engine::{Feedback, Impairment};
 use monitor_core::input::Input;
 use monitor_core::time::EventTime;
 
@@ -29,6 +29,9 @@ pub(crate) trait Taker {
 
     /// A recording says which ports are servers'.
     fn ports(&mut self, ports: &[u16]);
+
+    /// Somebody said something of an alert.
+    fn said(&mut self, _feedback: &Feedback) {}
 
     /// Calls so far.
     fn calls(&self) -> u64;
@@ -185,6 +188,7 @@ fn tell_asides(asides: &RefCell<Vec<Aside>>, taker: &mut dyn Taker) {
         match aside {
             Aside::Impairment(time, what) => taker.impairment(time, &what),
             Aside::Ports(ports) => taker.ports(&ports),
+            Aside::Said(feedback) => taker.said(&feedback),
         }
     }
 }

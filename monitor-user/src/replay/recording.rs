@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use monitor_core::engine::Impairment;
+use monitor_core::engine::{Feedback, Impairment};
 use monitor_core::input::{Direction, FlowKey, Input, Open, Plain, Segment};
 use monitor_core::time::EventTime;
 
@@ -24,6 +24,8 @@ pub(crate) enum Aside {
     Impairment(EventTime, Impairment),
     /// The live run watched these ports.
     Ports(Vec<u16>),
+    /// Somebody said something of an alert.
+    Said(Feedback),
 }
 
 /// What one packet needs to know of those before it, over all files of a replay.
@@ -111,6 +113,10 @@ impl Recording {
             }
             Some(Mark::Close) => flow(Direction::ToServer).map(|flow| Input::Close { time, flow }),
             Some(Mark::Tick) => Some(Input::Tick(time)),
+            Some(Mark::Said(feedback)) => {
+                asides.push(Aside::Said(feedback));
+                return Recalled::Done;
+            }
             Some(Mark::Impaired(what)) => {
                 asides.push(Aside::Impairment(time, what));
                 return Recalled::Done;
