@@ -474,13 +474,16 @@ pub(super) fn call(
         anomalies |= answer.anomalies;
     }
     let (asked, talk) = request.map_or((None, None), |request| (request.asked, request.grpc));
-    let (request, identified) = asked.map(|asked| *asked).unzip();
+    let (request, identified) = match asked {
+        // Both go from where they are to where they stay.
+        Some(asked) => (Some(asked.0), asked.1),
+        None => (None, Identified::default()),
+    };
     let path = request.as_ref().map_or("", |request| request.path.as_str());
     let fields = talk.as_ref().and_then(|talk| talk.fields(identifier));
     let grpc = talk.map(|talk| Box::new(talk.record(path)));
     let protocol = if grpc.is_some() { Protocol::Grpc } else { protocol };
-    let Identified { key, op, symbol, object_ids, token, mut detail, .. } =
-        identified.unwrap_or_default();
+    let Identified { key, op, symbol, object_ids, token, mut detail, .. } = identified;
     if fields.is_some() {
         detail.get_or_insert_default().fields = fields;
     }
