@@ -10,7 +10,6 @@ use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::known::Known;
-use super::order::Order;
 use super::profile::{InRequest, Place, Profiles, Source, same_name};
 use super::signing::{Fingerprints, Stated};
 use super::spellings::{Meaning, Spellings};
@@ -233,20 +232,10 @@ impl<'h> Keyring<'h> {
         of_key.unwrap_or(self.place)
     }
 
-    /// Most fields cost one look at a table. `order`: of what stood before them; gives that of all.
-    pub(super) fn read_headers(&mut self, headers: &[Header<'_>], mut order: Order) -> Order {
-        // HTTP/2 has it among the pseudo-fields.
-        let has_host = !order.is_empty();
+    /// Most fields cost one look at a table.
+    pub(super) fn read_headers(&mut self, headers: &[Header<'_>]) {
         for header in headers {
-            let Some(field) = self.profiles.headers.find(header.name) else {
-                order.add(header.name.as_bytes());
-                continue;
-            };
-            let is_host = field.meaning == Some(InRequest::Host);
-            if !(field.varies || is_host && has_host) {
-                order.add(header.name.as_bytes());
-            }
-            match field.meaning {
+            match self.profiles.headers.find(header.name) {
                 None | Some(InRequest::Host) => {}
                 Some(InRequest::Key(number)) => self.add_header(number, header, headers),
                 Some(InRequest::Authorization) => self.add_authorization(header.value),
@@ -254,7 +243,6 @@ impl<'h> Keyring<'h> {
                 Some(InRequest::Signing(what)) => self.note_signed(what, header.value),
             }
         }
-        order
     }
 
     /// What a field says of the signing.

@@ -285,17 +285,17 @@ impl Identifier {
 
     /// Who asks for what, where whoever asks is believed to be a proxy.
     pub fn identify(&self, head: &RequestHead<'_>) -> Identified {
-        self.identify_from(head, None, Order::default())
+        self.identify_from(head, None, Order::default().of(head.headers))
     }
 
     /// Who asks for what. `peer`: who sends it. Of who is no proxy that is trusted, where there are any,
     /// fields that name a client or a certificate are what anybody may write, and count for nothing.
-    /// `order`: of what stands before the fields, the pseudo-fields of HTTP/2.
+    /// `order`: of the fields, as whoever sends them wrote them.
     pub(crate) fn identify_from(
         &self,
         head: &RequestHead<'_>,
         peer: Option<IpAddr>,
-        order: Order,
+        order: Option<HeaderOrder>,
     ) -> Identified {
         let is_believed =
             self.proxies.is_empty() || peer.is_none_or(|peer| self.proxies.trusts(peer));
@@ -308,7 +308,7 @@ impl Identifier {
         if !is_believed {
             keyring.disbelieve(profiles.style(CERTIFICATE_PROFILE));
         }
-        let order = keyring.read_headers(head.headers, order);
+        keyring.read_headers(head.headers);
         let known = if route.is_plain { path.len() } else { 0 };
         let scanned = Scan::run(head, known, &mut keyring);
         let mut anomalies = Anomalies::empty();
@@ -335,7 +335,7 @@ impl Identifier {
         let names_client = is_believed && !self.proxies.is_empty();
         let forwarded_for = if names_client { self.forwarded_for(head.headers) } else { None };
         // A proxy writes fields in an order of its own.
-        let header_order = if names_client { None } else { order.finish() };
+        let header_order = order.filter(|_| !names_client);
         let payload = payload::of_target(head.target);
         let query = if op == Operation::Auth { head.target.split_once('?') } else { None };
         let oauth = query.and_then(|(_, query)| {

@@ -1,11 +1,17 @@
 //! The order in which a client writes its header fields: what its library does without being asked
 //! (docs/decisions/0054).
 
+use std::sync::LazyLock;
+
+use httparse::Header;
+
+use super::profile::Headers;
+use crate::ascii::is_name;
 use crate::call::HeaderOrder;
 
 /// Fields that come and go with what is asked, with the state of the client, or with what passes the
 /// request on: they say nothing of the program. In lower case.
-pub(super) const VARYING: [&str; 62] = [
+const VARYING: [&str; 62] = [
     // Of one hop (RFC 9110, 7.6.1).
     "connection",
     "expect",
@@ -80,14 +86,26 @@ const FACTOR: u64 = 0x243f_6a88_85a3_08d3;
 /// Letters in small: what else a name may have (RFC 9110, 5.6.2) stays apart.
 const SMALL: u64 = 0x2020_2020_2020_2020;
 
+static VARYING_TABLE: LazyLock<Headers<()>> =
+    LazyLock::new(|| Headers::new(VARYING.map(|name| (name.into(), ()))));
+
 /// Names of fields so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Order(u64);
 
 impl Order {
-    /// No name was added.
-    pub(super) fn is_empty(self) -> bool {
-        self.0 == 0
+    /// That of a request's fields, behind its pseudo-fields if it has any; `None` when they say nothing.
+    pub(crate) fn of(mut self, headers: &[Header<'_>]) -> Option<HeaderOrder> {
+        // HTTP/2 has the host among the pseudo-fields.
+        let has_host = self != Order::default();
+        for header in headers {
+            let name = header.name.as_bytes();
+            let is_left_out = has_host && is_name(name, b"host");
+            if !is_left_out && VARYING_TABLE.find(header.name).is_none() {
+                self.add(name);
+            }
+        }
+        (self != Order::default()).then_some(HeaderOrder((self.0 >> 32) as u32))
     }
 
     /// One more name, in any case.
@@ -112,11 +130,6 @@ impl Order {
         }
         self.0 = hash;
     }
-
-    /// All names in their order; `None` when there was none.
-    pub(super) fn finish(self) -> Option<HeaderOrder> {
-        (!self.is_empty()).then_some(HeaderOrder((self.0 >> 32) as u32))
-    }
 }
 
 /// Both halves of the product.
@@ -132,7 +145,7 @@ mod tests {
     fn of(names: &[&str]) -> Option<HeaderOrder> {
         let mut order = Order::default();
         names.iter().for_each(|name| order.add(name.as_bytes()));
-        order.finish()
+        order.of(&[])
     }
 
     #[test]

@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_certificate_in_a_field_counts_when_a_proxy_sends_it() {
-        use super::super::{Identifier, Order, RequestHead, Secret};
+        use super::super::{Identifier, RequestHead, Secret};
         use crate::call::{Anomalies, Operation};
         let mut identifier = Identifier::new(Secret::new([7; 32]));
         identifier.set_proxies(proxies());
@@ -199,8 +199,7 @@ mod tests {
             let headers: Vec<_> =
                 headers.iter().map(|(name, value)| httparse::Header { name, value }).collect();
             let head = RequestHead { method: "GET", target: "/v1/me", headers: &headers };
-            let identified =
-                identifier.identify_from(&head, Some(peer.parse().unwrap()), Order::default());
+            let identified = identifier.identify_from(&head, Some(peer.parse().unwrap()), None);
             let profile = identified.key.as_ref().map(|key| key.profile.to_string());
             let is_forged = identified.anomalies.contains(Anomalies::UNTRUSTED_PROXY_HEADER);
             (profile, identified.op, is_forged)

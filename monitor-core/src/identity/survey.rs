@@ -80,9 +80,7 @@ impl Survey {
         for header in head.headers {
             let is_secret =
                 || profiles.names.of(header.name.as_bytes(), identified.style) == Parameter::Secret;
-            let declared =
-                profiles.headers.find(header.name).is_some_and(|field| field.meaning.is_some())
-                    || is_secret();
+            let declared = profiles.headers.find(header.name).is_some() || is_secret();
             let harmless = HARMLESS.iter().any(|name| header.name.eq_ignore_ascii_case(name));
             if !declared && !harmless && is_suspect(header.value) {
                 let name = CompactString::from(header.name).to_ascii_lowercase();

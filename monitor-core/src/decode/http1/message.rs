@@ -12,7 +12,7 @@ use super::head::{Parse, Parsed};
 use super::odd::{OddHead, RequestLine, StatusLine, Version, is_token, trim};
 use super::switch::{Agreement, Offer};
 use crate::ascii::{is_name, marked};
-use crate::call::{Anomalies, Protocol, Quota, Request};
+use crate::call::{Anomalies, HeaderOrder, Protocol, Quota, Request};
 use crate::decode::content::ContentCoding;
 use crate::decode::grpc::{self, Flavour};
 use crate::identity::{self, Identified, Identifier, Order, RequestHead, is_redirect};
@@ -45,6 +45,8 @@ pub(super) struct RequestFields {
     is_last: Option<bool>,
     /// Of a gRPC-Web call whose content is not coded.
     grpc: Option<Flavour>,
+    /// In which order they stand.
+    order: Option<HeaderOrder>,
 }
 
 /// What a method means for the length of the response (RFC 9112, 6.3).
@@ -264,7 +266,7 @@ impl Parse for Requests<'_> {
 
 impl Requests<'_> {
     fn asked(&self, head: &RequestHead<'_>, protocol: Protocol, fields: RequestFields) -> Asked {
-        let RequestFields { mut framing, host, user_agent, upgrade, is_last, grpc } = fields;
+        let RequestFields { mut framing, host, user_agent, upgrade, is_last, grpc, order } = fields;
         // A connection of HTTP/1.0 ends with its message unless it says otherwise (RFC 9112, 9.3).
         let is_last = is_last.unwrap_or(protocol == Protocol::Http10);
         if host.is_none() && protocol == Protocol::Http11 {
@@ -274,7 +276,7 @@ impl Requests<'_> {
             // It did not know them (RFC 9112, 6.1).
             framing.odd |= Anomalies::BAD_TRANSFER_ENCODING;
         }
-        let mut identified = self.identifier.identify_from(head, Some(self.peer), Order::default());
+        let mut identified = self.identifier.identify_from(head, Some(self.peer), order);
         let request = Request {
             method: head.method.into(),
             host: authority(head.target).map(CompactString::from).or(host),
@@ -335,6 +337,7 @@ impl RequestFields {
             }
         }
         fields.grpc = fields.grpc.filter(|_| !is_coded);
+        fields.order = Order::default().of(headers);
         fields
     }
 }

@@ -177,6 +177,7 @@ impl FieldList {
                 headers.push(Header { name, value });
             }
         }
+        let order = order.of(&headers);
         if let Some(value) = raw_authority {
             headers.push(Header { name: "host", value });
         }

@@ -7,9 +7,8 @@ use super::file::{Fault, File, KeyFile, Text};
 use super::headers::Headers;
 use super::member::Member;
 use super::names::{Names, Parameter};
-use super::{BUILTIN, Count, Field, InRequest, Place, Profile, Profiles, Replies, Source};
+use super::{BUILTIN, Count, InRequest, Place, Profile, Profiles, Replies, Source};
 use crate::identity::Style;
-use crate::identity::order::VARYING;
 use crate::identity::signing::Stated;
 
 /// Profiles at once: a style is told by a byte.
@@ -258,14 +257,6 @@ impl Tables {
             ("host", InRequest::Host),
         ];
         self.headers.extend(known.map(|(name, role)| (name.to_owned(), role)));
-        let varies = |name: &str| VARYING.iter().any(|known| known.eq_ignore_ascii_case(name));
-        let fields = self.headers.into_iter().map(|(name, meaning)| {
-            let field = Field { meaning: Some(meaning), varies: varies(&name) };
-            (name, field)
-        });
-        // The first of a name counts.
-        let varying = VARYING.map(|name| (name.into(), Field { meaning: None, varies: true }));
-        let headers = Headers::new(fields.chain(varying));
         self.prefixes.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
         let in_messages = (0_u16..)
             .zip(&self.sources)
@@ -279,7 +270,7 @@ impl Tables {
         Profiles {
             list: self.list,
             sources: self.sources,
-            headers,
+            headers: Headers::new(self.headers),
             counts: Headers::new(self.counts),
             names: self.names,
             prefixes: self.prefixes,

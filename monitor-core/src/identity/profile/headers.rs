@@ -29,7 +29,7 @@ fn mark(name: &[u8]) -> usize {
 
 impl<T: Copy> Headers<T> {
     /// The first entry of a name counts.
-    pub(super) fn new(names: impl IntoIterator<Item = (String, T)>) -> Headers<T> {
+    pub(in crate::identity) fn new(names: impl IntoIterator<Item = (String, T)>) -> Headers<T> {
         let mut entries: Vec<(Box<str>, T)> = Vec::new();
         for (name, meaning) in names {
             if !entries.iter().any(|(known, _)| known.eq_ignore_ascii_case(&name)) {

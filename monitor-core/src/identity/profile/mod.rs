@@ -68,7 +68,7 @@ pub struct Profiles {
     list: Vec<Profile>,
     /// Places of keys in order of precedence.
     pub(super) sources: Vec<Source>,
-    pub(super) headers: Headers<Field>,
+    pub(super) headers: Headers<InRequest>,
     pub(super) counts: Headers<Count>,
     pub(super) names: Names,
     /// Beginnings of paths, longest first.
@@ -157,15 +157,6 @@ pub(super) enum Place {
         message: Option<Box<str>>,
         at: Member,
     },
-}
-
-/// A request's header field that means something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Field {
-    /// What it is for.
-    pub(super) meaning: Option<InRequest>,
-    /// It does not belong to the order of fields.
-    pub(super) varies: bool,
 }
 
 /// What a request's header field is for.

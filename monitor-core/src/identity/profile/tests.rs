@@ -65,8 +65,7 @@ fn a_file_takes_the_place_of_one_that_comes_with_keywatch() {
     let profiles = Profiles::with(&[("okx.toml".into(), text.into())]).unwrap();
     assert_eq!(profiles.iter().count(), BUILTIN.len());
     assert_eq!(profiles.style("okx"), Some(Style(0)), "and comes first");
-    let ours = Field { meaning: Some(InRequest::Key(0)), varies: false };
-    assert_eq!(profiles.headers.find("x-ours"), Some(ours));
+    assert_eq!(profiles.headers.find("x-ours"), Some(InRequest::Key(0)));
     assert_eq!(profiles.headers.find("ok-access-key"), None);
     let twice = [("a.toml".to_owned(), text.to_owned()), ("b.toml".to_owned(), text.to_owned())];
     let faults = Profiles::with(&twice).unwrap_err();
