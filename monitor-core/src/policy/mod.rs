@@ -420,6 +420,7 @@ mod tests {
         assert_eq!(known.outside_hours(at("2026-11-23T05:59:59Z")), None);
         assert!(known.outside_hours(at("2026-11-23T06:00:00Z")).is_some());
         assert_eq!(known.overdue(at("2026-03-31")), None);
+        assert_eq!(known.overdue(at("2026-04-01")), None, "on the day itself");
         assert_eq!(known.overdue(at("2026-04-03")).unwrap().as_secs(), 2 * 86_400);
     }
 

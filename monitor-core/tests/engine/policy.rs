@@ -245,6 +245,9 @@ fn secrets_in_a_response_are_one_alert_an_endpoint() {
     for odd in [Anomalies::SECRET_IN_RESPONSE, Anomalies::CARD_IN_RESPONSE] {
         assert_eq!(raised_by(Operation::Read, odd), one("D24", Severity::Medium));
         assert_eq!(raised_by(Operation::Auth, odd), [], "a login gives tokens");
+        let new_key = raised_by(Operation::KeyManagement, odd);
+        let is_told = new_key.iter().any(|(detectors, _)| detectors.contains(&"D24".to_owned()));
+        assert!(!is_told, "who makes a key is shown its secret: {new_key:?}");
     }
     assert_eq!(raised_by(Operation::Read, Anomalies::empty()), []);
 }
