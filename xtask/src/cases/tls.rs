@@ -1,4 +1,5 @@
-//! TLS: sessions between OpenSSL and nginx that were kept for the decoder's tests, with their key logs.
+//! TLS: sessions between OpenSSL and nginx that were kept for the decoder's tests, with their key logs, and
+//! one between two ends of OpenSSL that speak FIX in it.
 
 use monitor_core::input::Direction::{self, ToClient, ToServer};
 
@@ -30,6 +31,7 @@ macro_rules! session {
 
 const TLS13: Session = session!("tls13-aes-256-gcm");
 const TLS12: Session = session!("tls12-chacha20-poly1305");
+const TLS13_FIX: Session = session!("tls13-fix");
 const TLS13_SEALED: Session = session!("tls13-chacha20-poly1305");
 const TLS12_SEALED: Session = session!("tls12-aes-128-gcm");
 
@@ -38,6 +40,7 @@ pub(super) fn all() -> Vec<Case> {
     vec![
         Case { keys: Some(TLS13.keys), ..Case::new("tls13", TLS13.talk().packets()) },
         Case { keys: Some(TLS12.keys), ..Case::new("tls12", TLS12.talk().packets()) },
+        Case { keys: Some(TLS13_FIX.keys), ..Case::new("tls13-fix", TLS13_FIX.talk().packets()) },
         Case::new("tls13-no-keys", TLS13_SEALED.talk().packets()),
         Case::new("tls12-no-keys", TLS12_SEALED.talk().packets()),
     ]
