@@ -215,7 +215,7 @@ impl<'h> Keyring<'h> {
 
     /// What the name of a parameter says.
     pub(super) fn look(&self, name: &[u8], style: Style) -> Meaning {
-        self.spellings.find(name, style, || self.profiles.names.look(name, style))
+        self.spellings.look(self.profiles, name, style)
     }
 
     /// Fields of this style count for nothing.

@@ -406,7 +406,7 @@ impl Identifier {
 
     /// What the name of a parameter or member says.
     fn look(&self, name: &[u8], style: Style) -> Meaning {
-        self.spellings.find(name, style, || self.profiles.names.look(name, style))
+        self.spellings.look(&self.profiles, name, style)
     }
 
     /// What a member of this name holds.
@@ -466,11 +466,28 @@ impl Identifier {
         op != Operation::Public || style == Style::GENERIC
     }
 
-    /// Adds what the answer says to what the request said. `text` is its beginning.
-    pub(crate) fn read_answer(&self, identified: &mut Identified, text: &[u8]) {
-        if identified.op != Operation::Auth {
-            return;
+    /// How a call ended whose answer begins with `text`. What else that says is added to what was `asked`.
+    pub(crate) fn read_answer(
+        &self,
+        asked: Option<&mut Identified>,
+        style: Style,
+        status: u16,
+        text: &[u8],
+    ) -> Outcome {
+        let Some(identified) = asked else { return self.outcome(style, status, text) };
+        if identified.op == Operation::Auth {
+            self.note_given(identified, text);
         }
+        if identified.is_remote {
+            // It may fail with a good status: GraphQL and JSON-RPC.
+            let failed = outcome::has_error(text);
+            return outcome::read_reply(&self.profiles, style, Some(status), failed, text);
+        }
+        self.outcome(style, status, text)
+    }
+
+    /// Adds what an answer of OAuth 2.0 gives.
+    fn note_given(&self, identified: &mut Identified, text: &[u8]) {
         let Some((code, oauth)) = grant::given(text, &self.hasher.fingerprints) else { return };
         let detail = identified.detail.get_or_insert_default();
         detail.name = Some(CompactString::const_new(DEVICE_AUTHORIZATION));
@@ -514,12 +531,6 @@ impl Identifier {
     /// [`Identifier::reads_reply`] asks for it.
     pub fn outcome(&self, style: Style, status: u16, body: &[u8]) -> Outcome {
         outcome::read(&self.profiles, style, status, body)
-    }
-
-    /// The same of a remote call, which may fail with a good status: GraphQL and JSON-RPC.
-    pub(crate) fn remote_outcome(&self, style: Style, status: u16, body: &[u8]) -> Outcome {
-        let failed = outcome::has_error(body);
-        outcome::read_reply(&self.profiles, style, Some(status), failed, body)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::Style;
-use super::profile::Parameter;
+use super::profile::{Parameter, Profiles};
 use super::signing::Stated;
 
 /// Several times the names in use on a busy host; 16 KiB.
@@ -41,14 +41,14 @@ impl Spellings {
         Spellings(RefCell::new(vec![empty; SLOTS].into()))
     }
 
-    /// What a name says in a style: as before, or else as it is looked up now.
+    /// What a name says in a style: as before, or else as the profiles have it.
     #[inline]
-    pub(super) fn find(
-        &self,
-        name: &[u8],
-        style: Style,
-        look: impl FnOnce() -> Meaning,
-    ) -> Meaning {
+    pub(super) fn look(&self, profiles: &Profiles, name: &[u8], style: Style) -> Meaning {
+        self.find(name, style, || profiles.names.look(name, style))
+    }
+
+    #[inline]
+    fn find(&self, name: &[u8], style: Style, look: impl FnOnce() -> Meaning) -> Meaning {
         let Some(spelling) = Spelling::new(name, style) else { return look() };
         let place = spelling.place();
         if let Some(slot) = self.0.borrow().get(place)
@@ -94,7 +94,7 @@ impl Spelling {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Identifier, Profiles, RequestHead, Secret};
+    use super::super::{Identifier, RequestHead, Secret};
     use super::*;
 
     const KEY: Meaning = (Parameter::Key, None);

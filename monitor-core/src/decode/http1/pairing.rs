@@ -133,16 +133,9 @@ impl Pending {
         asked.unwrap_or((Style::GENERIC, Operation::Public))
     }
 
-    /// Its answer says in itself whether it failed.
-    pub(super) fn is_remote(&self) -> bool {
-        self.asked.as_ref().is_some_and(|asked| asked.1.is_remote)
-    }
-
-    /// What the beginning of the answer says.
-    pub(super) fn read_answer(&mut self, text: &[u8], identifier: &Identifier) {
-        if let Some(asked) = &mut self.asked {
-            identifier.read_answer(&mut asked.1, text);
-        }
+    /// Who asked for what; `None` when the head does not parse.
+    pub(super) fn identified(&mut self) -> Option<&mut Identified> {
+        self.asked.as_deref_mut().map(|(_, identified)| identified)
     }
 
     /// What the head of the answer says to a gRPC-Web call.

@@ -205,7 +205,7 @@ impl Connection {
                 request.answered = true;
                 request.answer_grpc(head.grpc);
                 if let Some(redirect) = head.redirect
-                    && let Some((_, identified)) = request.asked.as_deref_mut()
+                    && let Some(identified) = request.identified()
                 {
                     cx.identifier.note_redirect(identified, *redirect);
                 }
@@ -417,16 +417,9 @@ impl Connection {
                 Some(talk) => talk.outcome(cx.identifier, style, Some(status), answer.complete),
                 None => {
                     answer.anomalies |= leaks(bytes);
-                    let mut is_remote = false;
-                    if let Some(request) = self.pairing.front().filter(|_| paired) {
-                        request.read_answer(bytes, cx.identifier);
-                        is_remote = request.is_remote();
-                    }
-                    Some(if is_remote {
-                        cx.identifier.remote_outcome(style, status, bytes)
-                    } else {
-                        cx.identifier.outcome(style, status, bytes)
-                    })
+                    let request = self.pairing.front().filter(|_| paired);
+                    let asked = request.and_then(|request| request.identified());
+                    Some(cx.identifier.read_answer(asked, style, status, bytes))
                 }
             };
         }

@@ -335,16 +335,8 @@ impl Stream {
             (None, Some(status)) => {
                 let text = self.prefix.as_mut().map(|prefix| prefix.bytes()).unwrap_or_default();
                 self.anomalies |= leaks(text);
-                let mut is_remote = false;
-                if let Some((_, identified)) = &mut self.asked {
-                    cx.identifier.read_answer(identified, text);
-                    is_remote = identified.is_remote;
-                }
-                Some(if is_remote {
-                    cx.identifier.remote_outcome(style, status, text)
-                } else {
-                    cx.identifier.outcome(style, status, text)
-                })
+                let asked = self.asked.as_mut().map(|(_, identified)| identified);
+                Some(cx.identifier.read_answer(asked, style, status, text))
             }
             (None, None) => None,
         };
