@@ -199,7 +199,10 @@ impl Driver {
     /// No input follows: gives out what is still open, and waits for the sinks as long as they are
     /// allowed to take. True when every sink has everything.
     pub fn finish(&mut self) -> bool {
-        self.decoder.finish();
+        // Flow by flow: all that many of them still have to say would take more memory than they do.
+        while self.decoder.finish_one() {
+            self.pump();
+        }
         self.pump();
         self.engine.finish();
         self.alerts();

@@ -525,11 +525,13 @@ impl Conversation {
                 size_of::<Midstream>() + midstream.held_bytes() + suspicion.held_bytes()
             }
             Conversation::NoRequest(refusal) => {
-                size_of::<Refusal>() + refusal.preamble.held_bytes()
+                let held = refusal.preamble.held_bytes() + refusal.sniff.held_bytes();
+                size_of::<Refusal>() + held
             }
             Conversation::Preamble(preamble) => size_of::<Preamble>() + preamble.held_bytes(),
-            Conversation::Proxied(_) => size_of::<Proxied>(),
-            Conversation::Unknown(_) | Conversation::Other => 0,
+            Conversation::Proxied(proxied) => size_of::<Proxied>() + proxied.sniff.held_bytes(),
+            Conversation::Unknown(sniff) => sniff.held_bytes(),
+            Conversation::Other => 0,
         }
     }
 }

@@ -114,12 +114,12 @@ impl FlowState {
     /// Memory held besides the table's entry, bytes.
     pub(super) fn held_bytes(&self) -> usize {
         let speaks = match &self.speaks {
-            Speaks::Unknown(_) => 0,
+            Speaks::Unknown(sniff) => sniff.held_bytes(),
             Speaks::Known(conversation) => conversation.held_bytes(),
         };
-        let recent: usize = self.streams.iter().map(Stream::recent_bytes).sum();
+        let kept: usize = self.streams.iter().map(Stream::kept_bytes).sum();
         let early = self.early.as_ref().map_or(0, |early| size_of::<Early>() + early.data.len());
-        self.reorder_bytes() + recent + early + speaks
+        kept + early + speaks + self.ends.held_bytes()
     }
 
     /// Whether a SYN-ACK from `side` answers the client's SYN, and perhaps the data with it.
@@ -359,7 +359,15 @@ impl FlowState {
     /// Delivers a stream as far as `ack`, which the other side had received when it sent what is to
     /// be delivered next: an answer must not be looked at before what it answers. What has not been
     /// captured by now is missing.
+    #[inline]
     fn settle(&mut self, side: Side, ack: u32, time: EventTime, shell: &mut Shell<'_>) {
+        if self.streams[side.index()].is_behind(ack) {
+            self.settle_behind(side, ack, time, shell);
+        }
+    }
+
+    #[cold]
+    fn settle_behind(&mut self, side: Side, ack: u32, time: EventTime, shell: &mut Shell<'_>) {
         while self.streams[side.index()].is_behind(ack) {
             let stream = &mut self.streams[side.index()];
             if !stream.has_next() {
@@ -391,6 +399,7 @@ impl FlowState {
         }
     }
 
+    #[cold]
     fn pump_held(&mut self, side: Side, time: EventTime, shell: &mut Shell<'_>) {
         loop {
             let stream = &mut self.streams[side.index()];
@@ -559,7 +568,7 @@ impl FlowState {
         let Speaks::Unknown(sniff) = &mut self.speaks else { return };
         let Some(mut look) = sniff.look(side.index(), time, &mut payload) else { return };
         let sniff = std::mem::take(sniff);
-        let key = self.ends.key();
+        let key = *self.ends.key();
         let client = self.ends.orient(|| match look {
             Look::Request
             | Look::Preface

@@ -40,7 +40,7 @@ pub(super) fn succeed(
     segment: &Segment<'_>,
     ports: &[u16],
 ) -> FlowState {
-    let mut next = begin(last.ends.key(), side, segment, ports);
+    let mut next = begin(*last.ends.key(), side, segment, ports);
     if let (None, Some(isn)) = (next.ends.client_isn(), last.other_isn) {
         connect(&mut next, side, isn);
     }

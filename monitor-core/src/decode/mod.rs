@@ -31,8 +31,8 @@ use self::tls::Secrets;
 use crate::call::{Anomalies, ApiCall, FlowId};
 use crate::connection::Connection;
 use crate::flows::key::{PairKey, Side};
-use crate::flows::stream::Spare;
-use crate::flows::table::{Slot, Standing, Table};
+use crate::flows::stream::{Spare, Stream};
+use crate::flows::table::{Keyed, Slot, Standing, Table};
 use crate::identity::Identifier;
 use crate::input::{Direction, Endpoint, FlowKey, Input, Open, Plain, Segment, TcpFlags};
 use crate::limits::Limits;
@@ -74,8 +74,16 @@ struct Tracked {
     flow: FlowState,
     reorder_bytes: usize,
     held_bytes: usize,
-    /// For each side the deadline, and the sequence number that it waits for.
-    waits: [Option<(EventTime, u32)>; 2],
+    /// For each side, where one waits, the deadline and the sequence number that it waits for.
+    waits: Option<Box<Waits>>,
+}
+
+type Waits = [Option<(EventTime, u32)>; 2];
+
+impl Keyed for Tracked {
+    fn key(&self) -> &PairKey {
+        self.flow.ends.key()
+    }
 }
 
 impl Decoder {
@@ -169,9 +177,16 @@ impl Decoder {
 
     /// No input follows: gives out what is still open, as incomplete as it is.
     pub fn finish(&mut self) {
-        while let Some(slot) = self.table.victim() {
+        while self.finish_one() {}
+    }
+
+    /// The same for one flow; false when there is none. What was given out may be taken before the next.
+    pub fn finish_one(&mut self) -> bool {
+        let slot = self.table.victim();
+        if let Some(slot) = slot {
             self.remove(slot, Anomalies::empty());
         }
+        slot.is_some()
     }
 
     /// The flow that is known between two ends at present, whichever of them is the client.
@@ -225,7 +240,7 @@ impl Decoder {
                 return None;
             }
             let flow = handshake::begin(key, side, segment, &self.server_ports);
-            return Some(self.insert(key, flow));
+            return Some(self.insert(flow));
         };
         let flow = &mut self.table.at(slot)?.flow;
         match handshake::judge(flow, side, segment) {
@@ -233,7 +248,7 @@ impl Decoder {
             Handshake::Another => {
                 let next = handshake::succeed(flow, side, segment, &self.server_ports);
                 self.remove(slot, Anomalies::empty());
-                Some(self.insert(key, next))
+                Some(self.insert(next))
             }
             Handshake::Unclear => {
                 self.counters.syns_ignored += 1;
@@ -254,7 +269,7 @@ impl Decoder {
             }
             self.remove(slot, Anomalies::empty());
         }
-        self.insert(key, FlowState::opened(key, client, open));
+        self.insert(FlowState::opened(key, client, open));
     }
 
     fn lost(&mut self, time: EventTime, flow: &FlowKey, direction: Direction, bytes: u64) {
@@ -281,7 +296,7 @@ impl Decoder {
         let slot = match self.table.find(&key) {
             Some(slot) => slot,
             // It was given up to make room, and goes on.
-            None => self.insert(key, FlowState::new(key)),
+            None => self.insert(FlowState::new(key)),
         };
         self.with_flow(slot, |flow, shell| flow.plain(client, plain, shell));
     }
@@ -332,7 +347,7 @@ impl Decoder {
     /// Gives a stream more time when the receiver waits as well: the bytes will be sent again.
     fn wait_on(&mut self, slot: Slot, side: Side) -> bool {
         let Some(tracked) = self.table.at(slot) else { return false };
-        let wait = &mut tracked.waits[side.index()];
+        let wait = tracked.waits.as_mut().and_then(|waits| waits[side.index()].as_mut());
         let Some((deadline, _)) = wait else { return false };
         if !tracked.flow.streams[side.index()].is_asked_for() {
             return false;
@@ -344,7 +359,7 @@ impl Decoder {
         later > self.now
     }
 
-    fn insert(&mut self, key: PairKey, flow: FlowState) -> Slot {
+    fn insert(&mut self, flow: FlowState) -> Slot {
         while self.table.len() >= self.limits.flows_max.max(1) {
             let Some(slot) = self.table.victim() else { break };
             let open = self.table.at(slot).is_some_and(|it| it.flow.life == Life::Open);
@@ -353,8 +368,8 @@ impl Decoder {
         }
         self.counters.flows_opened += 1;
         self.counters.flows_midstream += u64::from(!flow.from_start);
-        let tracked = Tracked { flow, reorder_bytes: 0, held_bytes: 0, waits: [None; 2] };
-        self.table.insert(key, self.now, tracked)
+        let tracked = Tracked { flow, reorder_bytes: 0, held_bytes: 0, waits: None };
+        self.table.insert(self.now, tracked)
     }
 
     fn remove(&mut self, slot: Slot, why: Anomalies) {
@@ -363,7 +378,9 @@ impl Decoder {
         if let Some(tracked) = self.table.remove(slot) {
             self.reorder_bytes -= tracked.reorder_bytes;
             self.held_bytes -= tracked.held_bytes;
-            for (side, wait) in Side::BOTH.into_iter().zip(tracked.waits) {
+            for (side, wait) in
+                Side::BOTH.into_iter().zip(tracked.waits.as_deref().copied().unwrap_or_default())
+            {
                 if let Some((deadline, _)) = wait {
                     self.deadlines.remove(&(deadline, slot, side));
                 }
@@ -391,18 +408,24 @@ impl Decoder {
         self.reorder_bytes = self.reorder_bytes - tracked.reorder_bytes + reorder_bytes;
         self.held_bytes = self.held_bytes - tracked.held_bytes + held_bytes;
         (tracked.reorder_bytes, tracked.held_bytes) = (reorder_bytes, held_bytes);
-        for side in Side::BOTH {
-            let wait = &mut tracked.waits[side.index()];
-            let stream = &flow.streams[side.index()];
-            let seq = stream.waits().then(|| stream.next_seq());
-            if wait.map(|(_, seq)| seq) != seq {
-                if let Some((deadline, _)) = wait.take() {
-                    self.deadlines.remove(&(deadline, slot, side));
+        if tracked.waits.is_some() || flow.streams.iter().any(Stream::waits) {
+            let waits = tracked.waits.get_or_insert_default();
+            for side in Side::BOTH {
+                let wait = &mut waits[side.index()];
+                let stream = &flow.streams[side.index()];
+                let seq = stream.waits().then(|| stream.next_seq());
+                if wait.map(|(_, seq)| seq) != seq {
+                    if let Some((deadline, _)) = wait.take() {
+                        self.deadlines.remove(&(deadline, slot, side));
+                    }
+                    *wait = seq.map(|seq| (self.now.after(self.limits.reorder_wait_max), seq));
+                    if let Some((deadline, _)) = wait {
+                        self.deadlines.insert((*deadline, slot, side));
+                    }
                 }
-                *wait = seq.map(|seq| (self.now.after(self.limits.reorder_wait_max), seq));
-                if let Some((deadline, _)) = wait {
-                    self.deadlines.insert((*deadline, slot, side));
-                }
+            }
+            if **waits == Waits::default() {
+                tracked.waits = None;
             }
         }
         let standing = if flow.is_spare() { Standing::Spare } else { Standing::Kept };

@@ -11,7 +11,8 @@ const START_BYTES: usize = 8;
 /// First bytes of both sides, 0 and 1, until there are enough.
 #[derive(Default)]
 pub(super) struct Sniff {
-    sides: [Start; 2],
+    /// `None` when nothing came, or the first of it decided.
+    sides: Option<Box<[Start; 2]>>,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -51,8 +52,7 @@ impl Sniff {
     /// before must then be had from [`Sniff::start`], and `bytes` are what follows them: without empty
     /// lines at the start, which may come before a request (RFC 9112, 2.2) and begin nothing else.
     pub(super) fn look(&mut self, side: usize, time: EventTime, bytes: &mut &[u8]) -> Option<Look> {
-        let start = &mut self.sides[side];
-        let mut known = *start;
+        let mut known = self.side(side);
         if known.count == 0 {
             known.time = time;
             let line_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
@@ -70,36 +70,51 @@ impl Sniff {
                 return Some(look(&known.bytes));
             }
         }
-        *start = known;
+        if known.count > 0 {
+            self.sides.get_or_insert_default()[side] = known;
+        }
         None
     }
 
     /// The bytes that were taken and did not decide.
     pub(super) fn start(&self, side: usize) -> (EventTime, &[u8]) {
-        let start = &self.sides[side];
-        (start.time, &start.bytes[..start.count])
+        match &self.sides {
+            Some(sides) => (sides[side].time, &sides[side].bytes[..sides[side].count]),
+            None => (EventTime::default(), &[]),
+        }
     }
 
     /// Bytes of one side are missing.
     pub(super) fn gap(&mut self, side: usize, bytes: u64) {
-        let start = &mut self.sides[side];
+        let start = &mut self.sides.get_or_insert_default()[side];
         let missing_bytes = start.missing_bytes.saturating_add(bytes);
         *start = Start { missing_bytes, notes: start.notes, ..Start::default() };
     }
 
     /// Something is odd about the first message of one side.
     pub(super) fn note(&mut self, side: usize, what: Anomalies) {
-        self.sides[side].notes |= what;
+        if !what.is_empty() {
+            self.sides.get_or_insert_default()[side].notes |= what;
+        }
     }
 
     /// What is.
     pub(super) fn notes(&self, side: usize) -> Anomalies {
-        self.sides[side].notes
+        self.side(side).notes
     }
 
     /// Bytes of one side that were missing.
     pub(super) fn missing_bytes(&self, side: usize) -> u64 {
-        self.sides[side].missing_bytes
+        self.side(side).missing_bytes
+    }
+
+    /// Memory held, bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.sides.as_ref().map_or(0, |_| size_of::<[Start; 2]>())
+    }
+
+    fn side(&self, side: usize) -> Start {
+        self.sides.as_ref().map_or_else(Start::default, |sides| sides[side])
     }
 }
 

@@ -29,48 +29,58 @@ pub(crate) struct Ends {
     key: PairKey,
     client: Option<Side>,
     client_isn: Option<u32>,
-    /// First sequence number and first acknowledgement of each side.
-    first: [(Option<u32>, Option<u32>); 2],
-    owner: Option<Arc<Owner>>,
-    proxied_for: Option<Endpoint>,
-    /// Whom the client's certificate names.
-    pub(crate) certificate: Option<Box<Key>>,
     tls: bool,
-    server_name: Option<CompactString>,
-    ja4: Option<CompactString>,
-    /// Calls that were given out.
-    pub(crate) calls: u64,
     /// How many tunnels the bytes are in.
     pub(crate) tunnels: u8,
+    owner: Option<Arc<Owner>>,
+    seldom: Option<Box<Seldom>>,
+    /// Whom the client's certificate names.
+    pub(crate) certificate: Option<Box<Key>>,
+    /// Calls that were given out.
+    pub(crate) calls: u64,
     id: Option<FlowId>,
     shared: Option<Arc<Flow>>,
+}
+
+/// First sequence number and first acknowledgement of a side.
+type First = (Option<u32>, Option<u32>);
+
+/// What most flows without TLS need not know.
+#[derive(Default)]
+struct Seldom {
+    /// Of a flow whose handshake was not seen.
+    first: [First; 2],
+    proxied_for: Option<Endpoint>,
+    server_name: Option<CompactString>,
+    ja4: Option<CompactString>,
 }
 
 impl Ends {
     /// Nothing known but the addresses.
     pub(crate) fn new(key: PairKey) -> Ends {
-        let first = [(None, None); 2];
         Ends {
             key,
             client: None,
             client_isn: None,
-            first,
-            owner: None,
-            proxied_for: None,
-            certificate: None,
             tls: false,
-            server_name: None,
-            ja4: None,
-            calls: 0,
             tunnels: 0,
+            owner: None,
+            seldom: None,
+            certificate: None,
+            calls: 0,
             id: None,
             shared: None,
         }
     }
 
     /// The addresses.
-    pub(crate) fn key(&self) -> PairKey {
-        self.key
+    pub(crate) fn key(&self) -> &PairKey {
+        &self.key
+    }
+
+    /// Memory held besides the ends themselves, bytes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.seldom.as_ref().map_or(0, |_| size_of::<Seldom>())
     }
 
     /// Which end the client is, once known.
@@ -98,14 +108,16 @@ impl Ends {
         let (Some(client), Some(client_isn)) = (self.client.take(), self.client_isn.take()) else {
             return;
         };
-        self.first[client.index()] = (Some(client_isn.wrapping_add(1)), None);
-        self.first[side.index()] = (Some(isn.wrapping_add(1)), None);
+        let first = &mut self.seldom.get_or_insert_default().first;
+        first[client.index()] = (Some(client_isn.wrapping_add(1)), None);
+        first[side.index()] = (Some(isn.wrapping_add(1)), None);
     }
 
     /// A segment was seen: without a handshake the first ones stand for it.
     pub(crate) fn see(&mut self, side: Side, seq: u32, ack: Option<u32>) {
         if self.client_isn.is_none() {
-            let (first_seq, first_ack) = &mut self.first[side.index()];
+            let first = &mut self.seldom.get_or_insert_default().first;
+            let (first_seq, first_ack) = &mut first[side.index()];
             first_seq.get_or_insert(seq);
             *first_ack = first_ack.or(ack);
         }
@@ -127,12 +139,12 @@ impl Ends {
     /// Who is behind the connection, as far as a proxy has said so: as [`Flow::peer`].
     pub(crate) fn peer(&self) -> std::net::IpAddr {
         let client = self.key.endpoint(self.client.unwrap_or(Side::Low));
-        self.proxied_for.unwrap_or(client).ip()
+        self.seldom.as_ref().and_then(|seldom| seldom.proxied_for).unwrap_or(client).ip()
     }
 
     /// A proxy that is trusted says for whom it has connected.
     pub(crate) fn proxy(&mut self, client: Endpoint) {
-        self.proxied_for = Some(client);
+        self.seldom.get_or_insert_default().proxied_for = Some(client);
         self.shared = None;
     }
 
@@ -142,7 +154,11 @@ impl Ends {
         server_name: Option<CompactString>,
         ja4: Option<CompactString>,
     ) {
-        (self.tls, self.server_name, self.ja4) = (true, server_name, ja4);
+        self.tls = true;
+        if self.seldom.is_some() || server_name.is_some() || ja4.is_some() {
+            let seldom = self.seldom.get_or_insert_default();
+            (seldom.server_name, seldom.ja4) = (server_name, ja4);
+        }
         self.shared = None;
     }
 
@@ -161,15 +177,15 @@ impl Ends {
         };
         self.id = Some(id);
         self.shared.get_or_insert_with(|| {
-            let owner = self.owner.as_deref();
+            let (owner, seldom) = (self.owner.as_deref(), self.seldom.as_deref());
             Arc::new(Flow {
                 id,
                 client,
                 server,
-                proxied_for: self.proxied_for,
+                proxied_for: seldom.and_then(|seldom| seldom.proxied_for),
                 tls: self.tls,
-                server_name: self.server_name.clone(),
-                ja4: self.ja4.clone(),
+                server_name: seldom.and_then(|seldom| seldom.server_name.clone()),
+                ja4: seldom.and_then(|seldom| seldom.ja4.clone()),
                 process: owner.map(|owner| owner.process.clone()),
                 pid: owner.map(|owner| owner.pid),
                 container: owner.and_then(|owner| owner.container.clone()),
@@ -180,7 +196,7 @@ impl Ends {
     /// The id that [`flow`](Ends::flow) gives, as soon as what follows cannot change it.
     pub(crate) fn known_id(&self) -> Option<FlowId> {
         let client = self.client?;
-        let (first_seq, _) = self.first[client.index()];
+        let (first_seq, _) = self.first(client);
         let settled = self.client_isn.is_some() || first_seq.is_some();
         let id = || {
             flow_id(self.key.endpoint(client), self.key.endpoint(client.other()), self.isn(client))
@@ -188,10 +204,14 @@ impl Ends {
         self.id.or_else(|| settled.then(id))
     }
 
+    fn first(&self, side: Side) -> First {
+        self.seldom.as_ref().map_or_else(First::default, |seldom| seldom.first[side.index()])
+    }
+
     /// The client's initial sequence number, or what comes closest to it.
     fn isn(&self, client: Side) -> u32 {
-        let (first_seq, _) = self.first[client.index()];
-        let (_, first_ack) = self.first[client.other().index()];
+        let (first_seq, _) = self.first(client);
+        let (_, first_ack) = self.first(client.other());
         let before = |next: u32| next.wrapping_sub(1);
         self.client_isn.or(first_seq.map(before)).or(first_ack.map(before)).unwrap_or(0)
     }

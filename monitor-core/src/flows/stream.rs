@@ -108,27 +108,40 @@ pub(crate) struct Stream {
     next_seq: u32,
     started: bool,
     finished: bool,
-    /// Position of the next byte.
-    next: u64,
-    /// Position of the FIN.
-    fin: Option<u64>,
-    /// The receiver has everything before this position.
-    acked: u64,
-    /// Bytes that the kernel side lost and no gap has shown yet.
-    lost_bytes: u64,
-    held: BTreeMap<u64, Held>,
-    held_bytes: usize,
     /// The receiver was heard of.
     answered: bool,
-    /// The last bytes before `next`, as long as they are not acknowledged; nothing when nobody is
-    /// there to acknowledge.
-    recent: Vec<u8>,
-    /// Bytes just before `next` that were given up.
-    given_up: u64,
     /// The receiver, too, waits for the byte at `next`.
     asked_for: bool,
     /// Bytes came again, and not the same ones as were delivered.
     conflict: bool,
+    /// Position of the next byte.
+    next: u64,
+    /// The receiver has everything before this position.
+    acked: u64,
+    /// The last bytes before `next`, as long as they are not acknowledged; nothing when nobody is
+    /// there to acknowledge.
+    recent: Vec<u8>,
+    /// `None` as long as all of it is zero: so it is with nearly every stream.
+    disorder: Option<Box<Disorder>>,
+}
+
+/// What is not in order in a stream, and where it ends.
+#[derive(Default)]
+struct Disorder {
+    held: BTreeMap<u64, Held>,
+    held_bytes: usize,
+    /// Position of the FIN.
+    fin: Option<u64>,
+    /// Bytes that the kernel side lost and no gap has shown yet.
+    lost_bytes: u64,
+    /// Bytes just before `next` that were given up.
+    given_up: u64,
+}
+
+impl Disorder {
+    fn is_over(&self) -> bool {
+        self.held.is_empty() && self.fin.is_none() && self.lost_bytes == 0 && self.given_up == 0
+    }
 }
 
 impl Spare {
@@ -162,7 +175,7 @@ impl Stream {
 
     /// Whether no bytes of it have come.
     pub(crate) fn is_fresh(&self) -> bool {
-        self.next == 0 && self.held.is_empty()
+        self.next == 0 && self.held().is_none_or(BTreeMap::is_empty)
     }
 
     /// Whether it is known where the stream begins.
@@ -193,12 +206,13 @@ impl Stream {
 
     /// Memory for what waits, bytes.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.held_bytes
+        self.disorder.as_ref().map_or(0, |it| it.held_bytes)
     }
 
-    /// Memory for what was delivered, bytes.
-    pub(crate) fn recent_bytes(&self) -> usize {
-        self.recent.capacity()
+    /// Memory for that and for what was delivered, bytes.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        let disorder = self.disorder.as_ref();
+        self.recent.capacity() + disorder.map_or(0, |it| size_of::<Disorder>() + it.held_bytes)
     }
 
     /// Whether bytes came again that were not those delivered; true once for each time.
@@ -213,12 +227,13 @@ impl Stream {
 
     /// Payload bytes among that.
     pub(crate) fn held_payload_bytes(&self) -> u64 {
-        self.held.values().map(|held| held.data.len() as u64).sum()
+        self.held().map_or(0, |held| held.values().map(|held| held.data.len() as u64).sum())
     }
 
     /// The kernel side lost bytes of this direction.
     pub(crate) fn lose(&mut self, bytes: u64) {
-        self.lost_bytes = self.lost_bytes.saturating_add(bytes);
+        let lost_bytes = &mut self.disorder().lost_bytes;
+        *lost_bytes = lost_bytes.saturating_add(bytes);
     }
 
     /// Takes a run of bytes.
@@ -231,18 +246,18 @@ impl Stream {
         self.start(run.seq);
         let Some(mut ahead) = self.ahead(run.seq) else { return Accepted::Absurd };
         let (mut payload, mut missing) = (run.payload, run.missing);
-        if ahead < 0 && self.given_up > 0 {
+        if ahead < 0 && self.given_up() > 0 {
             let bytes = payload.len() as u64 + u64::from(missing);
             ahead += self.take_back(ahead, bytes, counters);
         }
         let end = self.next as i64 + ahead + payload.len() as i64 + i64::from(missing);
         let end = u64::try_from(end).unwrap_or(0);
         if run.fin && end >= self.next {
-            self.fin.get_or_insert(end);
+            self.disorder().fin.get_or_insert(end);
         }
         // Data behind a FIN: the FIN was not the sender's, or not taken by the receiver.
-        if self.fin.is_some_and(|fin| end > fin) && !self.finished {
-            self.fin = None;
+        if self.fin().is_some_and(|fin| end > fin) && !self.finished {
+            self.disorder().fin = None;
         }
         let old = u64::try_from(-ahead).unwrap_or(0);
         let fresh_from = usize::try_from(old).unwrap_or(usize::MAX).min(payload.len());
@@ -286,12 +301,13 @@ impl Stream {
 
     /// The next bytes that waited, when nothing is missing before them.
     pub(crate) fn next_held(&mut self, spare: &mut Spare) -> Option<Held> {
-        let first = self.held.first_entry()?;
+        let disorder = self.disorder.as_mut()?;
+        let first = disorder.held.first_entry()?;
         if *first.key() != self.next {
             return None;
         }
         let held = first.remove();
-        self.held_bytes -= held.cost();
+        disorder.held_bytes -= held.cost();
         self.advance(held.bytes());
         self.remember(&held.data, held.missing, spare);
         Some(held)
@@ -299,7 +315,7 @@ impl Stream {
 
     /// True once when the FIN is next.
     pub(crate) fn reach_fin(&mut self) -> bool {
-        let reached = !self.finished && self.fin == Some(self.next);
+        let reached = !self.finished && self.fin() == Some(self.next);
         self.finished |= reached;
         reached
     }
@@ -307,7 +323,7 @@ impl Stream {
     /// Whether nothing waits, and no end is in sight: so it is with nearly every segment.
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
-        self.held.is_empty() && self.fin.is_none()
+        self.disorder.is_none()
     }
 
     /// Whether something waits for bytes that are not there.
@@ -318,13 +334,13 @@ impl Stream {
 
     /// Whether waiting for those is in vain.
     pub(crate) fn waits_in_vain(&self) -> bool {
-        self.waits() && (self.acked > self.next || self.lost_bytes > 0)
+        self.waits() && (self.acked > self.next || self.lost_bytes() > 0)
     }
 
     /// Gives up what is waited for in vain: how many bytes were missing.
     pub(crate) fn give_up_vain(&mut self) -> Option<u64> {
         let end = self.hole_end()?;
-        let end = if self.lost_bytes > 0 { end } else { end.min(self.acked) };
+        let end = if self.lost_bytes() > 0 { end } else { end.min(self.acked) };
         let bytes = (end > self.next).then(|| self.jump_to(end));
         // It has nothing behind what it acknowledged.
         self.asked_for |= self.acked == self.next;
@@ -341,7 +357,7 @@ impl Stream {
     pub(crate) fn is_behind(&self, ack: u32) -> bool {
         // The acknowledgement of a FIN counts one.
         self.started
-            && self.fin != Some(self.next)
+            && self.fin() != Some(self.next)
             && !self.finished
             && self.ahead(ack).is_some_and(|ahead| ahead > 0)
     }
@@ -350,7 +366,7 @@ impl Stream {
     pub(crate) fn give_up_to(&mut self, ack: u32) -> Option<u64> {
         let end = self.next.checked_add_signed(self.ahead(ack)?)?;
         let end = self.first_held().map_or(end, |(first, _)| end.min(first));
-        let end = self.fin.map_or(end, |fin| end.min(fin));
+        let end = self.fin().map_or(end, |fin| end.min(fin));
         (end > self.next).then(|| self.jump_to(end))
     }
 
@@ -370,15 +386,36 @@ impl Stream {
     }
 
     fn first_held(&self) -> Option<(u64, &Held)> {
-        self.held.first_key_value().map(|(first, held)| (*first, held))
+        self.held()?.first_key_value().map(|(first, held)| (*first, held))
+    }
+
+    fn disorder(&mut self) -> &mut Disorder {
+        self.disorder.get_or_insert_default()
+    }
+
+    fn held(&self) -> Option<&BTreeMap<u64, Held>> {
+        self.disorder.as_ref().map(|it| &it.held)
+    }
+
+    fn fin(&self) -> Option<u64> {
+        self.disorder.as_ref()?.fin
+    }
+
+    fn lost_bytes(&self) -> u64 {
+        self.disorder.as_ref().map_or(0, |it| it.lost_bytes)
+    }
+
+    fn given_up(&self) -> u64 {
+        self.disorder.as_ref().map_or(0, |it| it.given_up)
     }
 
     fn jump_to(&mut self, end: u64) -> u64 {
         let bytes = end - self.next;
-        self.lost_bytes = self.lost_bytes.saturating_sub(bytes);
-        let given_up = self.given_up + bytes;
+        let given_up = self.given_up() + bytes;
         self.advance(bytes);
-        self.given_up = given_up;
+        let disorder = self.disorder();
+        disorder.lost_bytes = disorder.lost_bytes.saturating_sub(bytes);
+        disorder.given_up = given_up;
         self.recent.clear();
         bytes
     }
@@ -387,7 +424,7 @@ impl Stream {
     /// run begins `-ahead` bytes before `next`.
     fn take_back(&mut self, ahead: i64, bytes: u64, counters: &mut Counters) -> i64 {
         let start = ahead.unsigned_abs();
-        let back = start.min(self.given_up);
+        let back = start.min(self.given_up());
         // Before the hole, or a keep-alive probe, which may have any byte there.
         if start.saturating_sub(bytes) >= back || (bytes, back) == (1, 1) || self.finished {
             return 0;
@@ -395,7 +432,7 @@ impl Stream {
         counters.late_bytes += back - start.saturating_sub(bytes);
         self.next -= back;
         self.next_seq = self.next_seq.wrapping_sub(back as u32);
-        self.given_up -= back;
+        self.disorder().given_up -= back;
         self.acked = self.acked.min(self.next);
         self.recent.clear();
         back.cast_signed()
@@ -445,12 +482,18 @@ impl Stream {
     fn hole_end(&self) -> Option<u64> {
         match self.first_held() {
             Some((first, _)) => (first > self.next).then_some(first),
-            None => self.fin.filter(|fin| *fin > self.next),
+            None => self.fin().filter(|fin| *fin > self.next),
         }
     }
 
     fn advance(&mut self, bytes: u64) {
-        (self.given_up, self.asked_for) = (0, false);
+        self.asked_for = false;
+        if let Some(disorder) = &mut self.disorder {
+            disorder.given_up = 0;
+            if disorder.is_over() {
+                self.disorder = None;
+            }
+        }
         self.next += bytes;
         self.next_seq = self.next_seq.wrapping_add(bytes as u32);
     }
@@ -465,10 +508,11 @@ impl Stream {
     fn hold(&mut self, at: u64, run: Run<'_>, counters: &mut Counters) {
         let Run { time, payload, missing, ack, .. } = run;
         let run = Span { at, payload, end: at + payload.len() as u64 + u64::from(missing) };
-        let before = self.held.range(..=at).next_back().map_or(at, |(start, _)| *start);
+        let Disorder { held, held_bytes, .. } = self.disorder();
+        let before = held.range(..=at).next_back().map_or(at, |(start, _)| *start);
         let mut free = Vec::new();
         let mut from = at;
-        for (&start, piece) in self.held.range_mut(before..run.end) {
+        for (&start, piece) in held.range_mut(before..run.end) {
             let piece_end = start + piece.bytes();
             if piece_end <= at {
                 continue;
@@ -491,9 +535,9 @@ impl Stream {
         for (from, end) in free {
             let data: Box<[u8]> = run.between(from, end).into();
             let missing = (end - from - data.len() as u64) as u32;
-            let held = Held { time, data, missing, ack, conflict: false };
-            self.held_bytes += held.cost();
-            self.held.insert(from, held);
+            let piece = Held { time, data, missing, ack, conflict: false };
+            *held_bytes += piece.cost();
+            held.insert(from, piece);
         }
     }
 }
@@ -557,7 +601,7 @@ mod tests {
             text.push_str(&format!("<{bytes}>"));
             drain(&mut stream, &mut text);
         }
-        assert_eq!((stream.held_bytes(), stream.held.len()), (0, 0));
+        assert_eq!((stream.held_bytes(), stream.held().map_or(0, BTreeMap::len)), (0, 0));
         (text, counters)
     }
 

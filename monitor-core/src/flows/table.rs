@@ -4,9 +4,10 @@
 //! in one, the rest in the other: neither a SYN flood nor a wave of short connections pushes out a
 //! connection that is in use. Nothing that is given out depends on the order of the hash map.
 
-use std::collections::HashMap;
+use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
+use hashbrown::HashTable;
 
 use super::key::PairKey;
 use crate::time::EventTime;
@@ -25,9 +26,16 @@ pub(crate) enum Standing {
     Kept,
 }
 
+/// A flow that says itself between which ends it is.
+pub(crate) trait Keyed {
+    fn key(&self) -> &PairKey;
+}
+
 /// Flows by key, each with the time of its last use.
 pub(crate) struct Table<T> {
-    by_key: HashMap<PairKey, Slot, FixedState>,
+    hasher: FixedState,
+    /// Slots by the key of the flow there.
+    by_key: HashTable<Slot>,
     slots: Vec<Option<Entry<T>>>,
     free: Vec<Slot>,
     lists: [List; 2],
@@ -36,7 +44,6 @@ pub(crate) struct Table<T> {
 }
 
 struct Entry<T> {
-    key: PairKey,
     used: EventTime,
     standing: Standing,
     before: Slot,
@@ -50,12 +57,13 @@ struct List {
     newest: Slot,
 }
 
-impl<T> Table<T> {
+impl<T: Keyed> Table<T> {
     /// An empty table. `seed` decides which keys collide and nothing else; live capture passes a
     /// random one so that nobody can choose addresses that do.
     pub(crate) fn new(seed: u64) -> Table<T> {
         Table {
-            by_key: HashMap::with_hasher(FixedState::with_seed(seed)),
+            hasher: FixedState::with_seed(seed),
+            by_key: HashTable::new(),
             slots: Vec::new(),
             free: Vec::new(),
             lists: [List { oldest: NONE, newest: NONE }; 2],
@@ -74,15 +82,18 @@ impl<T> Table<T> {
             Some((last, slot)) if last == key => return Some(*slot),
             Some(_) | None => {}
         }
-        let slot = *self.by_key.get(key)?;
+        let slots = &self.slots;
+        let is_at = |slot: &Slot| key_at(slots, *slot) == Some(key);
+        let slot = *self.by_key.find(self.hasher.hash_one(key), is_at)?;
         self.last = Some((*key, slot));
         Some(slot)
     }
 
     /// Adds a flow that is not in the table yet.
-    pub(crate) fn insert(&mut self, key: PairKey, now: EventTime, value: T) -> Slot {
+    pub(crate) fn insert(&mut self, now: EventTime, value: T) -> Slot {
+        let key = *value.key();
         let entry =
-            Entry { key, used: now, standing: Standing::Spare, before: NONE, after: NONE, value };
+            Entry { used: now, standing: Standing::Spare, before: NONE, after: NONE, value };
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
@@ -92,7 +103,9 @@ impl<T> Table<T> {
             }
         };
         self.slots[slot as usize] = Some(entry);
-        self.by_key.insert(key, slot);
+        let (hasher, slots) = (&self.hasher, &self.slots);
+        let hash_at = |slot: &Slot| key_at(slots, *slot).map_or(0, |key| hasher.hash_one(key));
+        self.by_key.insert_unique(hasher.hash_one(key), slot, hash_at);
         self.last = Some((key, slot));
         self.link(slot, Standing::Spare);
         slot
@@ -132,7 +145,10 @@ impl<T> Table<T> {
         self.slots.get(slot as usize)?.as_ref()?;
         self.unlink(slot);
         let entry = self.slots[slot as usize].take()?;
-        self.by_key.remove(&entry.key);
+        let hash = self.hasher.hash_one(entry.value.key());
+        if let Ok(found) = self.by_key.find_entry(hash, |it| *it == slot) {
+            found.remove();
+        }
         self.free.push(slot);
         self.last = None;
         Some(entry.value)
@@ -140,7 +156,7 @@ impl<T> Table<T> {
 
     /// Bytes that the table itself takes for each flow, about.
     pub(crate) const fn entry_bytes() -> usize {
-        size_of::<Option<Entry<T>>>() + size_of::<(PairKey, Slot)>() + 1
+        size_of::<Option<Entry<T>>>() + size_of::<Slot>() + 1
     }
 
     fn entry(&mut self, slot: Slot) -> Option<&mut Entry<T>> {
@@ -172,10 +188,20 @@ impl<T> Table<T> {
     }
 }
 
+fn key_at<T: Keyed>(slots: &[Option<Entry<T>>], slot: Slot) -> Option<&PairKey> {
+    Some(slots.get(slot as usize)?.as_ref()?.value.key())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::input::Endpoint;
+
+    impl Keyed for (PairKey, u16) {
+        fn key(&self) -> &PairKey {
+            &self.0
+        }
+    }
 
     fn key(port: u16) -> PairKey {
         let end = |port| Endpoint::new([127, 0, 0, 1].into(), port);
@@ -185,14 +211,14 @@ mod tests {
     #[test]
     fn the_victim_is_spare_first_and_then_oldest() {
         let mut table = Table::new(0);
-        let slots: Vec<Slot> = (2..6).map(|n| table.insert(key(n), EventTime(0), n)).collect();
+        let slots: Vec<Slot> = (2..6).map(|n| table.insert(EventTime(0), (key(n), n))).collect();
         for (at, slot) in slots.iter().take(3).enumerate() {
             table.touch(*slot, EventTime(at as u64 + 1), Standing::Kept);
         }
         table.touch(slots[0], EventTime(9), Standing::Kept);
         let mut order = Vec::new();
         while let Some(slot) = table.victim() {
-            order.push(table.remove(slot).unwrap());
+            order.push(table.remove(slot).unwrap().1);
         }
         assert_eq!(order, [5, 3, 4, 2]);
         assert_eq!(table.len(), 0);
@@ -202,13 +228,13 @@ mod tests {
     #[test]
     fn removed_flows_are_not_found_and_their_slots_are_reused() {
         let mut table = Table::new(0);
-        let slot = table.insert(key(2), EventTime(0), 2);
+        let slot = table.insert(EventTime(0), (key(2), 2));
         assert_eq!(table.find(&key(2)), Some(slot));
         table.remove(slot);
         assert_eq!(table.find(&key(2)), None);
-        assert_eq!(table.insert(key(3), EventTime(0), 3), slot);
+        assert_eq!(table.insert(EventTime(0), (key(3), 3)), slot);
         assert_eq!(table.find(&key(2)), None);
-        assert_eq!(table.at(slot), Some(&mut 3));
+        assert_eq!(table.at(slot), Some(&mut (key(3), 3)));
         assert_eq!(table.oldest(Standing::Spare), Some((slot, EventTime(0))));
     }
 }

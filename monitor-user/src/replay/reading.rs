@@ -58,7 +58,9 @@ pub(crate) fn each_call(
     let progress = Progress::new(&sources, true, false);
     let mut calls = Calls { decoder, each };
     let Read { all_read, .. } = read_all(&sources, ports, progress, &mut calls);
-    calls.decoder.finish();
+    while calls.decoder.finish_one() {
+        calls.take();
+    }
     calls.take();
     Ok((calls.decoder, all_read))
 }
