@@ -28,8 +28,8 @@ pub(super) struct Known<F> {
 /// Fields as they stood on the wire, where, and what they come to.
 pub(super) struct Fields<F> {
     /// They hold credentials.
-    text: Zeroizing<String>,
-    spans: Vec<Span>,
+    text: Zeroizing<Box<str>>,
+    spans: Box<[Span]>,
     pub(super) meaning: F,
 }
 
@@ -84,9 +84,7 @@ impl<F: Clone> Known<F> {
     /// Memory held, bytes.
     pub(super) fn held_bytes(&self) -> usize {
         self.fields.as_ref().map_or(0, |fields| {
-            size_of::<Fields<F>>()
-                + fields.text.capacity()
-                + fields.spans.capacity() * size_of::<Span>()
+            size_of::<Fields<F>>() + fields.text.len() + size_of_val(&*fields.spans)
         })
     }
 }
@@ -107,8 +105,8 @@ impl<F: Clone> Fields<F> {
         let span = |header: &Header<'_>| {
             Some(Span { name: span(header.name.as_bytes())?, value: span(header.value)? })
         };
-        let spans = headers.iter().map(span).collect::<Option<Vec<Span>>>()?;
-        Some(Fields { text: Zeroizing::new(text.to_owned()), spans, meaning: meaning.clone() })
+        let spans = headers.iter().map(span).collect::<Option<Box<[Span]>>>()?;
+        Some(Fields { text: Zeroizing::new(text.into()), spans, meaning: meaning.clone() })
     }
 
     /// The fields, parsed.

@@ -36,7 +36,7 @@ pub(in crate::decode) struct Connection {
     /// Whether client bytes wait for an answer that may change the protocol.
     waits: bool,
     /// What is spoken from here on, and what the client has said of it.
-    next: Option<(Next, Early)>,
+    next: Option<Box<(Next, Early)>>,
 }
 
 /// One direction.
@@ -56,9 +56,9 @@ struct Reader<H, F> {
 enum State {
     Head,
     Body(Body),
-    Resync(Resync),
+    Resync(Box<Resync>),
     /// The last request may have changed the protocol: whose these bytes are its answer will tell.
-    Wait(Early),
+    Wait(Box<Early>),
     /// Another protocol, or nothing that could be understood.
     Tunnel,
 }
@@ -80,7 +80,7 @@ struct Answering {
     paired: bool,
     /// It may answer a HEAD that was not seen and have no body whatever its head says: so many bytes
     /// of it so far are the beginning of another response.
-    probe: Option<usize>,
+    probe: Option<u8>,
     kept: Kept,
 }
 
@@ -96,7 +96,7 @@ enum Kept {
 impl<H, F: Clone> Reader<H, F> {
     fn new(midstream: bool) -> Reader<H, F> {
         let (state, notes) = if midstream {
-            (State::Resync(Resync::default()), Anomalies::MIDSTREAM)
+            (State::Resync(Box::default()), Anomalies::MIDSTREAM)
         } else {
             (State::Head, Anomalies::empty())
         };
@@ -152,7 +152,7 @@ impl<H, F: Clone> Reader<H, F> {
     fn resync(&mut self, resync: Resync, counters: &mut Counters) {
         counters.resyncs += 1;
         self.head.clear();
-        self.state = State::Resync(resync);
+        self.state = State::Resync(Box::new(resync));
     }
 
     fn is_between_messages(&self) -> bool {
@@ -166,8 +166,8 @@ impl<H, F: Clone> Reader<H, F> {
 
     fn held_bytes(&self) -> usize {
         let resync = match &self.state {
-            State::Resync(resync) => resync.held_bytes(),
-            State::Wait(early) => early.held_bytes(),
+            State::Resync(resync) => size_of::<Resync>() + resync.held_bytes(),
+            State::Wait(early) => size_of::<Early>() + early.held_bytes(),
             State::Head | State::Body(_) | State::Tunnel => 0,
         };
         self.head.held_bytes() + resync

@@ -40,7 +40,7 @@ pub(super) struct Pending {
     /// It came while pairing was in doubt: no response is taken for its answer.
     pub(super) doubtful: bool,
     /// A complete answer that came before the request was complete.
-    answer: Option<Answer>,
+    answer: Option<Box<Answer>>,
     /// Requests after it that found no room.
     dropped_after: u32,
     /// The beginning of its body, until that has been read.
@@ -239,12 +239,15 @@ impl Pairing {
 
     /// Memory held, bytes.
     pub(super) fn held_bytes(&self) -> usize {
-        // Only the last has a body that goes on.
-        let text = match self.queue.back().map(|request| &request.body) {
-            Some(Text::Begun(text)) => text.capacity(),
-            Some(Text::Read) | None => 0,
-        };
-        self.held_bytes + text + self.queue.capacity() * size_of::<Pending>()
+        // Only the last has a body that goes on, and perhaps an answer already.
+        let last = self.queue.back().map_or(0, |request| {
+            let text = match &request.body {
+                Text::Begun(text) => text.capacity(),
+                Text::Read => 0,
+            };
+            text + request.answer.as_ref().map_or(0, |_| size_of::<Answer>())
+        });
+        self.held_bytes + last + self.queue.capacity() * size_of::<Pending>()
     }
 
     /// The request whose body is being read.
@@ -344,7 +347,7 @@ impl Pairing {
         }
         let mut request = self.queue.pop_back()?;
         self.gone(&request);
-        let answer = request.answer.take();
+        let answer = request.answer.take().map(|answer| *answer);
         Some((request, answer))
     }
 
@@ -377,7 +380,7 @@ impl Pairing {
             return Some((None, answer));
         };
         if front.open {
-            front.answer = Some(answer);
+            front.answer = Some(Box::new(answer));
             return None;
         }
         let request = self.queue.pop_front()?;
@@ -430,7 +433,7 @@ impl Pairing {
         }
         let mut request = self.queue.pop_front()?;
         self.gone(&request);
-        let answer = request.answer.take();
+        let answer = request.answer.take().map(|answer| *answer);
         Some((request, answer))
     }
 

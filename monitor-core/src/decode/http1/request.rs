@@ -9,7 +9,6 @@ use super::resync::Resync;
 use super::{Answering, Connection, Read, State};
 use crate::call::{Anomalies, Protocol};
 use crate::decode::context::Context;
-use crate::decode::early::Early;
 use crate::input::Direction;
 use crate::time::EventTime;
 
@@ -147,7 +146,7 @@ impl Connection {
     fn begin_wait(&mut self) {
         if self.waits && matches!(self.requests.state, State::Head) && self.pairing.awaits_switch()
         {
-            self.requests.state = State::Wait(Early::default());
+            self.requests.state = State::Wait(Box::default());
         }
     }
 
@@ -188,7 +187,7 @@ impl Connection {
 
     fn read_early(&mut self, cx: &mut Context<'_>) {
         let State::Wait(early) = &mut self.requests.state else { return };
-        let early = mem::take(early);
+        let early = mem::take(&mut **early);
         self.requests.state = State::Head;
         for piece in early.into_pieces() {
             self.request_data(piece.time, &piece.bytes, cx);

@@ -42,7 +42,8 @@ impl Connection {
                 }
                 State::Head => {
                     chunk = self.response_head(time, chunk, cx);
-                    if let Some((next, early)) = self.next.take() {
+                    if let Some(next) = self.next.take() {
+                        let (next, early) = *next;
                         return Some(Switch { next, early, rest: chunk });
                     }
                     self.end_wait(cx);
@@ -87,7 +88,7 @@ impl Connection {
     /// Looks whether the response has a body or is followed by another one.
     fn probe<'c>(&mut self, time: EventTime, chunk: &'c [u8], cx: &mut Context<'_>) -> &'c [u8] {
         let Some(Answering { probe: Some(seen), .. }) = &mut self.answer else { return chunk };
-        let start = *seen;
+        let start = usize::from(*seen);
         if start == 0 {
             self.responses.time = time;
         }
@@ -99,7 +100,7 @@ impl Connection {
             return &chunk[same..];
         }
         if same == chunk.len() {
-            *seen += same;
+            *seen += same as u8;
             return &[];
         }
         // What is alike in this chunk is still in it.
@@ -112,7 +113,7 @@ impl Connection {
     fn end_probe(&mut self, cx: &mut Context<'_>) {
         let Some(answering) = &mut self.answer else { return };
         let Some(seen) = answering.probe.take() else { return };
-        let mut early = &RESPONSE_START[..seen];
+        let mut early = &RESPONSE_START[..usize::from(seen)];
         while !early.is_empty() {
             early = match self.responses.state {
                 State::Body(_) => self.response_body(early, cx),
@@ -267,7 +268,7 @@ impl Connection {
             }
         }
         self.tunnel(cx);
-        self.next = next.map(|next| (next, early));
+        self.next = next.map(|next| Box::new((next, early)));
     }
 
     fn answer_at_once(&mut self, head: Answered, cx: &mut Context<'_>) {
@@ -293,7 +294,7 @@ impl Connection {
 
     fn take_early(&mut self) -> Early {
         match &mut self.requests.state {
-            State::Wait(early) => mem::take(early),
+            State::Wait(early) => mem::take(&mut **early),
             State::Head | State::Body(_) | State::Resync(_) | State::Tunnel => Early::default(),
         }
     }
