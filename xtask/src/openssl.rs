@@ -11,6 +11,9 @@ use crate::{process, setup};
 /// Where Debian has libraries, by machine.
 const FOLDERS: [&str; 2] = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
 
+/// BoringSSL of the package `android-libboringssl`, below the same folders.
+pub const BORINGSSL: &str = "android/libssl.so.0";
+
 /// Makes a certificate for `exchange.test` in `dir`, good for nothing else (`tls.pem`, `tls.key`); gives
 /// the lines that name it in a server block of nginx.
 pub fn certificate(dir: &Path) -> Result<String> {

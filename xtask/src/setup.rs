@@ -7,6 +7,8 @@ use std::{env, fs};
 use anyhow::{Context as _, bail, ensure};
 use clap::ValueEnum;
 
+use crate::openssl;
+
 /// What the set-up is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Purpose {
@@ -33,7 +35,7 @@ struct Tool {
     package: &'static str,
 }
 
-const TOOLS: [Tool; 27] = [
+const TOOLS: [Tool; 28] = [
     Tool { purpose: Purpose::Build, command: "cc", package: "gcc" },
     Tool { purpose: Purpose::Build, command: "c++", package: "g++" },
     Tool { purpose: Purpose::Build, command: "make", package: "make" },
@@ -45,6 +47,7 @@ const TOOLS: [Tool; 27] = [
     Tool { purpose: Purpose::Live, command: "gnutls-serv", package: "gnutls-bin" },
     Tool { purpose: Purpose::Live, command: "haproxy", package: "haproxy" },
     Tool { purpose: Purpose::Live, command: "apache2", package: "apache2-bin" },
+    Tool { purpose: Purpose::Live, command: "lighttpd", package: "lighttpd-mod-openssl" },
     Tool { purpose: Purpose::Live, command: "curl", package: "curl" },
     Tool { purpose: Purpose::Live, command: "python3", package: "python3" },
     Tool { purpose: Purpose::Live, command: "node", package: "nodejs" },
@@ -86,6 +89,9 @@ pub fn ensure_for(purposes: &[Purpose]) -> anyhow::Result<()> {
     }
     if purposes.contains(&Purpose::Live) && python_with("websockets").is_none() {
         missing.push("python3-websockets");
+    }
+    if purposes.contains(&Purpose::Live) && openssl::library(openssl::BORINGSSL).is_err() {
+        missing.push("android-libboringssl");
     }
     install_packages(&missing)?;
     for environment in [CCXT, GRPC, KAFKA] {

@@ -31,7 +31,7 @@ mod tls_soak;
 mod websocket;
 
 use libtest_mimic::Trial;
-use xtask::setup;
+use xtask::{openssl, setup};
 
 use crate::trial;
 
@@ -42,7 +42,7 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 82] = [
+    let tests: [(&str, Test, &[&str]); 85] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -79,9 +79,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("tls::recording", tls::replay_gives_the_same_bytes, &["nginx", "python3"]),
         ("tls::key_log", tls::key_log_gives_the_same_calls, &["nginx", "curl", "tcpdump"]),
         ("tls::opened_before", tls::opened_before_the_start, &["nginx", "python3"]),
-        ("tls::python", tls_servers::python, &["python3"]),
-        ("tls::haproxy", tls_servers::haproxy, &["python3", "haproxy"]),
-        ("tls::apache", tls_servers::apache, &["python3", "apache2"]),
+        ("tls::python", tls_servers::python, &["python3", "curl"]),
+        ("tls::haproxy", tls_servers::haproxy, &["python3", "curl", "haproxy"]),
+        ("tls::apache", tls_servers::apache, &["python3", "curl", "apache2"]),
+        ("tls::lighttpd", tls_servers::lighttpd, &["python3", "curl", "lighttpd"]),
         ("tls::gnutls", tls_servers::gnutls, &["python3", "gnutls-serv"]),
         ("tls::websocket", websocket::over_tls, &["python3"]),
         ("tls::websocket_nginx", websocket::behind_nginx, &["python3", "nginx"]),
@@ -90,6 +91,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("tls::call_bound", tls_keylog::bound_of_a_call, &["python3", "curl"]),
         ("tls::netty", tls_others::netty, &["python3", "curl", "java", "mvn"]),
         ("tls::set_fd", tls_others::set_fd, &["python3", "curl"]),
+        ("tls::boringssl", tls_others::boringssl, &["python3", "curl"]),
+        ("tls::handshake_in_a_read", tls_others::handshake_in_a_read, &["python3", "curl"]),
         ("tls::openssl_1_1", tls_others::openssl_1_1, &["python3", "curl"]),
         ("tls::rustls_keylog", tls_others::rustls_keylog, &["python3", "curl"]),
         ("tls::rustls_is_named", tls_others::rustls_is_named, &["python3"]),
@@ -165,6 +168,11 @@ fn missing(name: &str, programs: &[&str]) -> Option<String> {
         && setup::python_with_ccxt().is_none()
     {
         return Some("no Python module ccxt (mend: cargo xtask setup)".to_owned());
+    }
+    if (name.ends_with("boringssl") || name.ends_with("handshake_in_a_read"))
+        && openssl::library(openssl::BORINGSSL).is_err()
+    {
+        return Some("no BoringSSL (mend: cargo xtask setup)".to_owned());
     }
     if name.ends_with("ocsf_by_default") && setup::python_with_kafka().is_none() {
         return Some("no Python module kafka (mend: cargo xtask setup)".to_owned());

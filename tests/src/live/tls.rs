@@ -24,26 +24,30 @@ use crate::replay::{replay, scratch};
 
 /// A client of many connections at once: each call names the port that it comes from. When all are to be
 /// at once, none makes a call before every one is open.
-/// Arguments: address, port, connections, connections at once, calls on each.
+/// Arguments: address, port, connections, connections at once, calls on each, how many open at a time.
 const CLIENT: &str = r#"
 import http.client, socket, ssl, sys, threading
-address, port, connections, at_once, calls = sys.argv[1], *map(int, sys.argv[2:])
+address, port, connections, at_once, calls, opening = sys.argv[1], *map(int, sys.argv[2:])
 context = ssl.create_default_context()
 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
 todo, lock, failed = list(range(connections)), threading.Lock(), []
 opened = threading.Barrier(connections if at_once == connections else 1, timeout=120)
+turns = threading.Semaphore(opening)
 def work():
     while True:
         with lock:
             if not todo or failed: return
             number = todo.pop()
         try:
-            plain = socket.create_connection((address, port), timeout=120)
-            wire = context.wrap_socket(plain, server_hostname="exchange.test")
+            with turns:
+                plain = socket.create_connection((address, port), timeout=120)
+                wire = context.wrap_socket(plain, server_hostname="exchange.test")
             own = wire.getsockname()[1]
             opened.wait()
             connection = http.client.HTTPConnection("exchange.test")
             connection.sock = wire
+            # A connection that the server has ended is an error, not one to open again.
+            connection.auto_open = 0
             for call in range(calls):
                 body = b"b" * (number % 7 * 1000) if call % 2 else None
                 target = f"/note/{own}/{call}" if call % 2 else f"/api/{own}/{call}"
@@ -54,6 +58,7 @@ def work():
             connection.close()
         except Exception as error:
             failed.append(repr(error))
+            opened.abort()
             return
 threads = [threading.Thread(target=work) for _ in range(at_once)]
 [thread.start() for thread in threads]
@@ -84,9 +89,20 @@ pub(super) fn client(
     at_once: usize,
     calls: usize,
 ) -> Result<()> {
+    client_in_turns(server, connections, at_once, calls, at_once)
+}
+
+/// The same for a server that takes in no more than `opening` connections at a time.
+pub(super) fn client_in_turns(
+    server: SocketAddr,
+    connections: usize,
+    at_once: usize,
+    calls: usize,
+    opening: usize,
+) -> Result<()> {
     let mut python = Command::new("python3");
     python.args(["-c", CLIENT, &server.ip().to_string(), &server.port().to_string()]);
-    python.args([connections, at_once, calls].map(|number| number.to_string()));
+    python.args([connections, at_once, calls, opening].map(|number| number.to_string()));
     process::run(&mut python).map(drop).context("the client")
 }
 

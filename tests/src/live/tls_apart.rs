@@ -20,7 +20,8 @@ use crate::replay::scratch;
 
 const CONNECTIONS: usize = 1000;
 const CALLS: usize = 3;
-const LARGE_BYTES: u64 = 20_000_000;
+/// Of the bodies that go up and down.
+pub(super) const LARGE_BYTES: usize = 20_000_000;
 
 /// Arguments of every server: port, certificate, key. For a call each prints its client's port, the
 /// method and the target; `/large` is answered with 20 MB.
@@ -211,12 +212,32 @@ impl Server {
 
     /// The same, with lines under `[capture]` in Keywatch's config.
     pub(super) fn start_with(command: &mut Command, set: &str) -> Result<Server> {
+        Server::start_as(command, set, |command, dir, at| {
+            command.arg(at.port().to_string()).arg(dir.join("tls.pem")).arg(dir.join("tls.key"));
+            Ok(())
+        })
+    }
+
+    /// A server that is told otherwise where it listens, by `configure`, and where its certificate is: in
+    /// `tls.pem` and `tls.key` of the folder. What it logs, it prints or writes to `server.log` there.
+    pub(super) fn configured(
+        program: &str,
+        configure: impl FnOnce(&mut Command, &Path, SocketAddr) -> Result<()>,
+    ) -> Result<Server> {
+        let mut command = Command::new(setup::find(program).context("no such program")?);
+        Server::start_as(&mut command, "", configure)
+    }
+
+    fn start_as(
+        command: &mut Command,
+        set: &str,
+        configure: impl FnOnce(&mut Command, &Path, SocketAddr) -> Result<()>,
+    ) -> Result<Server> {
         let dir = scratch()?;
         capture_set(dir.path(), set)?;
         certificate(dir.path())?;
         let at = SocketAddr::new([127, 0, 0, 1].into(), process::free_server_port()?);
-        command.arg(at.port().to_string());
-        command.arg(dir.path().join("tls.pem")).arg(dir.path().join("tls.key"));
+        configure(command, dir.path(), at)?;
         let mut process = Proc::spawn("server", command, &dir.path().join("server.log"))?;
         // Java compiles what it is given first.
         process.wait_for_listener(at, Duration::from_secs(60))?;
@@ -239,11 +260,11 @@ impl Server {
         self.dir.path()
     }
 
-    /// Ends both; what was seen.
-    pub(super) fn ended(self) -> Result<Vec<ApiCall>> {
+    /// Ends both; what was seen, and what the server has logged.
+    pub(super) fn ended(self) -> Result<(Vec<ApiCall>, String)> {
         let calls = stop_agent(self.agent)?;
         self.process.stop()?;
-        Ok(calls)
+        Ok((calls, fs::read_to_string(self.dir.path().join("server.log"))?))
     }
 
     /// A thousand connections at once, three calls on each; then 20 MB up and 20 MB down.
@@ -255,7 +276,7 @@ impl Server {
     pub(super) fn seen_whole(self, at_once: usize) -> Result<()> {
         client(self.at, CONNECTIONS, at_once, CALLS)?;
         let large = self.dir.path().join("large");
-        fs::write(&large, vec![b'k'; usize::try_from(LARGE_BYTES)?])?;
+        fs::write(&large, vec![b'k'; LARGE_BYTES])?;
         let upload = format!("@{}", large.display());
         curl(&self.at, &["--http1.1"], "/large")?;
         curl(&self.at, &["--http1.1", "-H", "Expect:", "--data-binary", &upload], "/note")?;
@@ -263,14 +284,14 @@ impl Server {
         let (bodies, calls): (Vec<_>, Vec<_>) =
             calls.into_iter().partition(|call| as_logged(call).target.matches('/').count() == 1);
         on_their_ports(&calls)?;
-        let bytes = |call: &ApiCall| {
-            let received = call.request.as_ref().map_or(0, |request| request.body_bytes);
-            received + call.response.as_ref().map_or(0, |response| response.body_bytes)
-        };
-        // The answer to what was uploaded has two bytes.
-        let mut bodies: Vec<_> = bodies.iter().map(bytes).collect();
+        let mut bodies: Vec<_> = bodies
+            .iter()
+            .map(as_logged)
+            .map(|call| (call.body_bytes_received, call.body_bytes_sent))
+            .collect();
         bodies.sort_unstable();
-        ensure!(bodies == [LARGE_BYTES, LARGE_BYTES + 2], "bodies: {bodies:?}");
+        let large = LARGE_BYTES as u64;
+        ensure!(bodies == [(0, large), (large, 2)], "bodies: {bodies:?}");
         Ok(())
     }
 
@@ -288,12 +309,11 @@ impl Server {
 
     /// Ends both; what was seen is what the server has logged, whole.
     fn calls(self, expected: usize) -> Result<Vec<ApiCall>> {
-        let Server { process, agent, dir, .. } = self;
-        let calls = stop_agent(agent)?;
-        process.stop()?;
-        let log = fs::read_to_string(dir.path().join("server.log"))?;
-        let mut logged: Vec<String> =
-            log.lines().filter_map(|line| line.strip_prefix("call ")).map(str::to_owned).collect();
+        let (calls, log) = self.ended()?;
+        let lines = log.lines().filter_map(|line| line.strip_prefix("call "));
+        // Some name the version as well.
+        let three = |line: &str| line.split(' ').take(3).collect::<Vec<_>>().join(" ");
+        let mut logged: Vec<String> = lines.map(three).collect();
         ensure!(logged.len() == expected, "the server logged {}: {log}", logged.len());
         let mut seen: Vec<String> = calls
             .iter()

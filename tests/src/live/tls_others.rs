@@ -77,13 +77,13 @@ pub(crate) fn netty() -> Result<()> {
 
 /// One thread works at many connections. How one ends takes turns: with close_notify and `SSL_free`; freed
 /// when its socket is closed already; never freed, but cleared and taken for another connection. Objects and
-/// descriptors so come again all the time. Arguments: libssl, a file for the address of each object, port,
-/// certificate, key.
+/// descriptors so come again all the time. Arguments: libssl, `accept` or `read`, whichever shakes hands, a
+/// file for the address of each object, port, certificate, key.
 const SET_FD: &str = r#"
 import ctypes, select, socket, sys
 lib = ctypes.CDLL(sys.argv[1])
-objects = open(sys.argv[2], "w", buffering=1)
-port, cert, key = int(sys.argv[3]), sys.argv[4].encode(), sys.argv[5].encode()
+shakes_hands, objects = sys.argv[2], open(sys.argv[3], "w", buffering=1)
+port, cert, key = int(sys.argv[4]), sys.argv[5].encode(), sys.argv[6].encode()
 P, I = ctypes.c_void_p, ctypes.c_int
 def function(name, result, *arguments):
     found = getattr(lib, name)
@@ -92,6 +92,7 @@ def function(name, result, *arguments):
 SSL_new = function("SSL_new", P, P)
 SSL_set_fd = function("SSL_set_fd", I, P, I)
 SSL_accept = function("SSL_accept", I, P)
+SSL_set_accept_state = function("SSL_set_accept_state", None, P)
 SSL_read = function("SSL_read", I, P, P, I)
 SSL_write = function("SSL_write", I, P, ctypes.c_char_p, I)
 SSL_pending = function("SSL_pending", I, P)
@@ -147,7 +148,10 @@ while True:
             assert SSL_clear(ssl) == 1
             print(ssl, file=objects)
             SSL_set_fd(ssl, plain.fileno())
-            if SSL_accept(ssl) == 1: open_[plain] = ssl
+            if shakes_hands == "read":
+                SSL_set_accept_state(ssl)
+                open_[plain] = ssl
+            elif SSL_accept(ssl) == 1: open_[plain] = ssl
             else: end(plain, ssl)
             continue
         ssl = open_[ready]
@@ -161,24 +165,44 @@ while True:
 
 /// `SSL_set_fd` with the system's OpenSSL 3.
 pub(crate) fn set_fd() -> Result<()> {
-    let mut python = Command::new(setup::find("python3").context("no python3")?);
-    with_set_fd(&mut python, &openssl::library("libssl.so.3")?)
+    with_set_fd(&mut python()?, &openssl::library("libssl.so.3")?, "accept")
 }
 
 /// OpenSSL 1.1.
 pub(crate) fn openssl_1_1() -> Result<()> {
     let dir = scratch()?;
     let library = openssl::copy_openssl_1_1(dir.path())?;
-    let mut python = Command::new(setup::find("python3").context("no python3")?);
     // Its other half is beside it.
-    python.env("LD_LIBRARY_PATH", dir.path());
-    with_set_fd(&mut python, &library.display().to_string())
+    for shakes_hands in ["accept", "read"] {
+        let mut python = python()?;
+        python.env("LD_LIBRARY_PATH", dir.path());
+        with_set_fd(&mut python, &library.display().to_string(), shakes_hands)?;
+    }
+    Ok(())
 }
 
-fn with_set_fd(python: &mut Command, library: &str) -> Result<()> {
+/// BoringSSL as Debian has it.
+pub(crate) fn boringssl() -> Result<()> {
+    with_set_fd(&mut python()?, &openssl::library(openssl::BORINGSSL)?, "accept")
+}
+
+/// A server that never asks for a handshake: it is part of the first `SSL_read`, in every library.
+pub(crate) fn handshake_in_a_read() -> Result<()> {
+    for library in ["libssl.so.3", openssl::BORINGSSL] {
+        with_set_fd(&mut python()?, &openssl::library(library)?, "read").context(library)?;
+    }
+    Ok(())
+}
+
+fn python() -> Result<Command> {
+    Ok(Command::new(setup::find("python3").context("no python3")?))
+}
+
+/// `shakes_hands`: the function that does.
+fn with_set_fd(python: &mut Command, library: &str, shakes_hands: &str) -> Result<()> {
     let dir = scratch()?;
     let objects = dir.path().join("objects");
-    python.args(["-c", SET_FD, library]).arg(&objects);
+    python.args(["-c", SET_FD, library, shakes_hands]).arg(&objects);
     Server::start(python)?.seen_whole(50)?;
     let objects = fs::read_to_string(&objects)?;
     let objects: Vec<_> = objects.lines().collect();
@@ -225,6 +249,6 @@ pub(crate) fn rustls_is_named() -> Result<()> {
         let alerts = fs::read_to_string(&alerts).unwrap_or_default();
         Ok(alerts.lines().any(|line| line.contains("D28") && line.contains(expected)))
     })?;
-    ensure!(server.ended()?.is_empty(), "calls of what is not looked into");
+    ensure!(server.ended()?.0.is_empty(), "calls of what is not looked into");
     Ok(())
 }

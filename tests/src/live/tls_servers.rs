@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -13,12 +14,9 @@ use xtask::process::{self, Proc};
 
 use super::compare::{all_whole, as_logged};
 use super::rig::{start_agent, stop_agent};
-use super::tls::{client, curl, on_their_ports};
+use super::tls::{client, client_in_turns, curl, on_their_ports};
+use super::tls_apart::{LARGE_BYTES, Server};
 use crate::replay::scratch;
-
-/// All at once.
-const CONNECTIONS: usize = 1000;
-const CALLS: usize = 3;
 
 /// A threaded server whose threads block in their library. Arguments: port, certificate, key, and maybe
 /// a key log.
@@ -27,13 +25,18 @@ import http.server, ssl, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
-        # A number is the length of the body that is asked for.
+        # In one piece: its threads would write into each other's lines.
+        print(f"call {self.client_address[1]} {self.command} {self.path}\n", end="", flush=True)
+        # A number is the length of the body that is asked for, in one call of the library.
         asked = self.path[1:]
-        body = b"k" * int(asked) if asked.isdigit() else b"{}"
+        bodies = [b"k" * int(asked) if asked.isdigit() else b"{}"]
+        if asked == "large":
+            bodies = [b"k" * 100000] * 200
         self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(sum(map(len, bodies))))
         self.end_headers()
-        self.wfile.write(body)
+        for body in bodies:
+            self.wfile.write(body)
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
         self.do_GET()
@@ -50,42 +53,58 @@ server.socket = context.wrap_socket(server.socket, server_side=True, do_handshak
 server.serve_forever()
 "#;
 
-/// Python's `ssl`, which calls `SSL_read_ex` and `SSL_write_ex`.
+/// Python's `ssl`, which calls `SSL_read_ex` and `SSL_write_ex`, and shakes hands within the first read.
 pub(crate) fn python() -> Result<()> {
-    seen_whole("python3", |command, dir, at| {
-        command.args(["-c", PYTHON, &at.port().to_string()]);
-        command.arg(dir.join("tls.pem")).arg(dir.join("tls.key"));
-        Ok(())
-    })
+    let mut python = Command::new(xtask::setup::find("python3").context("no python3")?);
+    Server::start(python.args(["-c", PYTHON]))?.seen_with_bodies()
 }
+
+/// What HAProxy answers, and says of each call. What it logs by itself it drops when its threads are at it
+/// at the same time.
+const HAPROXY: &str = r#"
+io.stdout:setvbuf("line")
+core.register_service("serve", "http", function(applet)
+  applet:receive()
+  print("call " .. applet.sf:src_port() .. " " .. applet.method .. " " .. applet.path)
+  local bodies = { "{}" }
+  if applet.path == "/large" then
+    for number = 1, 200 do bodies[number] = string.rep("k", 100000) end
+  end
+  applet:set_status(200)
+  applet:add_header("content-length", tostring(#bodies * #bodies[1]))
+  applet:start_response()
+  for _, body in ipairs(bodies) do applet:send(body) end
+end)
+"#;
 
 /// HAProxy, whose library works on a BIO of its own.
 pub(crate) fn haproxy() -> Result<()> {
-    seen_whole("haproxy", |command, dir, at| {
-        let config = dir.join("haproxy.cfg");
-        let both = [dir.join("tls.pem"), dir.join("tls.key")].map(fs::read);
-        let [certificate, key] = both;
-        fs::write(dir.join("both.pem"), [certificate?, key?].concat())?;
+    let server = Server::configured("haproxy", |command, dir, at| {
+        let [config, script, both] =
+            ["haproxy.cfg", "serve.lua", "both.pem"].map(|it| dir.join(it));
+        let [certificate, key] = [dir.join("tls.pem"), dir.join("tls.key")].map(fs::read);
+        fs::write(&both, [certificate?, key?].concat())?;
+        fs::write(&script, HAPROXY)?;
         fs::write(
             &config,
             format!(
-                "global\n  nbthread 2\ndefaults\n  mode http\n  timeout client 30s\n  \
+                "global\n  nbthread 2\n  lua-load {}\ndefaults\n  mode http\n  timeout client 30s\n  \
                  timeout server 30s\n  timeout connect 5s\nfrontend exchange\n  \
-                 bind {at} ssl crt {} alpn http/1.1\n  option http-buffer-request\n  \
-                 http-request return status 200 content-type application/json string \"{{}}\"\n",
-                dir.join("both.pem").display()
+                 bind {at} ssl crt {} alpn http/1.1\n  http-request use-service lua.serve\n",
+                script.display(),
+                both.display()
             ),
         )?;
         command.arg("-f").arg(config);
         Ok(())
-    })
+    })?;
+    server.seen_with_bodies()
 }
 
-/// Apache httpd with threads that take turns at a connection.
+/// Apache httpd with threads that take turns at a connection. Each of two processes has one for every
+/// connection, whichever of them takes it in: with fewer they end what is kept open, to have its thread.
 pub(crate) fn apache() -> Result<()> {
-    // With more it ends connections that are kept open, to have its threads for others.
-    const AT_ONCE: usize = 20;
-    let arguments = |command: &mut Command, dir: &Path, at: SocketAddr| -> Result<()> {
+    let server = Server::configured("apache2", |command, dir, at| {
         let config = dir.join("apache.conf");
         let shown = dir.display();
         let modules: String = ["mpm_event", "authz_core", "ssl", "rewrite"]
@@ -94,32 +113,97 @@ pub(crate) fn apache() -> Result<()> {
                 format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n")
             })
             .collect();
+        pages(dir)?;
         fs::write(
             &config,
             format!(
                 "ServerRoot {shown}\nPidFile {shown}/apache.pid\nListen {at}\n{modules}\
                  ErrorLog {shown}/apache.error\nServerName exchange.test\nUser #65534\n\
-                 Group #65534\nKeepAlive on\nMaxKeepAliveRequests 0\nSSLEngine on\n\
+                 Group #65534\nListenBacklog 1024\nServerLimit 2\nStartServers 2\n\
+                 ThreadLimit 1024\nThreadsPerChild 1024\nMaxRequestWorkers 2048\n\
+                 MaxSpareThreads 2048\nKeepAlive on\nKeepAliveTimeout 120\n\
+                 MaxKeepAliveRequests 0\nLogFormat \"call %{{remote}}p %m %U\" calls\n\
+                 CustomLog /dev/stdout calls\nSSLEngine on\n\
                  SSLCertificateFile {shown}/tls.pem\nSSLCertificateKeyFile {shown}/tls.key\n\
-                 RewriteEngine on\nRewriteRule .* - [R=200]\n"
+                 DocumentRoot {shown}/html\nRewriteEngine on\n\
+                 RewriteRule ^/(api|note) /ok\n"
             ),
         )?;
         command.arg("-f").arg(config).arg("-DFOREGROUND");
         Ok(())
-    };
-    seen("apache2", arguments, [CONNECTIONS, AT_ONCE, CALLS])
+    })?;
+    server.seen_with_bodies()
 }
 
-/// GnuTLS in its own server, which answers one call on a connection, and resets some of many.
+/// lighttpd, which never calls `SSL_do_handshake`: its library shakes hands within `SSL_read`.
+pub(crate) fn lighttpd() -> Result<()> {
+    let server = Server::configured("lighttpd", |command, dir, at| {
+        let config = dir.join("lighttpd.conf");
+        let shown = dir.display();
+        pages(dir)?;
+        // What is not read of a body would have it end the connection.
+        let take = "cat > /dev/null\nprintf 'Content-Length: 2\\r\\n\\r\\n{}'\n";
+        fs::write(dir.join("html/take.cgi"), take)?;
+        fs::write(
+            &config,
+            format!(
+                "server.modules = (\"mod_openssl\", \"mod_accesslog\", \"mod_rewrite\", \"mod_cgi\")\n\
+                 server.bind = \"{}\"\nserver.port = {}\nserver.document-root = \"{shown}/html\"\n\
+                 server.upload-dirs = (\"{shown}\")\nserver.errorlog = \"{shown}/lighttpd.error\"\n\
+                 server.max-fds = 8192\nserver.max-connections = 4096\n\
+                 server.listen-backlog = 1024\nserver.max-keep-alive-idle = 120\n\
+                 server.feature-flags = (\"server.h2proto\" => \"disable\")\n\
+                 ssl.engine = \"enable\"\nssl.pemfile = \"{shown}/tls.pem\"\n\
+                 ssl.privkey = \"{shown}/tls.key\"\naccesslog.filename = \"{shown}/server.log\"\n\
+                 accesslog.format = \"call %{{remote}}p %r\"\n\
+                 url.rewrite-once = (\"^/note\" => \"/take.cgi\", \"^/api/\" => \"/ok\")\n\
+                 cgi.assign = (\".cgi\" => \"/bin/sh\")\n",
+                at.ip(),
+                at.port()
+            ),
+        )?;
+        command.arg("-D").arg("-f").arg(config);
+        Ok(())
+    })?;
+    server.seen_with_bodies()
+}
+
+/// 20 MB in `html/large` and a short answer in `html/ok`, for a server that runs as nobody.
+fn pages(dir: &Path) -> Result<()> {
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
+    fs::create_dir_all(dir.join("html"))?;
+    fs::write(dir.join("html/ok"), "{}")?;
+    Ok(fs::write(dir.join("html/large"), vec![b'k'; LARGE_BYTES])?)
+}
+
+/// GnuTLS in its own server. It answers one call on a connection, with a page of its own, and takes no body
+/// but what comes with the head: so no 20 MB here. It has room for ten connections that it has not accepted,
+/// and what comes beyond these the kernel drops: a thousand are at once open, but opened a few at a time.
 pub(crate) fn gnutls() -> Result<()> {
-    const AT_ONCE: usize = 20;
-    let arguments = |command: &mut Command, dir: &Path, at: SocketAddr| {
-        command.args(["--http", "--quiet", "--port", &at.port().to_string()]);
+    const AT_ONCE: usize = 1000;
+    const OPENING: usize = 8;
+    let server = Server::configured("gnutls-serv", |command, dir, at| {
+        command.args(["--http", "--port", &at.port().to_string()]);
         command.arg("--x509certfile").arg(dir.join("tls.pem"));
         command.arg("--x509keyfile").arg(dir.join("tls.key"));
         Ok(())
-    };
-    seen("gnutls-serv", arguments, [CONNECTIONS, AT_ONCE, 1])
+    })?;
+    client_in_turns(server.at(), AT_ONCE, AT_ONCE, 1, OPENING)?;
+    let (calls, log) = server.ended()?;
+    // `* Accepted connection from IPv4 127.0.0.1 port 37936 on …`
+    let port = |line: &str| line.split_once(" port ")?.1.split(' ').next()?.parse::<u16>().ok();
+    let accepted = log.lines().filter(|line| line.starts_with("* Accepted connection"));
+    let mut logged: Vec<_> = accepted.filter_map(port).collect();
+    // One more asked whether it listens.
+    ensure!(logged.len() == AT_ONCE + 1, "the server logged {}", logged.len());
+    let mut seen: Vec<_> = calls.iter().map(|call| call.flow.client.port).collect();
+    logged.sort_unstable();
+    seen.sort_unstable();
+    seen.dedup();
+    ensure!(calls.len() == AT_ONCE && seen.len() == AT_ONCE, "{} calls", calls.len());
+    ensure!(seen.iter().all(|port| logged.binary_search(port).is_ok()), "ports: {seen:?}");
+    all_whole(&calls)?;
+    on_their_ports(&calls)
 }
 
 /// Starts [`PYTHON`] with the certificate in `dir`. `libraries`: a folder with those that it has to itself;
@@ -140,47 +224,6 @@ pub(super) fn start_python(
     let mut server = Proc::spawn("python3", &command, &log)?;
     server.wait_for_listener(at, Duration::from_secs(20))?;
     Ok(server)
-}
-
-/// Starts a server and Keywatch, and makes calls; each is seen whole, on the port that it names.
-fn seen_whole(
-    program: &str,
-    arguments: impl FnOnce(&mut Command, &Path, SocketAddr) -> Result<()>,
-) -> Result<()> {
-    seen(program, arguments, [CONNECTIONS, CONNECTIONS, CALLS])
-}
-
-/// With so many connections, so many at once, and so many calls on each.
-fn seen(
-    program: &str,
-    arguments: impl FnOnce(&mut Command, &Path, SocketAddr) -> Result<()>,
-    [connections, at_once, on_each]: [usize; 3],
-) -> Result<()> {
-    let dir = scratch()?;
-    certificate(dir.path())?;
-    let at = SocketAddr::new([127, 0, 0, 1].into(), process::free_server_port()?);
-    let mut command = Command::new(xtask::setup::find(program).unwrap_or_else(|| program.into()));
-    arguments(&mut command, dir.path(), at)?;
-    let mut server = Proc::spawn(program, &command, &dir.path().join("server.log"))?;
-    server.wait_for_listener(at, Duration::from_secs(20))?;
-    let agent = start_agent(dir.path(), &[at.port()], &[])?;
-    client(at, connections, at_once, on_each)?;
-    let calls = stop_agent(agent)?;
-    server.stop()?;
-    ensure!(calls.len() == connections * on_each, "{} calls", calls.len());
-    all_whole(&calls)?;
-    on_their_ports(&calls)?;
-    once_each(&calls)
-}
-
-/// No call was seen twice.
-fn once_each(calls: &[ApiCall]) -> Result<()> {
-    let mut targets: Vec<_> =
-        calls.iter().filter_map(|call| call.request.as_ref()).map(|it| &it.target).collect();
-    targets.sort_unstable();
-    targets.dedup();
-    ensure!(targets.len() == calls.len(), "{} calls, {} targets", calls.len(), targets.len());
-    Ok(())
 }
 
 /// Twenty agents come and go while one server works: its code is as it was, and calls go on. Twenty
