@@ -228,7 +228,7 @@ impl fmt::Display for Protocol {
 }
 
 /// The client's half.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Request {
     /// HTTP method; empty, and null in JSON, when it was not seen ([`Anomalies::UNKNOWN_HEADER`]).
     #[serde(with = "unseen")]

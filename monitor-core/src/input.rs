@@ -164,7 +164,8 @@ impl Endpoint {
     /// From an address of either family.
     pub fn new(ip: IpAddr, port: u16) -> Endpoint {
         let addr = match ip {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            // In one word: this is done for every segment.
+            IpAddr::V4(v4) => ((0xffff_u128 << 32) | u128::from(v4.to_bits())).to_be_bytes(),
             IpAddr::V6(v6) => v6.octets(),
         };
         Endpoint { addr, port }

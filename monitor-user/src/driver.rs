@@ -1,5 +1,6 @@
 //! Joins the two state machines and the sinks: inputs in, records out, in one thread.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -26,6 +27,8 @@ use crate::summary::Summary;
 /// Decoder, Engine and sinks as one.
 pub struct Driver {
     decoder: Decoder,
+    /// Room for finished calls; empty but while they are handed on.
+    calls: VecDeque<ApiCall>,
     engine: Engine,
     sinks: Sinks,
     summary: Summary,
@@ -55,6 +58,7 @@ impl Driver {
     pub fn new(decoder: Decoder, engine: Engine, sinks: Sinks) -> Driver {
         Driver {
             decoder,
+            calls: VecDeque::new(),
             engine,
             sinks,
             summary: Summary::default(),
@@ -256,9 +260,13 @@ impl Driver {
     }
 
     fn pump(&mut self) {
-        while let Some(call) = self.decoder.poll_call() {
-            self.take(&call);
+        let mut calls = std::mem::take(&mut self.calls);
+        self.decoder.take_calls(&mut calls);
+        for call in &calls {
+            self.take(call);
         }
+        calls.clear();
+        self.calls = calls;
         while let Some(connection) = self.decoder.poll_connection() {
             if self.selection.as_mut().is_none_or(|it| it.connection(&connection)) {
                 self.summary.connection(&connection);

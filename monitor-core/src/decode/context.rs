@@ -1,6 +1,7 @@
 //! What a conversation works with and does not own.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Counters;
@@ -63,6 +64,11 @@ impl Context<'_> {
     /// The connection as its calls name it.
     pub(super) fn flow(&mut self) -> Arc<Flow> {
         Arc::clone(self.ends.flow())
+    }
+
+    /// Who is behind the connection; `None` where nothing depends on that.
+    pub(super) fn peer(&self) -> Option<IpAddr> {
+        (!self.identifier.proxies().is_empty()).then(|| self.ends.peer())
     }
 
     /// Plaintext of this flow, before it is looked at.

@@ -170,6 +170,14 @@ impl Decoder {
         self.calls.pop_front()
     }
 
+    /// All finished calls, in exchange for a list that was emptied.
+    pub fn take_calls(&mut self, calls: &mut VecDeque<ApiCall>) {
+        debug_assert!(calls.is_empty());
+        if !self.calls.is_empty() {
+            std::mem::swap(&mut self.calls, calls);
+        }
+    }
+
     /// The next connection that is over.
     pub fn poll_connection(&mut self) -> Option<Connection> {
         self.connections.pop_front()

@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 
 use httparse::{EMPTY_HEADER, Error, Header, Status};
 use memchr::memchr;
+use smallvec::SmallVec;
 
 use super::framing::Framing;
 use super::known::Known;
@@ -210,7 +211,11 @@ impl<H, F: Clone> HeadReader<H, F> {
         {
             let meaning = fields.meaning.clone();
             let head = match P::needs_fields(&line) {
-                true => parser.head(&line, meaning, &fields.headers()),
+                true => {
+                    let mut headers = SmallVec::new();
+                    fields.headers(&mut headers);
+                    parser.head(&line, meaning, &headers)
+                }
                 false => parser.head(&line, meaning, &[]),
             };
             self.known.hit();

@@ -109,12 +109,13 @@ impl<F: Clone> Fields<F> {
         Some(Fields { text: Zeroizing::new(text.into()), spans, meaning: meaning.clone() })
     }
 
-    /// The fields, parsed.
-    pub(super) fn headers(&self) -> SmallVec<[Header<'_>; 16]> {
-        let part = |(from, to): (u16, u16)| &self.text[usize::from(from)..usize::from(to)];
-        let header =
-            |span: &Span| Header { name: part(span.name), value: part(span.value).as_bytes() };
-        self.spans.iter().map(header).collect()
+    /// Adds the fields, parsed.
+    pub(super) fn headers<'f>(&'f self, headers: &mut SmallVec<[Header<'f>; 16]>) {
+        let range = |(from, to): (u16, u16)| usize::from(from)..usize::from(to);
+        headers.extend(self.spans.iter().map(|span| Header {
+            name: &self.text[range(span.name)],
+            value: &self.text.as_bytes()[range(span.value)],
+        }));
     }
 }
 
@@ -144,7 +145,9 @@ mod tests {
         let mut headers = [httparse::EMPTY_HEADER; 8];
         let mut request = httparse::Request::new(&mut headers);
         assert!(request.parse(&next).is_ok());
-        assert_eq!((fields.headers().as_slice(), fields.meaning), (&*request.headers, 7));
+        let mut headers = SmallVec::new();
+        fields.headers(&mut headers);
+        assert_eq!((headers.as_slice(), fields.meaning), (&*request.headers, 7));
     }
 
     #[test]

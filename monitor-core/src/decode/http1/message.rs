@@ -9,6 +9,7 @@ use httparse::{Error, Header, ParserConfig, Status};
 use super::body::Body;
 use super::framing::{Coding, Framing};
 use super::head::{Parse, Parsed};
+use super::line;
 use super::odd::{OddHead, RequestLine, StatusLine, Version, is_token, trim};
 use super::switch::{Agreement, Offer};
 use crate::ascii::{is_name, marked};
@@ -155,8 +156,8 @@ impl Answered {
 /// Parses requests.
 pub(super) struct Requests<'a> {
     pub(super) identifier: &'a Identifier,
-    /// Who sends them.
-    pub(super) peer: IpAddr,
+    /// Who sends them, where that matters.
+    pub(super) peer: Option<IpAddr>,
 }
 
 impl Parse for Requests<'_> {
@@ -173,17 +174,14 @@ impl Parse for Requests<'_> {
     ) -> Result<Status<Parsed<'h, 'b, Self::Line<'b>>>, Error> {
         let mut request = httparse::Request::new(&mut []);
         let status = request.parse_with_uninit_headers(bytes, headers)?;
-        let (Status::Complete(used), Some(line)) = (status, request_line(&request)) else {
+        let (Status::Complete(used), Some(line)) = (status, line::of_request(&request)) else {
             return Ok(Status::Partial);
         };
         Ok(Status::Complete(Parsed { line, headers: request.headers, used }))
     }
 
     fn parse_line(bytes: &[u8]) -> Option<Self::Line<'_>> {
-        let mut request = httparse::Request::new(&mut []);
-        // Fields, or their end, are still to come.
-        let is_read = request.parse_with_uninit_headers(bytes, &mut []) == Ok(Status::Partial);
-        is_read.then(|| request_line(&request))?
+        line::request(bytes)
     }
 
     fn needs_fields(_line: &Self::Line<'_>) -> bool {
@@ -276,7 +274,7 @@ impl Requests<'_> {
             // It did not know them (RFC 9112, 6.1).
             framing.odd |= Anomalies::BAD_TRANSFER_ENCODING;
         }
-        let mut identified = self.identifier.identify_from(head, Some(self.peer), order);
+        let mut identified = self.identifier.identify_from(head, self.peer, order);
         let request = Request {
             method: head.method.into(),
             host: authority(head.target).map(CompactString::from).or(host),
@@ -360,17 +358,14 @@ impl Parse for Responses<'_> {
         let mut response = httparse::Response::new(&mut []);
         let config = ParserConfig::default();
         let status = config.parse_response_with_uninit_headers(&mut response, bytes, headers)?;
-        let (Status::Complete(used), Some(line)) = (status, status_line(&response)) else {
+        let (Status::Complete(used), Some(line)) = (status, line::of_response(&response)) else {
             return Ok(Status::Partial);
         };
         Ok(Status::Complete(Parsed { line, headers: response.headers, used }))
     }
 
     fn parse_line(bytes: &[u8]) -> Option<Self::Line<'_>> {
-        let mut response = httparse::Response::new(&mut []);
-        let config = ParserConfig::default();
-        let read = config.parse_response_with_uninit_headers(&mut response, bytes, &mut []);
-        (read == Ok(Status::Partial)).then(|| status_line(&response))?
+        line::status(bytes)
     }
 
     /// Where the protocol changes, or an answer goes elsewhere.
@@ -524,21 +519,6 @@ static HOST_BYTES: [bool; 256] = {
     }
     bytes
 };
-
-fn request_line<'b>(request: &httparse::Request<'_, 'b>) -> Option<(&'b str, &'b str, Protocol)> {
-    Some((request.method?, request.path?, protocol(request.version?)))
-}
-
-fn status_line(response: &httparse::Response<'_, '_>) -> Option<(Protocol, u16)> {
-    Some((protocol(response.version?), response.code?))
-}
-
-fn protocol(minor: u8) -> Protocol {
-    match minor {
-        0 => Protocol::Http10,
-        _ => Protocol::Http11,
-    }
-}
 
 fn text(value: &[u8], odd: &mut Anomalies) -> CompactString {
     match str::from_utf8(value) {

@@ -4,6 +4,7 @@ mod body;
 mod framing;
 mod head;
 mod known;
+mod line;
 mod message;
 mod odd;
 mod pairing;
@@ -350,9 +351,7 @@ impl Connection {
         if let Some(request) = &mut request {
             request.read_body(cx.identifier);
         }
-        if let Some(call) = pairing::call(cx.flow(), request, answer, cx.identifier) {
-            cx.emit(call);
-        }
+        pairing::emit(request, answer, cx);
     }
 }
 

@@ -5,6 +5,7 @@
 
 use httparse::Header;
 
+use crate::ascii::marked;
 use crate::call::Anomalies;
 
 /// A head cut into its lines.
@@ -248,8 +249,11 @@ fn control_bytes(line: &[u8]) -> Anomalies {
 
 /// Token characters (RFC 9110, 5.6.2).
 pub(super) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    TOKEN[usize::from(byte)]
 }
+
+const TOKEN: [bool; 256] =
+    marked(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz");
 
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use super::message::{Asked, GrpcAnswer, Kind};
 use super::switch::Offer;
 use crate::call::{Anomalies, ApiCall, Operation, Outcome, Protocol, Request, Response};
+use crate::decode::context::Context;
 use crate::decode::grpc::Talk;
 use crate::identity::{BODY_BYTES_MAX, Identified, Identifier, Style};
 use crate::time::EventTime;
@@ -449,16 +450,11 @@ impl Pairing {
     }
 }
 
-/// The record of a request and its response, or of what there is of the two.
-pub(super) fn call(
-    flow: std::sync::Arc<crate::call::Flow>,
-    request: Option<Pending>,
-    answer: Option<Answer>,
-    identifier: &Identifier,
-) -> Option<ApiCall> {
+/// Gives out the record of a request and its response, or of what there is of the two.
+pub(super) fn emit(request: Option<Pending>, answer: Option<Answer>, cx: &mut Context<'_>) {
     let first = request.as_ref().map(|request| (request.time, request.protocol));
-    let (time, protocol) =
-        first.or(answer.as_ref().map(|answer| (answer.time, answer.protocol)))?;
+    let first = first.or(answer.as_ref().map(|answer| (answer.time, answer.protocol)));
+    let Some((time, protocol)) = first else { return };
     let both = request.as_ref().zip(answer.as_ref());
     // From the last byte of the request to the first of the response.
     let latency_us = both.map(|(request, answer)| answer.time.micros_since(request.last));
@@ -470,37 +466,33 @@ pub(super) fn call(
         anomalies |= answer.anomalies;
     }
     let (asked, talk) = request.map_or((None, None), |request| (request.asked, request.grpc));
-    let (request, identified) = match asked {
-        // Both go from where they are to where they stay.
-        Some(asked) => (Some(asked.0), asked.1),
-        None => (None, Identified::default()),
-    };
-    let path = request.as_ref().map_or("", |request| request.path.as_str());
-    let fields = talk.as_ref().and_then(|talk| talk.fields(identifier));
-    let grpc = talk.map(|talk| Box::new(talk.record(path)));
-    let protocol = if grpc.is_some() { Protocol::Grpc } else { protocol };
-    let Identified { key, op, symbol, object_ids, token, mut detail, .. } = identified;
+    let is_asked = asked.is_some();
+    // Its parts go from where they are to where they stay.
+    let mut asked = asked.unwrap_or_default();
+    let fields = talk.as_ref().and_then(|talk| talk.fields(cx.identifier));
     if fields.is_some() {
-        detail.get_or_insert_default().fields = fields;
+        asked.1.detail.get_or_insert_default().fields = fields;
     }
+    let grpc = talk.map(|talk| Box::new(talk.record(&asked.0.path)));
     let (response, outcome) = answer.map(|answer| (answer.response, answer.outcome)).unzip();
-    Some(ApiCall {
+    let flow = cx.flow();
+    cx.emit(ApiCall {
         time,
         flow,
-        protocol,
-        request,
+        protocol: if grpc.is_some() { Protocol::Grpc } else { protocol },
+        request: is_asked.then_some(asked.0),
         response,
         latency_us,
-        key,
-        op,
-        symbol,
-        object_ids,
+        key: asked.1.key,
+        op: asked.1.op,
+        symbol: asked.1.symbol,
+        object_ids: asked.1.object_ids,
         outcome: outcome.flatten(),
         stream_id: None,
         grpc,
-        token,
-        detail,
+        token: asked.1.token,
+        detail: asked.1.detail,
         complete,
         anomalies,
-    })
+    });
 }

@@ -14,7 +14,7 @@ use crate::time::EventTime;
 
 /// Reads requests of whoever is behind the connection.
 fn requests<'a>(cx: &Context<'a>) -> Requests<'a> {
-    Requests { identifier: cx.identifier, peer: cx.ends.peer() }
+    Requests { identifier: cx.identifier, peer: cx.peer() }
 }
 
 impl Connection {

@@ -390,7 +390,7 @@ impl Connection {
             if !stream.is_asked() && block.fields.is_empty() && !block.whole {
                 stream.damage(direction, Anomalies::BAD_HEADER_BLOCK);
             } else if !stream.is_asked() && (may_begin || (is_new && !incomplete)) {
-                let asked = block.fields.request(identifier, cx.ends.peer());
+                let asked = block.fields.request(identifier, cx.peer());
                 stream.anomalies |= block.fields.odd;
                 stream.ask(asked, block.time, last);
             }

@@ -125,8 +125,8 @@ impl FieldList {
         self.iter().next().is_some_and(|(name, _)| name.is_none_or(|name| name.starts_with(b":")))
     }
 
-    /// Reads a request of `peer`. What refers to unknown entries is left out.
-    pub(super) fn request(&mut self, identifier: &Identifier, peer: IpAddr) -> Asked {
+    /// Reads a request of `peer`, `None` where that does not matter. What refers to unknown entries is left out.
+    pub(super) fn request(&mut self, identifier: &Identifier, peer: Option<IpAddr>) -> Asked {
         let mut odd = Anomalies::empty();
         let (mut method, mut path, mut authority, mut protocol) = (None, None, None, None);
         let (mut host, mut user_agent, mut raw_authority) = (None, None, None);
@@ -201,7 +201,7 @@ impl FieldList {
         };
         let head =
             RequestHead { method: as_method, target: target.unwrap_or(""), headers: &headers };
-        let mut identified = identifier.identify_from(&head, Some(peer), order);
+        let mut identified = identifier.identify_from(&head, peer, order);
         drop(headers);
         let is_seen = target.is_some();
         let request = Request {
