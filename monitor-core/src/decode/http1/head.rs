@@ -90,13 +90,18 @@ pub(super) struct Parsed<'h, 'b, L> {
 
 /// Reads heads, one after the other.
 pub(super) struct HeadReader<H, F> {
-    bytes: Vec<u8>,
     /// Fields of the head before.
     known: Known<F>,
-    /// The first line has ended.
-    has_line: bool,
-    /// The rest of a head that is too large.
-    rest: Option<Box<Rest<H>>>,
+    /// A head that came in part.
+    part: Option<Box<Part<H>>>,
+}
+
+/// What there is of a head.
+enum Part<H> {
+    /// Its first bytes, one at least, and whether its first line has ended.
+    Begun { bytes: Vec<u8>, has_line: bool },
+    /// It is too large: the rest of it.
+    Rest(Rest<H>),
 }
 
 /// What came of a chunk.
@@ -116,25 +121,25 @@ struct Rest<H> {
 
 impl<H, F> Default for HeadReader<H, F> {
     fn default() -> HeadReader<H, F> {
-        HeadReader { bytes: Vec::new(), known: Known::default(), has_line: false, rest: None }
+        HeadReader { known: Known::default(), part: None }
     }
 }
 
 impl<H, F: Clone> HeadReader<H, F> {
     /// Begins with bytes that were found by other means.
     pub(super) fn begin(&mut self, bytes: Vec<u8>) {
-        self.has_line = memchr(b'\n', &bytes).is_some();
-        (self.bytes, self.rest) = (bytes, None);
+        let has_line = memchr(b'\n', &bytes).is_some();
+        self.part = (!bytes.is_empty()).then(|| Box::new(Part::Begun { bytes, has_line }));
     }
 
     /// Whether no byte of a head has been seen.
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes.is_empty() && self.rest.is_none()
+        self.part.is_none()
     }
 
     /// Forgets what was gathered.
     pub(super) fn clear(&mut self) {
-        self.begin(Vec::new());
+        self.part = None;
     }
 
     /// No byte follows: what a head says that has not ended, when its first line is whole.
@@ -144,15 +149,12 @@ impl<H, F: Clone> HeadReader<H, F> {
         limits: &Limits,
         counters: &mut Counters,
     ) -> Option<H> {
-        if self.is_empty() {
-            return None;
-        }
+        let part = self.part.take()?;
         counters.heads_cut += 1;
-        let mut bytes = std::mem::take(&mut self.bytes);
-        let has_line = std::mem::take(&mut self.has_line);
-        if let Some(rest) = self.rest.take() {
-            return Some(rest.head);
-        }
+        let (mut bytes, has_line) = match *part {
+            Part::Begun { bytes, has_line } => (bytes, has_line),
+            Part::Rest(rest) => return Some(rest.head),
+        };
         let mut odd = Anomalies::empty();
         if has_line {
             let lines = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
@@ -171,8 +173,14 @@ impl<H, F: Clone> HeadReader<H, F> {
 
     /// Memory held, bytes.
     pub(super) fn held_bytes(&self) -> usize {
-        let rest = self.rest.as_ref().map_or(0, |_| size_of::<Rest<H>>() + LINE_BYTES_MAX);
-        self.bytes.capacity() + self.known.held_bytes() + rest
+        let part = self.part.as_ref().map_or(0, |part| {
+            let bytes = match &**part {
+                Part::Begun { bytes, .. } => bytes.capacity(),
+                Part::Rest(_) => LINE_BYTES_MAX,
+            };
+            size_of::<Part<H>>() + bytes
+        });
+        self.known.held_bytes() + part
     }
 
     /// Takes a chunk that is not empty.
@@ -183,19 +191,26 @@ impl<H, F: Clone> HeadReader<H, F> {
         limits: &Limits,
         counters: &mut Counters,
     ) -> Step<H> {
-        if self.rest.is_some() {
-            return self.read_rest(parser, chunk);
-        }
-        // First, because the letter sets no bound to a method.
-        if self.bytes.len() < METHOD_BYTES_MAX && !self.start_is_plausible(parser, chunk) {
-            return Step::Implausible(std::mem::take(&mut self.bytes));
-        }
-        if self.bytes.is_empty()
-            && let Some((head, used)) = self.read_in_place(parser, chunk, limits)
-        {
-            return Step::Head(head, used);
-        }
-        self.gather(parser, chunk, limits, counters)
+        let (bytes, has_line) = match self.part.take().map(|part| *part) {
+            None => {
+                // First, because the letter sets no bound to a method.
+                if !parser.plausible(&chunk[..chunk.len().min(METHOD_BYTES_MAX)]) {
+                    return Step::Implausible(Vec::new());
+                }
+                if let Some((head, used)) = self.read_in_place(parser, chunk, limits) {
+                    return Step::Head(head, used);
+                }
+                (Vec::new(), false)
+            }
+            Some(Part::Begun { bytes, has_line }) => {
+                if bytes.len() < METHOD_BYTES_MAX && !start_is_plausible(parser, &bytes, chunk) {
+                    return Step::Implausible(bytes);
+                }
+                (bytes, has_line)
+            }
+            Some(Part::Rest(rest)) => return self.read_rest(parser, rest, chunk),
+        };
+        self.gather(parser, bytes, has_line, chunk, limits, counters)
     }
 
     /// Reads a head that lies whole at the front of a chunk, by the letter.
@@ -239,41 +254,34 @@ impl<H, F: Clone> HeadReader<H, F> {
         Some((head, used))
     }
 
-    fn start_is_plausible<P: Parse>(&self, parser: &P, chunk: &[u8]) -> bool {
-        if self.bytes.is_empty() {
-            return parser.plausible(&chunk[..chunk.len().min(METHOD_BYTES_MAX)]);
-        }
-        let mut start = [0; METHOD_BYTES_MAX];
-        let both = self.bytes.iter().chain(chunk);
-        let count = start.iter_mut().zip(both).map(|(to, from)| *to = *from).count();
-        parser.plausible(&start[..count])
-    }
-
     /// Adds to the gathered bytes and parses them when the head is whole.
     fn gather<P: Parse<Head = H, Fields = F>>(
         &mut self,
         parser: &P,
+        mut bytes: Vec<u8>,
+        mut has_line: bool,
         chunk: &[u8],
         limits: &Limits,
         counters: &mut Counters,
     ) -> Step<H> {
-        let had = self.bytes.len();
+        let had = bytes.len();
         let room = limits.head_bytes_max.saturating_sub(had).min(chunk.len());
-        self.bytes.extend_from_slice(&chunk[..room]);
+        bytes.extend_from_slice(&chunk[..room]);
+        let end = if has_line { None } else { end_of_line(&bytes, had) };
+        has_line |= end.is_some();
         // The line end before the last two bytes may be part of the head's end.
-        let end = self.end_of_line(parser, had);
-        if let Some(end) = end.or_else(|| end_of_head(&self.bytes, had.saturating_sub(2))) {
-            let mut bytes = std::mem::take(&mut self.bytes);
+        let end = end
+            .filter(|end| parser.is_whole(&bytes[..*end]))
+            .or_else(|| end_of_head(&bytes, had.saturating_sub(2)));
+        if let Some(end) = end {
             bytes.truncate(end);
-            self.has_line = false;
             return Step::Head(parse_whole(parser, bytes, limits, counters), end - had);
         }
-        if self.bytes.len() < limits.head_bytes_max {
+        if bytes.len() < limits.head_bytes_max {
+            self.part = Some(Box::new(Part::Begun { bytes, has_line }));
             return Step::More;
         }
         counters.heads_too_large += 1;
-        self.has_line = false;
-        let mut bytes = std::mem::take(&mut self.bytes);
         let lines = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let line = bytes.split_off(lines);
         let mut head = if bytes.is_empty() {
@@ -284,26 +292,19 @@ impl<H, F: Clone> HeadReader<H, F> {
         };
         parser.framing(&mut head).odd |= Anomalies::HEAD_TOO_LARGE;
         let line = line.into_iter().take(LINE_BYTES_MAX).collect();
-        self.rest = Some(Box::new(Rest { head, line }));
-        match self.read_rest(parser, &chunk[room..]) {
+        match self.read_rest(parser, Rest { head, line }, &chunk[room..]) {
             Step::Head(head, used) => Step::Head(head, room + used),
             other @ (Step::More | Step::Implausible(_)) => other,
         }
     }
 
-    /// Where the first line ends, if that is among the bytes from `had` on and it is a whole message.
-    fn end_of_line<P: Parse>(&mut self, parser: &P, had: usize) -> Option<usize> {
-        if self.has_line {
-            return None;
-        }
-        let end = had + memchr(b'\n', &self.bytes[had..])? + 1;
-        self.has_line = true;
-        parser.is_whole(&self.bytes[..end]).then_some(end)
-    }
-
     /// Behind the limit only framing fields and the end are looked for.
-    fn read_rest<P: Parse<Head = H, Fields = F>>(&mut self, parser: &P, chunk: &[u8]) -> Step<H> {
-        let Some(mut rest) = self.rest.take() else { return Step::More };
+    fn read_rest<P: Parse<Head = H, Fields = F>>(
+        &mut self,
+        parser: &P,
+        mut rest: Rest<H>,
+        chunk: &[u8],
+    ) -> Step<H> {
         let mut at = 0;
         while at < chunk.len() {
             let end = memchr(b'\n', &chunk[at..]).map(|end| at + end);
@@ -318,9 +319,22 @@ impl<H, F: Clone> HeadReader<H, F> {
             add_line(parser.framing(&mut rest.head), &rest.line);
             rest.line.clear();
         }
-        self.rest = Some(rest);
+        self.part = Some(Box::new(Part::Rest(rest)));
         Step::More
     }
+}
+
+/// Whether a head may begin with these bytes, which are few, and those after them.
+fn start_is_plausible<P: Parse>(parser: &P, bytes: &[u8], chunk: &[u8]) -> bool {
+    let mut start = [0; METHOD_BYTES_MAX];
+    let both = bytes.iter().chain(chunk);
+    let count = start.iter_mut().zip(both).map(|(to, from)| *to = *from).count();
+    parser.plausible(&start[..count])
+}
+
+/// Where the first line ends, if that is among the bytes from `had` on.
+fn end_of_line(bytes: &[u8], had: usize) -> Option<usize> {
+    Some(had + memchr(b'\n', &bytes[had..])? + 1)
 }
 
 /// Where the head ends: after the first empty line. Looks from `from` on.
