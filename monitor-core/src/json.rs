@@ -193,7 +193,8 @@ fn value(text: &[u8]) -> Option<(Value<'_>, &[u8])> {
         b'-' | b'0'..=b'9' => Kind::Number,
         _ => return None,
     };
-    let end = text.iter().position(|byte| b",]} \t\r\n".contains(byte));
+    let ends = |byte: &u8| matches!(byte, b',' | b']' | b'}' | b' ' | b'\t' | b'\r' | b'\n');
+    let end = text.iter().position(ends);
     let (raw, rest) = text.split_at(end.unwrap_or(text.len()));
     Some((Value { kind, raw, whole: end.is_some() }, rest))
 }
@@ -202,12 +203,41 @@ fn value(text: &[u8]) -> Option<(Value<'_>, &[u8])> {
 fn string_end(text: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
-        at += memchr2(b'"', b'\\', text.get(at..)?)?;
+        at += quote_or_escape(text.get(at..)?)?;
         if text[at] == b'"' {
             return Some(at);
         }
         at += 2;
     }
+}
+
+/// Bytes of a string that are looked at in words before more are left to [`memchr2`], which takes as long
+/// to begin as this many: names, and most values, are shorter.
+const SHORT_BYTES: usize = 32;
+
+/// Where the first quote or backslash stands.
+fn quote_or_escape(text: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    while at < SHORT_BYTES
+        && let Some(word) = text[at..].first_chunk()
+    {
+        let word = u64::from_le_bytes(*word);
+        let found = zeros(word ^ word_of(b'"')) | zeros(word ^ word_of(b'\\'));
+        if found != 0 {
+            return Some(at + found.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    Some(at + memchr2(b'"', b'\\', &text[at..])?)
+}
+
+const fn word_of(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
+/// The highest bit of the first byte that is zero, and perhaps of some after it.
+fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(word_of(0x01)) & !word & word_of(0x80)
 }
 
 /// Where the object or array ends that begins here.
@@ -312,6 +342,19 @@ mod tests {
         let first = members[1].1.elements().next().unwrap();
         let (_, channel) = first.members().next().unwrap();
         assert_eq!((channel.raw, channel.string()), (&b"ti"[..], None));
+    }
+
+    #[test]
+    fn strings_end_where_they_do_whatever_their_length() {
+        for length in 0..100 {
+            for byte in [0, b'!', b'#', b'[', b']', 0x7f, 0x80, 0xa2, 0xdc, 0xff] {
+                let plain = vec![byte; length];
+                assert_eq!(string_end(&plain), None);
+                assert_eq!(string_end(&[&plain, &b"\""[..]].concat()), Some(length));
+                let escaped = [&plain, &br#"\""#[..], &plain, br#"\\"x""#].concat();
+                assert_eq!(string_end(&escaped), Some(2 * length + 4), "{length} of {byte}");
+            }
+        }
     }
 
     #[test]
