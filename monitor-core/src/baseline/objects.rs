@@ -159,7 +159,9 @@ impl Objects {
     fn distinct(&self) -> u32 {
         let ranks = || self.registers.iter().flatten();
         let m = REGISTERS as f64;
-        let sum: f64 = ranks().map(|rank| (-f64::from(*rank)).exp2()).sum();
+        // Two to the power of `-rank`, by its exponent alone.
+        let share = |rank: &u8| f64::from_bits((1023 - u64::from(*rank)) << 52);
+        let sum: f64 = ranks().map(share).sum();
         let raw = 0.709 * m * m / sum;
         let empty = ranks().filter(|rank| **rank == 0).count();
         let small = raw <= 2.5 * m && empty > 0;
