@@ -260,13 +260,14 @@ impl Driver {
     }
 
     fn pump(&mut self) {
-        let mut calls = std::mem::take(&mut self.calls);
-        self.decoder.take_calls(&mut calls);
-        for call in &calls {
-            self.take(call);
+        if self.decoder.take_calls(&mut self.calls) {
+            let mut calls = std::mem::take(&mut self.calls);
+            for call in &calls {
+                self.take(call);
+            }
+            calls.clear();
+            self.calls = calls;
         }
-        calls.clear();
-        self.calls = calls;
         while let Some(connection) = self.decoder.poll_connection() {
             if self.selection.as_mut().is_none_or(|it| it.connection(&connection)) {
                 self.summary.connection(&connection);

@@ -170,12 +170,14 @@ impl Decoder {
         self.calls.pop_front()
     }
 
-    /// All finished calls, in exchange for a list that was emptied.
-    pub fn take_calls(&mut self, calls: &mut VecDeque<ApiCall>) {
+    /// All finished calls, in exchange for a list that was emptied; false when there are none.
+    pub fn take_calls(&mut self, calls: &mut VecDeque<ApiCall>) -> bool {
         debug_assert!(calls.is_empty());
-        if !self.calls.is_empty() {
+        let has_calls = !self.calls.is_empty();
+        if has_calls {
             std::mem::swap(&mut self.calls, calls);
         }
+        has_calls
     }
 
     /// The next connection that is over.
