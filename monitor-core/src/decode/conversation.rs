@@ -7,7 +7,7 @@ use super::early::Early;
 use super::fix;
 use super::http1;
 use super::http2::{self, Midstream};
-use super::preamble::{Preamble, Verdict};
+use super::preamble::{Beginning, Preamble, Verdict};
 use super::proxied::{self, Header};
 use super::sniff::{Look, Sniff};
 use super::tls;
@@ -27,8 +27,8 @@ pub(super) enum Conversation {
     Http2(Box<http2::Connection>),
     WebSocket(Box<websocket::Connection>),
     Fix(Box<fix::Connection>),
-    /// From somewhere in the middle: whichever of the three shows itself first.
-    Midstream(Box<Midstream>, Box<websocket::Suspicion>),
+    /// From somewhere in the middle: whichever shows itself first.
+    Midstream(Box<Search>),
     /// Not known yet, between a client and a server that are: inside a tunnel.
     Unknown(Sniff),
     /// Not known yet: a proxy in front says who asks.
@@ -49,6 +49,14 @@ pub(super) struct Refusal {
     client_bytes: u64,
     /// When it is no HTTP, TLS may follow, until this is vain.
     preamble: Preamble,
+}
+
+/// What a connection that began unseen is searched for.
+pub(super) struct Search {
+    http: Midstream,
+    websocket: websocket::Suspicion,
+    /// TLS, which may follow in its first bytes that are seen.
+    preamble: Option<Preamble>,
 }
 
 /// The header of a proxy in front, and what is known of that which follows it.
@@ -111,6 +119,9 @@ impl Conversation {
             Look::Request | Look::Response => {
                 Conversation::Http1(Box::new(http1::Connection::new(midstream)))
             }
+            Look::Command if !midstream => {
+                Conversation::Http1(Box::new(http1::Connection::new(false)))
+            }
             Look::Preface | Look::Settings => {
                 cx.counters.http2_connections += 1;
                 Conversation::Http2(Box::new(http2::Connection::new(midstream, cx.limits)))
@@ -131,14 +142,16 @@ impl Conversation {
                 Conversation::Proxied(Box::new(Proxied { header, sniff }))
             }
             // In the middle of a connection anything may be a body.
-            Look::Other | Look::Proxy(_) if midstream => {
-                Conversation::Midstream(Box::new(Midstream::new(cx.limits)), Box::default())
+            Look::Other | Look::Proxy(_) | Look::Command if midstream => {
+                let http = Midstream::new(cx.limits);
+                let (websocket, preamble) = (Default::default(), Some(Preamble::default()));
+                Conversation::Midstream(Box::new(Search { http, websocket, preamble }))
             }
             Look::Tls(_) => Conversation::secured(cx),
             Look::Other if direction == Direction::ToServer => {
                 Conversation::NoRequest(Box::default())
             }
-            Look::Other | Look::Proxy(_) => Conversation::Preamble(Box::default()),
+            Look::Other | Look::Proxy(_) | Look::Command => Conversation::Preamble(Box::default()),
         };
         // Responses first: missed ones explain why missed requests have no answer.
         for direction in [Direction::ToClient, Direction::ToServer] {
@@ -180,7 +193,7 @@ impl Conversation {
             | Conversation::Http2(_)
             | Conversation::WebSocket(_)
             | Conversation::Fix(_)
-            | Conversation::Midstream(..)
+            | Conversation::Midstream(_)
             | Conversation::Unknown(_)
             | Conversation::Proxied(_)
             | Conversation::NoRequest(_) => None,
@@ -244,15 +257,22 @@ impl Conversation {
                 connection.data(direction, time, chunk, cx);
                 None
             }
-            Conversation::Midstream(midstream, suspicion) => {
-                let sure = suspicion.read(direction, time, chunk);
+            Conversation::Midstream(search) => {
+                let Search { http, websocket, preamble } = &mut **search;
+                let sure = websocket.read(direction, time, chunk);
                 // What is found first counts, however the bytes are cut.
                 let first = sure.map_or(chunk.len(), |(used, _)| used);
-                match midstream.data(direction, time, &chunk[..first], cx) {
+                let tls = begins(preamble, direction, time, chunk, cx.limits);
+                let tls = tls.filter(|beginning| chunk.len() - beginning.rest.len() <= first);
+                let first = tls.as_ref().map_or(first, |it| chunk.len() - it.rest.len());
+                match http.data(direction, time, &chunk[..first], cx) {
                     http2::Verdict::Open => {
+                        if let Some(beginning) = tls {
+                            return self.begin_tls(direction, time, *beginning, cx);
+                        }
                         let Some((_, rest)) = sure else { return };
-                        let suspicion = std::mem::take(&mut **suspicion);
-                        let mut found = websocket::Connection::midstream(suspicion, cx);
+                        let websocket = std::mem::take(websocket);
+                        let mut found = websocket::Connection::midstream(websocket, cx);
                         found.data(direction, time, rest, cx);
                         *self = Conversation::WebSocket(Box::new(found));
                         return;
@@ -319,12 +339,7 @@ impl Conversation {
                 match preamble.data(direction, time, chunk, cx.limits) {
                     Verdict::Open => {}
                     Verdict::Vain => *self = Conversation::other(cx),
-                    Verdict::Tls(beginning) => {
-                        *self = Conversation::secured(cx);
-                        self.say_again(beginning.hello, cx);
-                        self.data(direction, beginning.time, &beginning.reply, cx);
-                        self.data(direction, time, beginning.rest, cx);
-                    }
+                    Verdict::Tls(beginning) => self.begin_tls(direction, time, *beginning, cx),
                 }
                 return;
             }
@@ -335,6 +350,20 @@ impl Conversation {
             self.say_again(early, cx);
             self.data(direction, time, rest, cx);
         }
+    }
+
+    /// TLS begins, with a hello of the client and the beginning of another.
+    fn begin_tls(
+        &mut self,
+        direction: Direction,
+        time: EventTime,
+        beginning: Beginning<'_>,
+        cx: &mut Context<'_>,
+    ) {
+        *self = Conversation::secured(cx);
+        self.say_again(beginning.hello, cx);
+        self.data(direction, beginning.time, &beginning.reply, cx);
+        self.data(direction, time, beginning.rest, cx);
     }
 
     /// What the client sent before it was known whose it is.
@@ -359,9 +388,14 @@ impl Conversation {
             Conversation::Http1(connection) => connection.gap(direction, time, bytes, cx),
             Conversation::Tls(connection) => connection.gap(direction, time, bytes, cx),
             Conversation::Http2(connection) => connection.gap(direction, time, bytes, cx),
-            Conversation::Midstream(midstream, suspicion) => {
-                suspicion.gap(direction);
-                midstream.gap(direction, time, bytes, cx);
+            Conversation::Midstream(search) => {
+                let Search { http, websocket, preamble } = &mut **search;
+                websocket.gap(direction);
+                http.gap(direction, time, bytes, cx);
+                let is_vain = |it: &mut Preamble| it.gap(direction, time, bytes, cx.limits);
+                if preamble.as_mut().is_some_and(is_vain) {
+                    *preamble = None;
+                }
             }
             Conversation::Fix(connection) => connection.gap(direction, time, bytes, cx),
             Conversation::WebSocket(connection) => connection.gap(direction, time, bytes, cx),
@@ -393,7 +427,7 @@ impl Conversation {
             Conversation::WebSocket(connection) => connection.note(direction, what),
             Conversation::Http1(connection) => connection.note(direction, what),
             Conversation::Http2(connection) => connection.note(direction, what),
-            Conversation::Midstream(midstream, _) => midstream.note(direction, what),
+            Conversation::Midstream(search) => search.http.note(direction, what),
             Conversation::Tls(connection) => connection.note(direction, what),
             Conversation::Unknown(sniff) => sniff.note(direction as usize, what),
             Conversation::Proxied(proxied) => proxied.sniff.note(direction as usize, what),
@@ -417,7 +451,7 @@ impl Conversation {
             Conversation::Http2(connection) => connection.end(direction, cx),
             Conversation::WebSocket(_)
             | Conversation::Fix(_)
-            | Conversation::Midstream(..)
+            | Conversation::Midstream(_)
             | Conversation::Unknown(_)
             | Conversation::Proxied(_)
             | Conversation::NoRequest(_)
@@ -434,8 +468,8 @@ impl Conversation {
             Conversation::Http1(connection) => connection.abort(why, cx),
             Conversation::Tls(connection) => connection.abort(why, cx),
             Conversation::Http2(connection) => connection.abort(why, cx),
-            Conversation::Midstream(midstream, _) => {
-                if let Some(mut connection) = midstream.abort(why, cx) {
+            Conversation::Midstream(search) => {
+                if let Some(mut connection) = search.http.abort(why, cx) {
                     connection.abort(why, cx);
                     *self = Conversation::Http2(connection);
                 }
@@ -454,7 +488,7 @@ impl Conversation {
             | Conversation::Http2(_)
             | Conversation::WebSocket(_)
             | Conversation::Fix(_)
-            | Conversation::Midstream(..)
+            | Conversation::Midstream(_)
             | Conversation::Unknown(_)
             | Conversation::Proxied(_)
             | Conversation::NoRequest(_)
@@ -481,7 +515,7 @@ impl Conversation {
                 record.protocol = Some(Protocol::Fix);
                 record.fix = Some(Box::new(connection.summary()));
             }
-            Conversation::Midstream(..)
+            Conversation::Midstream(_)
             | Conversation::Unknown(_)
             | Conversation::Proxied(_)
             | Conversation::NoRequest(_)
@@ -498,7 +532,7 @@ impl Conversation {
             Conversation::Http1(_)
             | Conversation::Http2(_)
             | Conversation::Fix(_)
-            | Conversation::Midstream(..)
+            | Conversation::Midstream(_)
             | Conversation::Unknown(_)
             | Conversation::Proxied(_)
             | Conversation::NoRequest(_)
@@ -521,8 +555,10 @@ impl Conversation {
                 size_of::<websocket::Connection>() + connection.held_bytes()
             }
             Conversation::Fix(connection) => size_of::<fix::Connection>() + connection.held_bytes(),
-            Conversation::Midstream(midstream, suspicion) => {
-                size_of::<Midstream>() + midstream.held_bytes() + suspicion.held_bytes()
+            Conversation::Midstream(search) => {
+                let Search { http, websocket, preamble } = &**search;
+                let preamble = preamble.as_ref().map_or(0, Preamble::held_bytes);
+                size_of::<Search>() + http.held_bytes() + websocket.held_bytes() + preamble
             }
             Conversation::NoRequest(refusal) => {
                 let held = refusal.preamble.held_bytes() + refusal.sniff.held_bytes();
@@ -533,6 +569,24 @@ impl Conversation {
             Conversation::Unknown(sniff) => sniff.held_bytes(),
             Conversation::Other => 0,
         }
+    }
+}
+
+/// Whether TLS begins in a preamble, as long as that may be.
+fn begins<'c>(
+    preamble: &mut Option<Preamble>,
+    direction: Direction,
+    time: EventTime,
+    chunk: &'c [u8],
+    limits: &Limits,
+) -> Option<Box<Beginning<'c>>> {
+    match preamble.as_mut()?.data(direction, time, chunk, limits) {
+        Verdict::Open => None,
+        Verdict::Vain => {
+            *preamble = None;
+            None
+        }
+        Verdict::Tls(beginning) => Some(beginning),
     }
 }
 

@@ -571,6 +571,7 @@ impl FlowState {
         let key = *self.ends.key();
         let client = self.ends.orient(|| match look {
             Look::Request
+            | Look::Command
             | Look::Preface
             | Look::Proxy(_)
             | Look::Tls(Some(Direction::ToServer)) => side,
@@ -583,7 +584,7 @@ impl FlowState {
             }
         });
         let fits = match look {
-            Look::Request | Look::Preface | Look::Proxy(_) => client == side,
+            Look::Request | Look::Command | Look::Preface | Look::Proxy(_) => client == side,
             Look::Response => client != side,
             Look::Settings | Look::Tls(_) | Look::Fix | Look::Sbe | Look::Other => true,
         };

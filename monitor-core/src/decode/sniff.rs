@@ -29,6 +29,8 @@ struct Start {
 pub(super) enum Look {
     /// A method.
     Request,
+    /// A word in capitals, and no target so far: a method that few have, or what another protocol asks for.
+    Command,
     /// An HTTP/1 status line.
     Response,
     /// The preface of an HTTP/2 client (RFC 9113, 3.4).
@@ -150,7 +152,13 @@ fn look(start: &[u8; START_BYTES]) -> Look {
             // Other protocols have words in lower case too: what follows must be a target.
             let is_upper = !method.iter().any(u8::is_ascii_lowercase);
             let is_target = matches!(target, [b'/' | b'*', ..] | [b'h', b't', ..]);
-            if is_named && (is_upper || is_target) { Look::Request } else { Look::Other }
+            let is_command = method.len() == START_BYTES || !target.is_empty();
+            match (is_named, is_target, is_upper) {
+                (true, true, _) => Look::Request,
+                (true, false, true) if is_command => Look::Command,
+                (true, false, true) => Look::Request,
+                (true, false, false) | (false, ..) => Look::Other,
+            }
         }
     }
 }
@@ -161,11 +169,14 @@ mod tests {
 
     #[test]
     fn first_bytes_tell() {
-        let cases: [(&[u8], Look); 25] = [
+        let cases: [(&[u8], Look); 28] = [
             (b"GET /\r\n", Look::Request),
             (b"GET / HTTP/1.1", Look::Request),
             (b"\r\n\r\nOPTIONS *", Look::Request),
-            (b"PROPFIND /", Look::Request),
+            (b"PROPFIND /", Look::Command),
+            (b"MKCOL /a HTTP", Look::Request),
+            (b"STARTTLS\r\n", Look::Command),
+            (b"AUTH TLS\r\n", Look::Command),
             (b"HTTP/1.1 200 OK", Look::Response),
             (b"\x16\x03\x01\x02\x00\x01\x00\x01", Look::Tls(Some(Direction::ToServer))),
             (b"\x16\x03\x03\x00\x5a\x02\x00\x00", Look::Tls(Some(Direction::ToClient))),

@@ -234,6 +234,34 @@ fn tls_begins_inside_other_protocols() {
 }
 
 #[test]
+fn tls_begins_inside_other_protocols_whose_beginning_was_not_seen() {
+    let session = Session::read("tls13-aes-128-gcm");
+    let plain = session.decode();
+    for (name, preamble, eager) in PREAMBLES {
+        let packets = after(preamble, eager, &session);
+        // From each of its turns on that says something of more than a letter.
+        let turns = packets.iter().enumerate().filter(|(_, it)| !it.payload.is_empty());
+        let turns: Vec<usize> = turns.map(|(at, _)| at).take(preamble.len() - 1).collect();
+        for from in turns {
+            if packets[from].payload.len() < 8 || packets[from].payload.starts_with(b"\x16") {
+                continue;
+            }
+            for piece in [usize::MAX, 1, 100] {
+                let packets = model::cut(&packets[from..], piece, &mut Dice(1));
+                let seen = session.decode_as(&[packets], &[(0, &session.keys)]);
+                assert_eq!(
+                    lines(&seen.calls),
+                    lines(&plain.calls),
+                    "{name} from {from} by {piece}"
+                );
+                let tls = &seen.connections[0].tls;
+                assert_eq!(*tls, plain.connections[0].tls, "{name} from {from} by {piece}");
+            }
+        }
+    }
+}
+
+#[test]
 fn hellos_in_content_are_content() {
     let session = Session::read("tls13-aes-128-gcm");
     let hello = session.packets().iter().find(|it| !it.payload.is_empty()).unwrap().payload.clone();

@@ -35,6 +35,9 @@ const TLS13_FIX: Session = session!("tls13-fix");
 const TLS13_SEALED: Session = session!("tls13-chacha20-poly1305");
 const TLS12_SEALED: Session = session!("tls12-aes-128-gcm");
 
+const CLIENT: &str = "203.0.113.9:51512";
+const SERVER: &str = "198.51.100.5:8443";
+
 /// Every case of this kind.
 pub(super) fn all() -> Vec<Case> {
     vec![
@@ -43,13 +46,32 @@ pub(super) fn all() -> Vec<Case> {
         Case { keys: Some(TLS13_FIX.keys), ..Case::new("tls13-fix", TLS13_FIX.talk().packets()) },
         Case::new("tls13-no-keys", TLS13_SEALED.talk().packets()),
         Case::new("tls12-no-keys", TLS12_SEALED.talk().packets()),
+        starttls_midway(),
     ]
+}
+
+/// TLS behind STARTTLS, in a capture that begins with that command.
+fn starttls_midway() -> Case {
+    let mut talk = Conversation::between(CLIENT, SERVER);
+    talk.open().answer("220 mx.example.com ESMTP\r\n").ask("EHLO a\r\n");
+    talk.answer("250-mx.example.com\r\n250-SIZE\r\n250 STARTTLS\r\n");
+    let unseen = talk.packets().len();
+    talk.ask("STARTTLS\r\n").answer("220 Go ahead\r\n");
+    TLS13.go_on(&mut talk);
+    let packets = talk.packets().split_off(unseen);
+    Case { keys: Some(TLS13.keys), ..Case::new("tls13-starttls-midway", packets) }
 }
 
 impl Session {
     fn talk(&self) -> Conversation {
-        let mut talk = Conversation::between("203.0.113.9:51512", "198.51.100.5:8443");
+        let mut talk = Conversation::between(CLIENT, SERVER);
         talk.open();
+        self.go_on(&mut talk);
+        talk
+    }
+
+    /// The session on a connection that is open, and its end.
+    fn go_on(&self, talk: &mut Conversation) {
         for (sender, bytes) in self.flights.lines().map(segment) {
             match sender {
                 ToServer => talk.ask(bytes),
@@ -57,7 +79,6 @@ impl Session {
             };
         }
         talk.close();
-        talk
     }
 }
 
