@@ -200,8 +200,19 @@ fn value(text: &[u8]) -> Option<(Value<'_>, &[u8])> {
 }
 
 /// Where the quote stands that ends a string.
+#[inline]
 fn string_end(text: &[u8]) -> Option<usize> {
-    let mut at = 0;
+    // Within a word, nearly always.
+    let Some(word) = text.first_chunk() else { return string_end_from(text, 0) };
+    let found = quotes_and_escapes(*word);
+    if found == 0 {
+        return string_end_from(text, WORD_BYTES);
+    }
+    let at = found.trailing_zeros() as usize / 8;
+    if word[at] == b'"' { Some(at) } else { string_end_from(text, at) }
+}
+
+fn string_end_from(text: &[u8], mut at: usize) -> Option<usize> {
     loop {
         at += quote_or_escape(text.get(at..)?)?;
         if text[at] == b'"' {
@@ -215,24 +226,31 @@ fn string_end(text: &[u8]) -> Option<usize> {
 /// to begin as this many: names, and most values, are shorter.
 const SHORT_BYTES: usize = 32;
 
+const WORD_BYTES: usize = size_of::<u64>();
+
 /// Where the first quote or backslash stands.
 fn quote_or_escape(text: &[u8]) -> Option<usize> {
     let mut at = 0;
     while at < SHORT_BYTES
         && let Some(word) = text[at..].first_chunk()
     {
-        let word = u64::from_le_bytes(*word);
-        let found = zeros(word ^ word_of(b'"')) | zeros(word ^ word_of(b'\\'));
+        let found = quotes_and_escapes(*word);
         if found != 0 {
             return Some(at + found.trailing_zeros() as usize / 8);
         }
-        at += 8;
+        at += WORD_BYTES;
     }
     Some(at + memchr2(b'"', b'\\', &text[at..])?)
 }
 
+/// The highest bit of the first quote or backslash, and perhaps of some bytes after it.
+fn quotes_and_escapes(word: [u8; WORD_BYTES]) -> u64 {
+    let word = u64::from_le_bytes(word);
+    zeros(word ^ word_of(b'"')) | zeros(word ^ word_of(b'\\'))
+}
+
 const fn word_of(byte: u8) -> u64 {
-    u64::from_le_bytes([byte; 8])
+    u64::from_le_bytes([byte; WORD_BYTES])
 }
 
 /// The highest bit of the first byte that is zero, and perhaps of some after it.

@@ -5,7 +5,7 @@
 
 use smallvec::SmallVec;
 
-use crate::json::{Kind, Value, unescape};
+use crate::json::{Kind, Names, Value, unescape};
 
 /// Bytes of an id; the longest in use are UUIDs with a prefix.
 const ID_BYTES_MAX: usize = 64;
@@ -31,6 +31,8 @@ pub(super) struct Said<'t> {
     pub(super) params: Option<Value<'t>>,
     /// All of it, where it is an object.
     whole: Option<Value<'t>>,
+    /// Of that, two members have one name.
+    repeats: bool,
     channels: Option<Value<'t>>,
     symbol: Option<&'t [u8]>,
     error: Option<Value<'t>>,
@@ -86,7 +88,11 @@ impl<'t> Said<'t> {
         let mut said = Said::default();
         let Some(object) = Value::of(text) else { return said };
         said.whole = Some(object);
+        let mut names = Names::default();
         for (name, value) in object.members() {
+            if !glance {
+                names.add(name);
+            }
             if name.contains(&b'\\') {
                 said.member(&unescape(name), value);
             } else {
@@ -96,6 +102,7 @@ impl<'t> Said<'t> {
                 break;
             }
         }
+        said.repeats = names.repeats;
         said
     }
 
@@ -275,8 +282,7 @@ impl<'t> Said<'t> {
     /// Whether it, or what it gives, has two members of one name.
     pub(super) fn repeats(&self) -> bool {
         let orders = self.params.into_iter().flat_map(|params| params.elements().take(BATCH_MAX));
-        let mut each = [self.whole, self.params].into_iter().flatten().chain(orders);
-        each.any(|object| object.repeats())
+        self.repeats || self.params.into_iter().chain(orders).any(|object| object.repeats())
     }
 
     /// The instrument, where a member of the message itself names it.
