@@ -4,6 +4,7 @@
 use std::hash::BuildHasher;
 
 use foldhash::quality::FixedState;
+use smallvec::SmallVec;
 
 use super::{
     Detector, Found, Layer, Report, Rule, Scene, examples, group, is_refusal, op_words, span,
@@ -59,7 +60,7 @@ impl Detector for Synchrony {
             home: hash(&prefix(&key.familiar.last())),
         };
         let known_long = age_s >= scene.settings.young_key_s;
-        let mut edges: [Option<Edge>; 3] = [None, None, None];
+        let mut edges: SmallVec<[Edge; 3]> = SmallVec::new();
         if is_good
             && call.op == Operation::Trade
             && let Some(symbol) = &call.symbol
@@ -71,17 +72,21 @@ impl Detector for Synchrony {
                 (true, false) => Standing::Unknown,
                 (false, _) => Standing::Regular,
             };
-            edges[0] = Some(edge(Kind::Symbol, target, standing));
+            edges.push(edge(Kind::Symbol, target, standing));
         }
         if away && was_asked && age_s >= settings.key_age_min_s {
-            edges[1] = Some(edge(Kind::Network, hash(&prefix(&scene.address)), Standing::Newcomer));
+            edges.push(edge(Kind::Network, hash(&prefix(&scene.address)), Standing::Newcomer));
         }
         if was_asked && moves(call.op) && known_long {
             let fresh = key.first_used_s[scene.op] == 0 || away;
             let standing = if fresh { Standing::Newcomer } else { Standing::Regular };
-            edges[2] = Some(edge(Kind::Operation, scene.op as u64, standing));
+            edges.push(edge(Kind::Operation, scene.op as u64, standing));
         }
-        for edge in edges.into_iter().flatten() {
+        // Nearly every call comes to nothing that counts here.
+        if edges.is_empty() {
+            return;
+        }
+        for edge in edges {
             let (address, fleet) = (prefix(&scene.address), &mut *scene.fleet);
             let day = scene.now_s / 86_400;
             let at_home = || fleet.keys_in_network(&address, day);
