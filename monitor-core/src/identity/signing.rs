@@ -67,27 +67,37 @@ fn hashed(mut hash: SipHasher13, raw: &[u8]) -> u64 {
 
 /// Digits and nothing else.
 fn number(raw: &[u8]) -> Option<u64> {
-    if !(1..=DIGITS_MAX).contains(&raw.len()) {
-        return None;
+    leading(raw).filter(|(_, rest)| rest.is_empty()).map(|(number, _)| number)
+}
+
+/// The number that a text begins with, and what follows it.
+fn leading(raw: &[u8]) -> Option<(u64, &[u8])> {
+    let (mut number, mut len) = (0_u64, 0);
+    while let Some(digit) = raw.get(len).map(|byte| byte.wrapping_sub(b'0'))
+        && digit < 10
+    {
+        if len + 1 < DIGITS_MAX {
+            number = number.wrapping_mul(10).wrapping_add(digit.into());
+        } else if len + 1 == DIGITS_MAX {
+            // All but the last of them fit.
+            number = number.checked_mul(10)?.checked_add(digit.into())?;
+        } else {
+            return None;
+        }
+        len += 1;
     }
-    if !raw.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let add = |number: u64, digit: &u8| number.wrapping_mul(10).wrapping_add((digit - b'0').into());
-    let (last, rest) = raw.split_last()?;
-    let number = rest.iter().fold(0, add);
-    // All but the last of them fit.
-    number.checked_mul(10)?.checked_add((last - b'0').into())
+    (len > 0).then(|| (number, &raw[len..]))
 }
 
 /// Milliseconds since 1970 from seconds, with a fraction or not, from milli-, micro- or nanoseconds,
 /// told by their size, or from RFC 3339. What is not from 1973 to 5138 is no time.
 fn time_ms(raw: &[u8]) -> Option<u64> {
-    let (whole, fraction) = match raw.iter().position(|byte| *byte == b'.') {
-        Some(dot) => (&raw[..dot], &raw[dot + 1..]),
-        None => (raw, &[][..]),
+    let (whole, fraction) = match leading(raw) {
+        Some((whole, [])) => (Some(whole), &[][..]),
+        Some((whole, [b'.', fraction @ ..])) => (Some(whole), fraction),
+        Some(_) | None => (None, &[][..]),
     };
-    match number(whole) {
+    match whole {
         Some(n @ 100_000_000..100_000_000_000) => {
             let mut digits = fraction.iter().filter(|byte| byte.is_ascii_digit());
             let ms = (0..3).fold(0, |ms, _| {
