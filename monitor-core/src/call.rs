@@ -66,6 +66,13 @@ impl ApiCall {
         let named = self.detail.as_ref().and_then(|detail| detail.forwarded_for);
         named.unwrap_or_else(|| self.flow.peer())
     }
+
+    /// The same in network order, IPv4 as IPv4-mapped IPv6.
+    pub(crate) fn client_address(&self) -> [u8; 16] {
+        let named = self.detail.as_ref().and_then(|detail| detail.forwarded_for);
+        let named = named.map(|ip| Endpoint::new(ip, 0));
+        named.unwrap_or_else(|| self.flow.proxied_for.unwrap_or(self.flow.client)).addr
+    }
 }
 
 /// A connection. Shared by its calls.

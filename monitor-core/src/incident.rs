@@ -18,7 +18,6 @@ use crate::baseline::{Slots, family, op_index, prefix};
 use crate::call::{ApiCall, FlowId};
 use crate::detect::{Found, Layer};
 use crate::engine::{Counters, Settings};
-use crate::input::Endpoint;
 use crate::time::EventTime;
 use campaign::{Campaigns, Member};
 use verdicts::Verdicts;
@@ -54,7 +53,7 @@ impl Place {
     pub(crate) fn of(call: &ApiCall) -> Place {
         Place {
             flow: call.flow.id,
-            address: Endpoint::new(call.client(), 0).addr,
+            address: call.client_address(),
             op: op_index(call.op),
             program: family(call),
         }
@@ -424,7 +423,7 @@ impl Incident {
         let is_novel = |held: &&mut Held| held.layer == Layer::Novelty;
         if call.time.since(self.first) > Duration::from_secs(NOVEL_S)
             || self.is_over(call.time, settings)
-            || !self.addresses.contains(&Endpoint::new(call.client(), 0).addr)
+            || !self.addresses.contains(&call.client_address())
         {
             return false;
         }

@@ -20,7 +20,6 @@ use crate::detect::{
     Capture, DETECTORS, Report, Scene, is_refusal, is_sensitive, refuses_credential,
 };
 use crate::incident::{Incidents, Place as Origin};
-use crate::input::Endpoint;
 use crate::policy::Policy;
 use crate::time::EventTime;
 
@@ -249,7 +248,7 @@ impl Engine {
         let known = id.and_then(|id| Some((id, self.admit(id, call)?)));
         let late_minutes = self.late_minutes();
         let keys = self.keys.len();
-        let address = Endpoint::new(call.client(), 0).addr;
+        let address = call.client_address();
         let mut key = known.map(|(id, place)| (id, &mut **self.keys.at(place)));
         let mut place = Place::Known;
         if let Some((_, state)) = &mut key {
