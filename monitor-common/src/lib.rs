@@ -20,8 +20,11 @@ pub const RECORDS_PER_PACKET_MAX: usize = 8;
 pub const TLS_CALL_BYTES_MAX: usize = 256 * PAYLOAD_BYTES_MAX;
 
 /// Payload bytes of a TLS connection that are delivered as they stand on the wire, both directions
-/// together: hellos and certificates take a few KiB.
+/// together, when nothing is opened with them: hellos and certificates take a few KiB.
 pub const TLS_WIRE_BYTES_MAX: u32 = 32 << 10;
+
+/// Bytes among which the begin of a client's hello is, with what a proxy says before it.
+pub const TLS_HELLO_BYTES_MAX: u32 = 4 << 10;
 
 /// Calls into TLS libraries that may be under way at once: a thread each.
 pub const TLS_CALLS_MAX: usize = 16_384;
@@ -34,6 +37,18 @@ pub const TLS_HELLOS_MAX: usize = 16_384;
 
 /// Bytes of a hello's random that tell it from every other.
 pub const HELLO_RANDOM_BYTES: usize = 16;
+
+/// Threads whose last socket is known, as long as its TLS handshake may be under way.
+pub const TLS_THREADS_MAX: usize = 16_384;
+
+/// TLS connections of which user side wants no more: as many as a busy host has open.
+pub const TLS_SEALED_MAX: usize = 65_536;
+
+/// Times that a process receives on a TLS connection until its handshake is over: a few in any version.
+pub const TLS_HANDSHAKE_RECEIVES_MAX: u8 = 16;
+
+/// Bytes of a TLS secret at most: SHA-384's output, and the master secret (RFC 8446, 7.1; RFC 5246, 8.1).
+pub const TLS_SECRET_BYTES_MAX: usize = 48;
 
 /// Bytes of data that wait in the ring before its reader is woken ahead of its next look.
 pub const WAKE_BYTES: u64 = 512 << 10;
@@ -76,9 +91,14 @@ pub struct DataHeader {
     pub direction: u8,
     /// Of plaintext: 1 when the library had passed on other bytes before the first of this socket.
     pub midstream: u8,
-    /// Zero.
-    pub padding: u8,
+    /// On the wire: how far the connection is, [`BEGINS`], [`GOES_ON`] or 0.
+    pub stage: u8,
 }
+
+/// Among the first bytes of a connection, [`TLS_HELLO_BYTES_MAX`].
+pub const BEGINS: u8 = 1;
+/// With this packet another [`TLS_WIRE_BYTES_MAX`] are delivered of it: a time to say that no more is wanted.
+pub const GOES_ON: u8 = 2;
 
 /// On the wire, from the client.
 pub const TO_SERVER: u8 = 0;
@@ -140,6 +160,58 @@ pub const CLOSED: u32 = 3;
 /// A process, `pid`, begins to listen on some port.
 pub const LISTENS: u32 = 4;
 
+/// A secret that a TLS library has derived; in the control ring, and told from [`Control`] by its size.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct TlsSecret {
+    /// Monotonic clock, nanoseconds.
+    pub time_ns: u64,
+    /// Cookie of the socket on which its thread received last; 0: of none that is watched.
+    pub cookie: u64,
+    /// Random of the client's hello, if [`has_random`](TlsSecret::has_random).
+    pub random: [u8; 32],
+    /// The first [`secret_bytes`](TlsSecret::secret_bytes) of it are the secret.
+    pub secret: [u8; TLS_SECRET_BYTES_MAX],
+    /// A [label](TlsLabel).
+    pub label: u8,
+    /// Length of the secret.
+    pub secret_bytes: u8,
+    /// 1 when the random is known.
+    pub has_random: u8,
+    /// Zero.
+    pub padding: [u8; 5],
+}
+
+/// What a TLS secret is for.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsLabel {
+    /// Master secret of TLS 1.2 and before.
+    Master = 1,
+    /// Of TLS 1.3 (RFC 8446, 7.1): early data.
+    ClientEarly = 2,
+    /// What the client sends within the handshake.
+    ClientHandshake = 3,
+    /// What the server does.
+    ServerHandshake = 4,
+    /// What the client sends after it.
+    ClientTraffic = 5,
+    /// What the server does.
+    ServerTraffic = 6,
+}
+
+/// A derivation of a secret that a thread is in.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct TlsDerivation {
+    /// Where the secret will be.
+    pub out: u64,
+    /// Its length.
+    pub bytes: u32,
+    /// A [label](TlsLabel).
+    pub label: u32,
+}
+
 /// What is known about a socket; kept beside it in the kernel.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -164,12 +236,12 @@ pub struct Socket {
     pub tied: u8,
     /// 1 when it is a client's: it has connected to a watched port.
     pub outbound: u8,
-    /// Zero.
-    pub padding: u8,
-    /// Payload bytes delivered of a TLS connection.
+    /// Times that its process has received on it, up to [`TLS_HANDSHAKE_RECEIVES_MAX`].
+    pub received: u8,
+    /// Payload bytes delivered as they stand on the wire.
     pub wire_bytes: u32,
     /// Zero.
-    pub padding2: u32,
+    pub padding: u32,
 }
 
 /// The socket's hello has named the library's object of the connection: nothing else is about it.
@@ -211,6 +283,10 @@ pub enum TlsCall {
     Shutdown = 7,
 }
 
+/// Beside a [`TlsCall`] in the cookie of a probe: of connections that are opened with their secrets nothing is
+/// taken, but of those alone that were open before.
+pub const OLDER: u64 = 1 << 8;
+
 /// The last call of a thread into a TLS library.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -226,7 +302,9 @@ pub struct TlsUnderWay {
     /// Where a random is being made that may become that of a hello, or 0.
     pub random: u64,
     /// 1 when it shakes hands, or something within it does.
-    pub handshake: u64,
+    pub handshake: u32,
+    /// 1 when only connections that were open before are looked for.
+    pub older: u32,
 }
 
 /// A TLS connection: the library's object, in a process.
@@ -294,6 +372,9 @@ pub enum InsideTls {
     Libraries = 1,
     /// Connections are delivered whole, as they stand on the wire.
     Wire = 2,
+    /// The same until user side has enough, with the secrets that are found in processes, and the plaintext
+    /// where there are none.
+    Secrets = 3,
 }
 
 /// Totals since the start, one per-CPU slot each. What goes well is counted by the reader, not here.
@@ -332,6 +413,9 @@ pub const COUNTERS: usize = 12;
 const _: () = assert!(size_of::<DataHeader>() == 88);
 const _: () = assert!(size_of::<Control>() == 120);
 const _: () = assert!(size_of::<Socket>() == 48);
+const _: () = assert!(size_of::<TlsSecret>() == 104);
+const _: () = assert!(size_of::<TlsSecret>() != size_of::<Control>());
+const _: () = assert!(size_of::<TlsDerivation>() == 16);
 const _: () = assert!(size_of::<TlsUnderWay>() == 48);
 const _: () = assert!(size_of::<TlsSession>() == 32);
 const _: () = assert!(size_of::<TlsSessionKey>() == 16);

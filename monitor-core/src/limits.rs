@@ -45,6 +45,10 @@ pub struct Limits {
     pub tls_secrets_max: usize,
     /// Encrypted records in a direction for which keys may still come: a handshake has less than ten.
     pub tls_waiting_records_max: u32,
+    /// Bytes of such records that are kept until the keys come, in a direction: a server derives the client's
+    /// when it reads the client's Finished, behind which requests come, as many as its receive buffer takes
+    /// before it is read. Linux begins with 128 KiB (`net.ipv4.tcp_rmem`).
+    pub tls_waiting_bytes_max: usize,
     /// Sequence numbers that may be tried in vain in a direction before no more is hoped for; what is
     /// opened counts one back. A lost window of 1 MiB has at least 64 records.
     pub tls_trials_max: u32,
@@ -109,6 +113,7 @@ impl Default for Limits {
             tls_message_bytes_max: 128 << 10,
             tls_secrets_max: 1 << 20,
             tls_waiting_records_max: 64,
+            tls_waiting_bytes_max: 256 << 10,
             tls_trials_max: 4096,
             tls_early_bytes_max: 64 << 10,
             message_prefix_bytes: 4 << 10,

@@ -9,8 +9,9 @@ use monitor_common::{CLOSED, Control, LISTENS, OWNED, Socket, Verdict};
 
 use crate::rings::put_control;
 use crate::sockets::{known, looks_inside_tls};
-use crate::tls;
+use crate::{secrets, tls};
 
+const TCP_ESTABLISHED: i32 = 1;
 const TCP_CLOSE: i32 = 7;
 const TCP_LISTEN: i32 = 10;
 
@@ -19,6 +20,11 @@ const TCP_LISTEN: i32 = 10;
 pub fn keywatch_state(ctx: BtfTracePointContext) -> i32 {
     match ctx.arg::<i32>(2) {
         TCP_CLOSE => {}
+        TCP_ESTABLISHED => {
+            // SAFETY: the first argument is the socket.
+            unsafe { secrets::connected(ctx.arg::<*mut c_void>(0)) };
+            return 0;
+        }
         TCP_LISTEN if looks_inside_tls() => {
             // In the context of the process that listens.
             let mut event = event_of(&NO_SOCKET, LISTENS);
@@ -45,11 +51,18 @@ pub fn keywatch_state(ctx: BtfTracePointContext) -> i32 {
 /// receives before it answers.
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn keywatch_recv(ctx: BtfTracePointContext) -> i32 {
+    let (sk, bytes) = (ctx.arg::<*mut c_void>(0), ctx.arg::<i32>(1));
     // SAFETY: the first argument is the socket.
-    let Some(socket) = (unsafe { known(ctx.arg::<*mut c_void>(0)) }) else { return 0 };
-    own(&ctx, socket);
-    if ctx.arg::<i32>(1) > 0 {
-        tls::meet(socket);
+    let mut socket = unsafe { known(sk) };
+    if let Some(socket) = &mut socket {
+        own(&ctx, socket);
+        if bytes > 0 {
+            tls::meet(socket);
+        }
+    }
+    if bytes > 0 {
+        // SAFETY: as above.
+        unsafe { secrets::received_on(sk, socket) };
     }
     0
 }
@@ -93,9 +106,9 @@ const NO_SOCKET: Socket = Socket {
     inside: 0,
     tied: 0,
     outbound: 0,
-    padding: 0,
+    received: 0,
     wire_bytes: 0,
-    padding2: 0,
+    padding: 0,
 };
 
 #[inline(always)]

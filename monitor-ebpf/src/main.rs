@@ -2,7 +2,7 @@
 //!
 //! One file per hook family: [`packets`] sees TCP payload at the sockets of watched ports,
 //! [`lifecycle`] who owns them and when they close, [`tls`] what TLS libraries pass on and [`go`] what
-//! Go's does, [`hello`] which socket that belongs to. What they find goes into two rings ([`rings`]).
+//! Go's does, [`hello`] which socket that belongs to, [`secrets`] with what their connections can be opened. What they find goes into two rings ([`rings`]).
 //! No protocol is parsed here beyond "is this socket of interest".
 #![no_std]
 #![no_main]
@@ -14,6 +14,7 @@ mod hello;
 mod lifecycle;
 mod packets;
 mod rings;
+mod secrets;
 mod sockets;
 mod tls;
 

@@ -8,16 +8,18 @@ use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use aya_log_ebpf::debug;
 use monitor_common::{
-    Control, Counter, DataHeader, OPENED, PAYLOAD_BYTES_MAX, RECORDS_PER_PACKET_MAX, Socket,
-    TLS_WIRE_BYTES_MAX, TO_CLIENT, TO_SERVER, Verdict,
+    BEGINS, Control, Counter, DataHeader, GOES_ON, OPENED, PAYLOAD_BYTES_MAX,
+    RECORDS_PER_PACKET_MAX, Socket, TLS_HELLO_BYTES_MAX, TLS_WIRE_BYTES_MAX, TO_CLIENT, TO_SERVER,
+    Verdict,
 };
 
 use crate::headers::{self, FIN, Headers, RST, SYN, load};
 use crate::hello;
 use crate::rings::{Packet, put_control, put_payload};
+use crate::secrets::{hello_before_accept, is_sealed};
 use crate::sockets::{
     add, count, first_bytes_decide, has_netns_cookie, is_called, is_watched, known, known_or_new,
-    looks_inside_tls, takes_tls_whole,
+    looks_inside_tls, takes_secrets, takes_tls_whole,
 };
 
 /// What a cgroup_skb program returns to let a packet through.
@@ -87,19 +89,39 @@ fn observe(ctx: &SkBuffContext, outward: bool) {
         return;
     }
     if socket.verdict == Verdict::Tls as u8 {
-        // The end is told when the socket is closed: what the library gives out of the last packets
-        // comes after them.
-        headers.flags &= !(FIN | RST);
-        if headers.payload_len == 0 {
-            return;
+        if !takes_secrets() {
+            // The end is told when the socket is closed: what the library gives out of the last packets
+            // comes after them.
+            headers.flags &= !(FIN | RST);
+            if headers.payload_len == 0 {
+                return;
+            }
         }
         if outward {
             hello::tie(skb, socket, &headers);
         }
-        socket.wire_bytes = socket.wire_bytes.saturating_add(headers.payload_len);
     }
+    let stage = stage(socket, headers.payload_len);
     let to_client = outward != outbound;
-    deliver(skb, socket, &headers, to_client, now);
+    deliver(skb, socket, &headers, to_client, stage, now);
+}
+
+/// Counts what is delivered of a connection, and says how far that is: [`BEGINS`], [`GOES_ON`] or 0.
+#[inline(always)]
+fn stage(socket: &mut Socket, payload_len: u32) -> u8 {
+    let before = socket.wire_bytes;
+    let after = before.saturating_add(payload_len);
+    socket.wire_bytes = after;
+    if before < TLS_HELLO_BYTES_MAX {
+        return BEGINS;
+    }
+    if !takes_secrets() || before / TLS_WIRE_BYTES_MAX == after / TLS_WIRE_BYTES_MAX {
+        return 0;
+    }
+    if socket.verdict == Verdict::Tls as u8 && is_sealed(socket.cookie) {
+        socket.inside = 1;
+    }
+    GOES_ON
 }
 
 /// Whether a socket has connected to a watched port of a server elsewhere. What this host's own server
@@ -120,7 +142,7 @@ fn calls_elsewhere(skb: *mut __sk_buff, sk: *mut bpf_sock) -> bool {
 /// Whether a socket's packets are of no interest any more.
 #[inline(always)]
 fn is_done_with(socket: &Socket) -> bool {
-    let seen = || socket.inside == 1 || socket.wire_bytes >= TLS_WIRE_BYTES_MAX;
+    let seen = || socket.inside == 1 || socket.wire_bytes >= TLS_WIRE_BYTES_MAX && !takes_secrets();
     socket.verdict == Verdict::Ignore as u8
         || (socket.verdict == Verdict::Tls as u8 && (!looks_inside_tls() || seen()))
 }
@@ -142,6 +164,7 @@ fn before_accept(skb: *mut __sk_buff, headers: &Headers, now: u64) {
     } else {
         Verdict::Watch
     };
+    hello_before_accept(now);
     let first_seq = headers.seq.wrapping_add(u32::from(headers.flags & SYN != 0));
     let scope = scope_of(skb);
     put_control(&Control {
@@ -174,11 +197,11 @@ fn before_accept(skb: *mut __sk_buff, headers: &Headers, now: u64) {
         inside: 0,
         tied: 0,
         outbound: 0,
-        padding: 0,
+        received: 0,
         wire_bytes: 0,
-        padding2: 0,
+        padding: 0,
     };
-    deliver(skb, &mut socket, headers, false, now);
+    deliver(skb, &mut socket, headers, false, BEGINS, now);
 }
 
 /// Looks at the first payload of a socket and, once it tells, says so to user side.
@@ -322,7 +345,14 @@ fn is_token_of_capitals(bytes: [u8; 8]) -> bool {
 
 /// Carries the packet's payload to user side, in as many records as it takes.
 #[inline(always)]
-fn deliver(skb: *mut __sk_buff, socket: &mut Socket, headers: &Headers, to_client: bool, now: u64) {
+fn deliver(
+    skb: *mut __sk_buff,
+    socket: &mut Socket,
+    headers: &Headers,
+    to_client: bool,
+    stage: u8,
+    now: u64,
+) {
     let way = usize::from(to_client);
     let data_seq = headers.seq.wrapping_add(u32::from(headers.flags & SYN != 0));
     let mut done: u32 = 0;
@@ -347,7 +377,7 @@ fn deliver(skb: *mut __sk_buff, socket: &mut Socket, headers: &Headers, to_clien
             tcp_flags: if last { headers.flags & !SYN } else { headers.flags & !(SYN | FIN | RST) },
             direction: if to_client { TO_CLIENT } else { TO_SERVER },
             midstream: 0,
-            padding: 0,
+            stage,
         };
         if !put_payload(Packet(skb, headers.payload_offset + done), &header) {
             // SAFETY: the state lives as long as the socket, which this packet holds.

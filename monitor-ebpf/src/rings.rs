@@ -11,7 +11,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::RingBuf;
 use monitor_common::{
-    Control, Counter, DataHeader, PAYLOAD_BYTES_MAX, PAYLOAD_CLASSES, WAKE_BYTES,
+    Control, Counter, DataHeader, PAYLOAD_BYTES_MAX, PAYLOAD_CLASSES, TlsSecret, WAKE_BYTES,
 };
 
 use crate::sockets::count;
@@ -144,6 +144,14 @@ pub fn put_control(event: &Control) -> bool {
     }
     count(Counter::LostControls, 1);
     false
+}
+
+/// Puts a secret there; counted when there is no room.
+#[inline(always)]
+pub fn put_secret(secret: &TlsSecret) {
+    if CONTROL.output::<TlsSecret>(secret, u64::from(BPF_RB_NO_WAKEUP)).is_err() {
+        count(Counter::LostControls, 1);
+    }
 }
 
 /// The reader looks by itself every few milliseconds; it is woken only when much has come meanwhile, and

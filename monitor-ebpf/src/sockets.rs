@@ -51,7 +51,14 @@ pub fn tls_call_bytes_max() -> u32 {
 /// Whether TLS connections are looked into where they end.
 #[inline(always)]
 pub fn looks_inside_tls() -> bool {
-    INSIDE_TLS.load() == InsideTls::Libraries as u8
+    let inside = INSIDE_TLS.load();
+    inside == InsideTls::Libraries as u8 || inside == InsideTls::Secrets as u8
+}
+
+/// Whether secrets are looked for that open TLS connections, which are delivered for that.
+#[inline(always)]
+pub fn takes_secrets() -> bool {
+    INSIDE_TLS.load() == InsideTls::Secrets as u8
 }
 
 /// Whether TLS connections are delivered as others are.

@@ -13,9 +13,9 @@ use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_ktime_get_ns, bpf_
 use aya_ebpf::macros::{btf_map, uprobe, uretprobe};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use monitor_common::{
-    Counter, DataHeader, PAYLOAD_BYTES_MAX, PLAIN_END, PLAIN_TO_CLIENT, PLAIN_TO_SERVER, Socket,
-    TIED, TLS_CALL_BYTES_MAX, TLS_CALLS_MAX, TLS_CALLS_UNBOUND_MAX, TLS_SESSIONS_MAX, TlsCall,
-    TlsSession, TlsSessionKey, TlsUnderWay, Verdict,
+    Counter, DataHeader, OLDER, PAYLOAD_BYTES_MAX, PLAIN_END, PLAIN_TO_CLIENT, PLAIN_TO_SERVER,
+    Socket, TIED, TLS_CALL_BYTES_MAX, TLS_CALLS_MAX, TLS_CALLS_UNBOUND_MAX, TLS_SESSIONS_MAX,
+    TlsCall, TlsSession, TlsSessionKey, TlsUnderWay, Verdict,
 };
 
 use crate::rings::{User, put_largest, put_payload};
@@ -55,7 +55,8 @@ pub fn keywatch_tls_call(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 fn begin(ctx: &ProbeContext, session: u64) {
     // SAFETY: the helper takes the context.
-    let call = unsafe { bpf_get_attach_cookie(ctx.as_ptr().cast()) };
+    let cookie = unsafe { bpf_get_attach_cookie(ctx.as_ptr().cast()) };
+    let (call, older) = (cookie & !OLDER, cookie & OLDER != 0);
     let thread = bpf_get_current_pid_tgid();
     let known = TLS_SESSIONS.get_ptr_mut(key(session, thread));
     if let Some(known) = known {
@@ -81,7 +82,8 @@ fn begin(ctx: &ProbeContext, session: u64) {
         length: ctx.arg(3).unwrap_or(0),
         call,
         random: 0,
-        handshake: u64::from(is_handshake),
+        handshake: u32::from(is_handshake),
+        older: u32::from(older),
     };
     if let Some(before) = last_call(thread) {
         if before.session == session && is_handshake {
@@ -105,7 +107,7 @@ pub fn keywatch_tls_return(ctx: RetProbeContext) -> u32 {
     let thread = bpf_get_current_pid_tgid();
     let Some(under_way) = under_way(thread) else { return 0 };
     // SAFETY: the helper takes the context.
-    if under_way.call != unsafe { bpf_get_attach_cookie(ctx.as_ptr().cast()) } {
+    if under_way.call != unsafe { bpf_get_attach_cookie(ctx.as_ptr().cast()) } & !OLDER {
         // The handshake within it.
         return 0;
     }
@@ -242,7 +244,12 @@ pub fn meet(socket: &mut Socket) {
     let Some(under_way) = under_way(thread) else { return };
     let key = key(under_way.session, thread);
     let begun = u8::from(under_way.handshake == 1);
-    let fresh = TlsSession { begun, ..session_of(socket) };
+    let fresh = if under_way.older == 1 && (socket.midstream == 0 || begun == 1) {
+        // It is opened with its secrets.
+        TlsSession { unbound: TLS_CALLS_UNBOUND_MAX, ..TlsSession::NEW }
+    } else {
+        TlsSession { begun, ..session_of(socket) }
+    };
     let Some(session) = TLS_SESSIONS.get_ptr_mut(key) else {
         let _ = TLS_SESSIONS.insert(key, fresh, BPF_ANY.into());
         return;
@@ -305,7 +312,7 @@ fn header(session: &TlsSession, inward: bool) -> DataHeader {
         tcp_flags: 0,
         direction,
         midstream: 1 - session.begun,
-        padding: 0,
+        stage: 0,
     }
 }
 

@@ -105,7 +105,10 @@ pub(crate) fn options(args: &LiveArgs, config: &Config, ports: Ports) -> Options
         kernel_log,
         first_bytes: set.first_bytes,
         tls: match set.tls {
-            TlsCapture::Auto => InsideTls::Libraries { call_bytes_max: set.tls_call_bytes_max },
+            TlsCapture::Auto | TlsCapture::Calls => InsideTls::Libraries {
+                secrets: set.tls == TlsCapture::Auto,
+                call_bytes_max: set.tls_call_bytes_max,
+            },
             TlsCapture::Keylog => InsideTls::KeyLogs(set.tls_keylogs.clone()),
             TlsCapture::Off => InsideTls::Off,
         },

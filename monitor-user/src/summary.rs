@@ -166,6 +166,8 @@ impl Summary {
                 ("plaintext bytes of TLS", health.tls_bytes),
                 ("plaintext bytes not carried", health.tls_bytes_missing),
                 ("plaintext bytes of unknown connections", health.tls_bytes_unknown),
+                ("secrets of TLS", health.tls_secrets),
+                ("secrets of unknown connections", health.tls_secrets_unknown),
                 ("TLS connections of two sockets", health.tls_ambiguous),
                 ("TLS calls missed", health.tls_calls_missed),
                 ("connections of another kind", health.sockets_ignored),

@@ -19,7 +19,7 @@ const PROGRAM_TYPES: [&str; 5] =
     ["cgroup_skb/ingress", "cgroup_skb/egress", "tp_btf/", "uprobe", "uretprobe"];
 
 /// Helpers that only read, or write to memory that is the programs' own.
-const HELPERS: [(i32, &str); 20] = [
+const HELPERS: [(i32, &str); 21] = [
     (1, "map_lookup_elem"),
     (2, "map_update_elem"),
     (3, "map_delete_elem"),
@@ -34,6 +34,7 @@ const HELPERS: [(i32, &str); 20] = [
     (96, "tcp_sock"),
     (107, "sk_storage_get"),
     (112, "probe_read_user"),
+    (114, "probe_read_user_str"),
     (122, "get_netns_cookie"),
     (130, "ringbuf_output"),
     (131, "ringbuf_reserve"),
@@ -408,7 +409,7 @@ mod tests {
     fn the_checked_in_object_is_passive() {
         let object = fs::read(crate::ebpf::prebuilt()).unwrap();
         let proof = prove(&object).unwrap();
-        assert!(proof.programs == 14 && proof.helpers.contains(&"skb_load_bytes"), "{proof:?}");
+        assert!(proof.programs == 19 && proof.helpers.contains(&"skb_load_bytes"), "{proof:?}");
     }
 
     #[test]

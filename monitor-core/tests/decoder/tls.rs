@@ -79,7 +79,16 @@ impl Session {
 
     /// Decodes other packets of it, with keys that come before the packet with that number.
     fn decode_as(&self, packets: &[Vec<Packet>], keys: &[(usize, &str)]) -> Seen {
-        let mut decoder = decoder(Limits::default());
+        self.decode_within(Limits::default(), packets, keys)
+    }
+
+    fn decode_within(
+        &self,
+        limits: Limits,
+        packets: &[Vec<Packet>],
+        keys: &[(usize, &str)],
+    ) -> Seen {
+        let mut decoder = decoder(limits);
         let inputs = self.wires.iter().zip(packets);
         let inputs =
             inputs.flat_map(|(wire, packets)| packets.iter().map(|it| it.input(wire.flow)));
@@ -347,7 +356,57 @@ fn keys_may_come_while_the_handshake_is_under_way() {
 }
 
 #[test]
-fn late_keys_open_what_follows() {
+fn late_keys_open_what_waited() {
+    for (name, ..) in SUITES {
+        let session = Session::read(name);
+        let begun = "# nothing yet\n";
+        let whole = session.decode();
+        // Before any packet, and behind the last but its end.
+        for number in 0..session.packets().len() - 2 {
+            let keys = [(0, begun), (number, &session.keys[..])];
+            let seen = session.decode_as(&[session.packets()], &keys);
+            assert_eq!(lines(&seen.calls), CALLS, "{name}, {number}");
+            assert_eq!(tls(&seen.connections[0]).decrypted, Decrypted::Yes, "{name}, {number}");
+            let times = |calls: &[ApiCall]| -> Vec<_> {
+                calls.iter().map(|it| (it.time, it.response.as_ref().map(|it| it.status))).collect()
+            };
+            assert_eq!(times(&seen.calls), times(&whole.calls), "{name}, {number}");
+        }
+    }
+}
+
+/// A gap behind what waits, or no room for it, is one behind what was never opened.
+#[test]
+fn what_waits_is_bounded() {
+    let session = Session::read("tls13-aes-128-gcm");
+    let packets = session.packets();
+    let last = packets
+        .iter()
+        .rposition(|it| it.direction == Direction::ToServer && it.payload.len() > 90)
+        .expect("a request");
+    let limits = Limits { tls_waiting_bytes_max: 500, ..Limits::default() };
+    let keys = [(0, "# nothing yet\n"), (last, &session.keys[..])];
+    let seen = session.decode_within(limits, &[packets], &keys);
+    assert!(!seen.calls.is_empty() && seen.calls.len() < 3, "{:#?}", lines(&seen.calls));
+    assert!(known(&seen.calls));
+    assert_eq!(tls(&seen.connections[0]).decrypted, Decrypted::Partly);
+}
+
+/// What waits when the connection ends was not opened.
+#[test]
+fn keys_that_never_come_leave_it_sealed() {
+    for (name, ..) in SUITES {
+        let session = Session::read(name);
+        let seen = session.decode_as(&[session.packets()], &[(0, "# nothing\n")]);
+        assert!(seen.calls.is_empty(), "{name}");
+        let tls = tls(&seen.connections[0]);
+        let expected = (Decrypted::No, Some(Sealed::NoKeys));
+        assert_eq!((tls.decrypted, tls.sealed), expected, "{name}");
+    }
+}
+
+#[test]
+fn late_keys_without_room_open_what_follows() {
     let session = Session::read("tls13-aes-128-gcm");
     let last = session
         .packets()
@@ -356,7 +415,9 @@ fn late_keys_open_what_follows() {
         .unwrap();
     let first =
         "CLIENT_RANDOM 00 00\nCLIENT_RANDOM ".to_owned() + &"0".repeat(64) + " " + &"1".repeat(96);
-    let seen = session.decode_as(&[session.packets()], &[(0, &first), (last, &session.keys)]);
+    let limits = Limits { tls_waiting_bytes_max: 0, ..Limits::default() };
+    let keys = [(0, &first[..]), (last, &session.keys)];
+    let seen = session.decode_within(limits, &[session.packets()], &keys);
     assert!(!seen.calls.is_empty() && seen.calls.len() < 3, "{:#?}", lines(&seen.calls));
     let last = seen.calls.last().and_then(|call| call.response.as_ref()).expect("its answer");
     assert_eq!((last.status, last.body_bytes), (Some(200), 2));

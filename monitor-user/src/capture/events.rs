@@ -4,15 +4,18 @@ use std::collections::{HashMap, VecDeque};
 
 use aya::maps::{MapData, RingBuf};
 use monitor_common::{
-    CLOSED, Control, DataHeader, LISTENS, OPENED, OWNED, PLAIN_END, PLAIN_TO_CLIENT,
-    PLAIN_TO_SERVER, TO_CLIENT, TO_SERVER, Verdict,
+    BEGINS, CLOSED, Control, DataHeader, GOES_ON, LISTENS, OPENED, OWNED, PLAIN_END,
+    PLAIN_TO_CLIENT, PLAIN_TO_SERVER, TO_CLIENT, TO_SERVER, TlsSecret, Verdict,
 };
 use monitor_core::input::{Direction, Endpoint, FlowKey, Input, Open, Plain, Segment, TcpFlags};
 use monitor_core::time::EventTime;
+use zeroize::Zeroize as _;
 
+use crate::capture::InsideTls;
 use crate::capture::clock::{Clock, now_ns};
 use crate::capture::keylog::KeyLogs;
 use crate::capture::owner::Owners;
+use crate::capture::secrets::{self, Random};
 use crate::capture::tls::{Process, Sealed};
 
 /// Sockets that are tracked here for their losses and owners. Twice what the Decoder holds; beyond
@@ -23,12 +26,22 @@ const SOCKETS_MAX: usize = 262_144;
 pub(super) struct Events {
     control: RingBuf<MapData>,
     /// Lifecycle events that wait for the payload before them to be read.
-    waiting: VecDeque<Control>,
+    waiting: VecDeque<Event>,
     sockets: HashMap<u64, Socket>,
+    /// By the random of its client's hello: the socket of a TLS connection.
+    hellos: HashMap<Random, u64>,
+    /// Those that came before their socket was made, or told of.
+    early_hellos: HashMap<FlowKey, Random>,
+    /// Secrets of such sockets, which are not told of yet.
+    early_secrets: VecDeque<Box<Derived>>,
+    /// The kernel side's list of those of which no more is wanted.
+    unwanted: UnwantedMap,
     owners: Owners,
     clock: Clock,
     /// Whether TLS is looked into where it ends.
     tls: bool,
+    /// Whether the Decoder knows that secrets will come, where they do.
+    foretold: bool,
     /// Secrets of TLS.
     keylogs: KeyLogs,
     /// Records that wait for secrets, and their bytes.
@@ -38,6 +51,8 @@ pub(super) struct Events {
     payload_bytes: u64,
     plain_bytes: u64,
     plain_bytes_unknown: u64,
+    secrets: u64,
+    secrets_unknown: u64,
     /// Processes that have begun to listen, or to speak TLS.
     processes: Vec<Process>,
     sealed: Sealed,
@@ -45,6 +60,39 @@ pub(super) struct Events {
     /// and write what nobody takes.
     lingering: VecDeque<(u64, u64)>,
     lingering_flows: HashMap<FlowKey, u64>,
+}
+
+/// Connections whose hello came before their socket, or secrets: a burst of new ones.
+const EARLY_MAX: usize = 4096;
+
+/// What secrets begin with, so that the first connection is not given up for want of them.
+const FORETOLD: &[u8] = b"# as TLS libraries derive them\n";
+
+/// Where it is told which TLS connections are of no use any more.
+type UnwantedMap = aya::maps::HashMap<MapData, u64, u8>;
+
+/// What comes through the control ring.
+enum Event {
+    Lifecycle(Control),
+    Secret(Box<Derived>),
+}
+
+/// A secret; wiped when it is dropped.
+struct Derived(TlsSecret);
+
+impl Drop for Derived {
+    fn drop(&mut self) {
+        self.0.secret.zeroize();
+    }
+}
+
+impl Event {
+    fn time_ns(&self) -> u64 {
+        match self {
+            Event::Lifecycle(event) => event.time_ns,
+            Event::Secret(secret) => secret.0.time_ns,
+        }
+    }
 }
 
 /// How long a closed TLS connection is still known. A process that takes longer to come to it has
@@ -69,30 +117,42 @@ struct Socket {
     inside: bool,
     /// Who received on it.
     pid: Option<u32>,
+    /// Random of its client's hello.
+    hello: Option<Random>,
+    /// A bit for each label of which there is a secret.
+    secrets: u8,
 }
 
 impl Socket {
     fn new(flow: FlowKey, tls: bool) -> Socket {
-        Socket { flow, lost_bytes: [0; 2], tls, inside: false, pid: None }
+        let (lost_bytes, inside, pid, hello, secrets) = ([0; 2], false, None, None, 0);
+        Socket { flow, lost_bytes, tls, inside, pid, hello, secrets }
     }
 }
 
 impl Events {
-    pub(super) fn new(control: RingBuf<MapData>, tls: bool, keylogs: KeyLogs) -> Events {
+    pub(super) fn new(control: RingBuf<MapData>, unwanted: UnwantedMap, tls: &InsideTls) -> Events {
         Events {
             control,
             waiting: VecDeque::new(),
             sockets: HashMap::new(),
+            hellos: HashMap::new(),
+            early_hellos: HashMap::new(),
+            early_secrets: VecDeque::new(),
+            unwanted,
             owners: Owners::default(),
             clock: Clock::new(),
-            tls,
-            keylogs,
+            tls: tls.at_libraries(),
+            foretold: !tls.takes_secrets(),
+            keylogs: keylogs(tls),
             held: VecDeque::new(),
             held_bytes: 0,
             records: 0,
             payload_bytes: 0,
             plain_bytes: 0,
             plain_bytes_unknown: 0,
+            secrets: 0,
+            secrets_unknown: 0,
             processes: Vec::new(),
             sealed: Sealed::default(),
             lingering: VecDeque::new(),
@@ -118,6 +178,16 @@ impl Events {
     /// Those among them whose connection was not known.
     pub(super) fn plain_bytes_unknown(&self) -> u64 {
         self.plain_bytes_unknown
+    }
+
+    /// Secrets that TLS libraries derived so far.
+    pub(super) fn secrets(&self) -> u64 {
+        self.secrets
+    }
+
+    /// Those among them whose connection was not known.
+    pub(super) fn secrets_unknown(&self) -> u64 {
+        self.secrets_unknown
     }
 
     /// Processes to look into since the last time.
@@ -147,6 +217,10 @@ impl Events {
         each: &mut dyn FnMut(Input<'_>),
     ) -> usize {
         self.clock.refresh();
+        if !self.foretold {
+            self.foretold = true;
+            each(Input::Secrets(FORETOLD));
+        }
         if !self.keylogs.is_empty() {
             self.hold(data);
             let is_over = last || self.held_bytes >= HELD_BYTES_MAX;
@@ -198,7 +272,7 @@ impl Events {
             self.give(&header, &payload, each);
         }
         if records < max {
-            while self.waiting.front().is_some_and(|event| event.time_ns <= until) {
+            while self.waiting.front().is_some_and(|event| event.time_ns() <= until) {
                 self.give_first_waiting(each);
             }
             self.end_lingering(until, each);
@@ -215,7 +289,7 @@ impl Events {
     ) -> usize {
         self.end_lingering(header.time_ns, each);
         let mut events = 0;
-        while self.waiting.front().is_some_and(|event| event.time_ns <= header.time_ns) {
+        while self.waiting.front().is_some_and(|event| event.time_ns() <= header.time_ns) {
             self.give_first_waiting(each);
             events += 1;
         }
@@ -230,7 +304,13 @@ impl Events {
 
     fn pull(&mut self) {
         while let Some(record) = self.control.next() {
-            match read::<Control>(&record) {
+            let secret =
+                (record.len() == size_of::<TlsSecret>()).then(|| read::<TlsSecret>(&record));
+            let event = match secret.flatten() {
+                Some(secret) => Some(Event::Secret(Box::new(Derived(secret)))),
+                None => read::<Control>(&record).map(Event::Lifecycle),
+            };
+            match event {
                 Some(event) => self.waiting.push_back(event),
                 None => tracing::warn!(bytes = record.len(), "a lifecycle record has a wrong size"),
             }
@@ -254,6 +334,18 @@ impl Events {
                 self.sockets.entry(header.cookie).or_insert_with(|| Socket::new(flow, false));
             socket.notice_loss(time, header.direction, header.before, each);
         }
+        if header.stage != 0 && self.tls {
+            self.look_at_hello(header, payload);
+        }
+        let mut flags = TcpFlags::from_bits_truncate(header.tcp_flags);
+        if flags.intersects(TcpFlags::FIN | TcpFlags::RST)
+            && self.sockets.get(&header.cookie).is_some_and(Socket::ends_when_closed)
+        {
+            flags.remove(TcpFlags::FIN | TcpFlags::RST);
+            if payload.is_empty() {
+                return;
+            }
+        }
         each(Input::Segment(Segment {
             time,
             source,
@@ -261,10 +353,73 @@ impl Events {
             scope: header.scope,
             seq: header.seq,
             ack: header.ack,
-            flags: TcpFlags::from_bits_truncate(header.tcp_flags),
+            flags,
             payload,
             missing: header.missing,
         }));
+    }
+
+    /// Keeps whose hello it was; and says, later, that a connection of which nothing was opened is of no use.
+    fn look_at_hello(&mut self, header: &DataHeader, payload: &[u8]) {
+        let Some(socket) = self.sockets.get_mut(&header.cookie) else {
+            if self.early_hellos.len() >= EARLY_MAX {
+                self.early_hellos.clear();
+            }
+            if let Some(random) = secrets::client_random(payload) {
+                let client = Endpoint { addr: header.source, port: header.source_port };
+                let server = Endpoint { addr: header.target, port: header.target_port };
+                let flow = FlowKey { client, server, scope: header.scope };
+                self.early_hellos.insert(flow, random);
+            }
+            return;
+        };
+        if header.stage == BEGINS && header.direction == TO_SERVER && socket.hello.is_none() {
+            socket.hello = secrets::client_random(payload);
+            if let Some(random) = socket.hello {
+                self.hellos.insert(random, header.cookie);
+            }
+        } else if header.stage == GOES_ON
+            && socket.tls
+            && socket.secrets == 0
+            // Without room there it goes on to be delivered, in vain.
+            && let Err(error) = self.unwanted.insert(header.cookie, 0, 0)
+        {
+            tracing::debug!(%error, "a connection that is of no use stays");
+        }
+    }
+
+    /// Gives a secret to the connection whose hello it follows.
+    fn give_secret(&mut self, derived: Box<Derived>, each: &mut dyn FnMut(Input<'_>)) {
+        let secret = &derived.0;
+        let by_random = secret.has_random == 1;
+        let cookie = match self.hellos.get(&secret.random) {
+            Some(cookie) if by_random => *cookie,
+            _ => secret.cookie,
+        };
+        let socket = self.sockets.get_mut(&cookie);
+        if socket.is_none() && !by_random {
+            if self.early_secrets.len() >= EARLY_MAX {
+                self.early_secrets.pop_front();
+                self.secrets_unknown += 1;
+            }
+            return self.early_secrets.push_back(derived);
+        }
+        self.secrets += 1;
+        let hello = socket.as_ref().and_then(|socket| socket.hello);
+        let random = if by_random { Some(secret.random) } else { hello };
+        let bit = 1 << (secret.label & 7);
+        if let Some(socket) = socket.filter(|socket| socket.hello == random) {
+            if socket.secrets & bit != 0 && !by_random {
+                // It has its own: this is that of a connection that is not watched.
+                self.secrets_unknown += 1;
+                return;
+            }
+            socket.secrets |= bit;
+        }
+        match random.and_then(|random| secrets::line(secret, &random)) {
+            Some(line) => each(Input::Secrets(&line)),
+            None => self.secrets_unknown += 1,
+        }
     }
 
     fn give_plain(&mut self, header: &DataHeader, payload: &[u8], each: &mut dyn FnMut(Input<'_>)) {
@@ -290,7 +445,11 @@ impl Events {
     }
 
     fn give_first_waiting(&mut self, each: &mut dyn FnMut(Input<'_>)) {
-        let Some(event) = self.waiting.pop_front() else { return };
+        let event = match self.waiting.pop_front() {
+            Some(Event::Lifecycle(event)) => event,
+            Some(Event::Secret(secret)) => return self.give_secret(secret, each),
+            None => return,
+        };
         let time = self.clock.event_time(event.time_ns);
         match event.kind {
             OPENED => self.open(time, &event, each),
@@ -332,10 +491,16 @@ impl Events {
             if self.sockets.len() >= SOCKETS_MAX {
                 tracing::warn!(SOCKETS_MAX, "too many sockets; their table starts anew");
                 self.sockets.clear();
+                self.hellos.clear();
                 self.lingering.clear();
                 self.lingering_flows.clear();
             }
-            self.sockets.insert(event.cookie, Socket::new(flow, tls));
+            let mut socket = Socket::new(flow, tls);
+            socket.hello = self.early_hellos.remove(&flow);
+            if let Some(random) = socket.hello {
+                self.hellos.insert(random, event.cookie);
+            }
+            self.sockets.insert(event.cookie, socket);
         }
         each(Input::Open(Open {
             time,
@@ -345,6 +510,22 @@ impl Events {
             server_next: event.server_next,
             midstream: event.midstream != 0,
         }));
+        if event.cookie != 0 && !self.early_secrets.is_empty() {
+            self.give_early_secrets(event.cookie, event.time_ns, each);
+        }
+    }
+
+    /// Gives what came before its socket was told of, and gives up what came long before.
+    fn give_early_secrets(&mut self, cookie: u64, now_ns: u64, each: &mut dyn FnMut(Input<'_>)) {
+        for secret in std::mem::take(&mut self.early_secrets) {
+            if secret.0.cookie == cookie {
+                self.give_secret(secret, each);
+            } else if secret.0.time_ns.saturating_add(LINGER_NS) > now_ns {
+                self.early_secrets.push_back(secret);
+            } else {
+                self.secrets_unknown += 1;
+            }
+        }
     }
 
     fn own(&mut self, time: EventTime, event: &Control, each: &mut dyn FnMut(Input<'_>)) {
@@ -382,15 +563,23 @@ impl Events {
     /// Nothing follows of a connection.
     fn end(&mut self, cookie: u64, time: EventTime, each: &mut dyn FnMut(Input<'_>)) {
         let Some(socket) = self.sockets.remove(&cookie) else { return };
+        if let Some(random) = socket.hello {
+            self.hellos.remove(&random);
+        }
         if socket.tls {
             self.lingering_flows.remove(&socket.flow);
-            self.sealed.close(socket.pid, socket.inside);
+            self.sealed.close(socket.pid, socket.inside || socket.secrets != 0);
         }
         each(Input::Close { time, flow: socket.flow });
     }
 }
 
 impl Socket {
+    /// Whether what its library gives out of the last packets may come after them.
+    fn ends_when_closed(&self) -> bool {
+        self.tls && self.secrets == 0
+    }
+
     /// Tells of bytes lost since the last time; `total` counts from the socket's beginning.
     fn notice_loss(
         &mut self,
@@ -410,6 +599,13 @@ impl Socket {
     }
 }
 
+fn keylogs(tls: &InsideTls) -> KeyLogs {
+    match tls {
+        InsideTls::KeyLogs(paths) => KeyLogs::new(paths),
+        InsideTls::Off | InsideTls::Libraries { .. } => KeyLogs::new(&[]),
+    }
+}
+
 /// Header and payload of a data record; a record of a size class is longer than its payload.
 fn split(record: &[u8]) -> Option<(DataHeader, &[u8])> {
     let whole = read::<DataHeader>(record).and_then(|header| {
@@ -426,6 +622,7 @@ fn split(record: &[u8]) -> Option<(DataHeader, &[u8])> {
 trait AnyBytes: Copy {}
 impl AnyBytes for DataHeader {}
 impl AnyBytes for Control {}
+impl AnyBytes for TlsSecret {}
 
 fn read<T: AnyBytes>(bytes: &[u8]) -> Option<T> {
     // SAFETY: there are enough bytes, and by its trait the type takes any.

@@ -7,6 +7,7 @@ mod keylog;
 mod object;
 mod owner;
 pub mod privilege;
+mod secrets;
 pub mod tls;
 
 use std::fs::File;
@@ -22,7 +23,6 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::capture::events::Events;
-use crate::capture::keylog::KeyLogs;
 use crate::capture::object::{Loaded, Programs};
 
 /// What to capture, and with how much memory.
@@ -74,8 +74,11 @@ impl Ports {
 pub enum InsideTls {
     /// Not at all.
     Off,
-    /// At the calls into the TLS libraries of the servers.
+    /// At the TLS libraries of the servers.
     Libraries {
+        /// Where they derive the secrets that open a connection, if that is known; else, as without it, at
+        /// the calls that pass plaintext on.
+        secrets: bool,
         /// Bytes of one call that are carried; what is beyond them is missing.
         call_bytes_max: u32,
     },
@@ -87,6 +90,11 @@ impl InsideTls {
     /// The servers' processes are looked into.
     fn at_libraries(&self) -> bool {
         matches!(self, InsideTls::Libraries { .. })
+    }
+
+    /// Secrets are taken there.
+    fn takes_secrets(&self) -> bool {
+        matches!(self, InsideTls::Libraries { secrets: true, .. })
     }
 }
 
@@ -113,6 +121,10 @@ pub struct Health {
     pub tls_bytes_missing: u64,
     /// Plaintext bytes of connections that were not known, or no more.
     pub tls_bytes_unknown: u64,
+    /// Secrets that TLS libraries derived.
+    pub tls_secrets: u64,
+    /// Those among them whose connection was not known.
+    pub tls_secrets_unknown: u64,
     /// TLS connections that could belong to more than one socket.
     pub tls_ambiguous: u64,
     /// Calls into TLS libraries that could not be followed to their end.
@@ -169,7 +181,7 @@ impl Capture {
             format!("cgroup {}: cannot be opened; mount cgroup2 or name another", cgroup.display())
         })?;
         cgroup::require_v2(&directory, &cgroup)?;
-        let Loaded { programs, data, control, counters, logger } =
+        let Loaded { programs, data, control, counters, unwanted, logger } =
             object::load_and_attach(options, &directory)
                 .with_context(|| format!("attaching to cgroup {}", cgroup.display()))?;
         Ok(Capture {
@@ -177,7 +189,7 @@ impl Capture {
             data: polled(data)?,
             counters,
             logger,
-            events: Events::new(control, options.tls.at_libraries(), keylogs(&options.tls)),
+            events: Events::new(control, unwanted, &options.tls),
             pause: PAUSE_MIN,
             cgroup,
         })
@@ -241,6 +253,8 @@ impl Capture {
             tls_bytes: self.events.plain_bytes(),
             tls_bytes_missing: total(Counter::TlsBytesMissing),
             tls_bytes_unknown: self.events.plain_bytes_unknown(),
+            tls_secrets: self.events.secrets(),
+            tls_secrets_unknown: self.events.secrets_unknown(),
             tls_ambiguous: total(Counter::TlsAmbiguous),
             tls_calls_missed: total(Counter::TlsCallsMissed),
             tls_libraries: self.programs.as_ref().map_or(0, Programs::tls_libraries),
@@ -271,13 +285,6 @@ impl Capture {
             // A program that runs on another CPU right now ends within microseconds.
             std::thread::sleep(Duration::from_millis(1));
         }
-    }
-}
-
-fn keylogs(tls: &InsideTls) -> KeyLogs {
-    match tls {
-        InsideTls::KeyLogs(paths) => KeyLogs::new(paths),
-        InsideTls::Off | InsideTls::Libraries { .. } => KeyLogs::new(&[]),
     }
 }
 

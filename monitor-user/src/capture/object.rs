@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use anyhow::Context as _;
-use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::cgroup_skb::CgroupSkbLink;
 use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType};
 use aya::{Btf, Ebpf, EbpfLoader};
@@ -34,6 +34,8 @@ pub(super) struct Loaded {
     pub(super) data: RingBuf<MapData>,
     pub(super) control: RingBuf<MapData>,
     pub(super) counters: PerCpuArray<MapData, u64>,
+    /// Cookies of the TLS connections of which no more is wanted.
+    pub(super) unwanted: HashMap<MapData, u64, u8>,
     pub(super) logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
 }
 
@@ -133,12 +135,21 @@ pub(super) fn load_and_attach(options: &Options, cgroup: &File) -> anyhow::Resul
     let data = take("DATA")?.try_into()?;
     let control = take("CONTROL")?.try_into()?;
     let counters = take("COUNTERS")?.try_into()?;
+    let unwanted = take("TLS_SEALED")?.try_into()?;
     let objects = if options.tls.at_libraries() {
-        Objects::Attaching(Watcher::start(object, &options.ports, attached)?)
+        let secrets = options.tls.takes_secrets();
+        Objects::Attaching(Watcher::start(object, &options.ports, secrets, attached)?)
     } else {
         Objects::Kept { _object: object }
     };
-    Ok(Loaded { data, control, counters, programs: Programs { objects, packets }, logger })
+    Ok(Loaded {
+        data,
+        control,
+        counters,
+        unwanted,
+        programs: Programs { objects, packets },
+        logger,
+    })
 }
 
 /// Loads object and packet programs, with the network namespace told by the kernel if it can
@@ -151,8 +162,11 @@ fn load_with(options: &Options, has_netns_cookie: bool) -> anyhow::Result<Ebpf> 
     let level = options.kernel_log.as_deref().map_or(Ok(0), log_level)?;
     let (inside, call_bytes_max) = match options.tls {
         InsideTls::Off => (monitor_common::InsideTls::Off, 0),
-        InsideTls::Libraries { call_bytes_max } => {
+        InsideTls::Libraries { call_bytes_max, secrets: false } => {
             (monitor_common::InsideTls::Libraries, call_bytes_max)
+        }
+        InsideTls::Libraries { call_bytes_max, secrets: true } => {
+            (monitor_common::InsideTls::Secrets, call_bytes_max)
         }
         InsideTls::KeyLogs(_) => (monitor_common::InsideTls::Wire, 0),
     };
@@ -267,7 +281,7 @@ pub(super) fn probe() -> Vec<(String, Result<(), String>)> {
         control_ring_bytes: 0,
         kernel_log: None,
         first_bytes: true,
-        tls: InsideTls::Libraries { call_bytes_max: TLS_CALL_BYTES_MAX as u32 },
+        tls: InsideTls::Libraries { call_bytes_max: TLS_CALL_BYTES_MAX as u32, secrets: true },
     };
     let mut object = match load(&options) {
         Ok(object) => object,

@@ -90,8 +90,10 @@ const KEYLOGS_MAX: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TlsCapture {
-    /// At the calls into the TLS libraries of the servers, where they are known.
+    /// By the secrets that the servers' TLS libraries derive, where that is known; else as by calls.
     Auto,
+    /// At the calls into those libraries, by the plaintext that is given and taken there.
+    Calls,
     /// By the secrets that servers write to key logs.
     Keylog,
     /// Not at all.
@@ -105,7 +107,7 @@ impl Default for Capture {
             outbound_ports: Vec::new(),
             cgroup: None,
             ring_bytes: 16 << 20,
-            control_ring_bytes: 1 << 20,
+            control_ring_bytes: 4 << 20,
             first_bytes: true,
             tls: TlsCapture::Auto,
             tls_keylogs: Vec::new(),

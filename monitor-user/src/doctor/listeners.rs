@@ -7,7 +7,7 @@ use procfs::process::FDTarget;
 
 use super::Check;
 use crate::capture::Ports;
-use crate::capture::tls::{Looked, Sight, holding_ports, look_at, name};
+use crate::capture::tls::{Found, Looked, Sight, holding_ports, look_at, name};
 
 pub(super) fn checks(ports: &Ports) -> Vec<Check> {
     if ports.all().is_empty() {
@@ -46,9 +46,10 @@ pub(super) fn checks(ports: &Ports) -> Vec<Check> {
 
 /// Each process that holds a socket of a watched port: its TLS library, and whether it can be looked
 /// into. Whether what is found there can be tied to connections, the live run tells.
-pub(super) fn inside_tls(ports: &Ports) -> Vec<Check> {
+/// `secrets`: with the secrets that it derives, where that is known.
+pub(super) fn inside_tls(ports: &Ports, secrets: bool) -> Vec<Check> {
     let mut checks = Vec::new();
-    let mut looked = Looked::default();
+    let mut looked = Looked::new(secrets);
     for pid in holding_ports(ports).into_keys() {
         let who = format!("{} ({pid})", name(pid));
         let look = "see the reason; its connections are seen as lengths only";
@@ -59,7 +60,9 @@ pub(super) fn inside_tls(ports: &Ports) -> Vec<Check> {
             Ok(Sight { libraries, .. }) if !libraries.is_empty() => {
                 let paths: Vec<String> =
                     libraries.iter().map(|found| found.path.display().to_string()).collect();
-                Some(Check::ok("TLS", format!("{who}: {}: looked into", paths.join(", "))))
+                let is_opened = secrets && libraries.iter().any(Found::is_opened);
+                let how = if is_opened { "by its secrets" } else { "at its calls" };
+                Some(Check::ok("TLS", format!("{who}: {}: looked into, {how}", paths.join(", "))))
             }
             Ok(Sight { unseen, .. }) => unseen.map(|(trace, reason)| {
                 let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();

@@ -77,7 +77,8 @@ pub(crate) fn doctor(args: &DoctorArgs, config: &Config) -> Result<()> {
     checks.extend(kernel_programs());
     checks.extend(listeners::checks(&ports));
     checks.extend(match config.capture.tls {
-        TlsCapture::Auto => listeners::inside_tls(&ports),
+        TlsCapture::Auto => listeners::inside_tls(&ports, true),
+        TlsCapture::Calls => listeners::inside_tls(&ports, false),
         TlsCapture::Keylog => config.capture.tls_keylogs.iter().map(|path| keylog(path)).collect(),
         TlsCapture::Off => vec![Check::ok("TLS", "not looked into, as the config says".to_owned())],
     });

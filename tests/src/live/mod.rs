@@ -42,7 +42,7 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 85] = [
+    let tests: [(&str, Test, &[&str]); 89] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -95,7 +95,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("tls::handshake_in_a_read", tls_others::handshake_in_a_read, &["python3", "curl"]),
         ("tls::openssl_1_1", tls_others::openssl_1_1, &["python3", "curl"]),
         ("tls::rustls_keylog", tls_others::rustls_keylog, &["python3", "curl"]),
-        ("tls::rustls_is_named", tls_others::rustls_is_named, &["python3"]),
+        ("tls::rustls_aws_lc", tls_others::rustls_aws_lc, &["python3", "curl"]),
+        ("tls::rustls_is_named", tls_others::rustls_is_named, &["python3", "strip"]),
         ("tls::outbound_curl", tls_outbound::curl_calls, &["nginx", "curl"]),
         ("tls::outbound_others", tls_outbound::other_clients, &["nginx", "python3", "openssl"]),
         ("tls::outbound_own", tls_outbound::own_library, &["nginx", "python3"]),
@@ -103,6 +104,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("outbound_plain", tls_outbound::plain_calls, &["nginx", "curl"]),
         ("tls::full_ring", tls_keylog::full_ring, &["python3", "curl"]),
         ("tls::node", tls_apart::node, &["python3", "curl", "node"]),
+        ("tls::node_at_calls", tls_apart::node_at_calls, &["python3", "curl", "node"]),
+        ("tls::go_at_calls", tls_apart::go_at_calls, &["python3", "curl", "go"]),
+        ("tls::calls_left_alone", tls_servers::calls_are_left_alone, &["python3"]),
         ("tls::node_http2", tls_apart::node_http2, &["h2load", "node"]),
         ("tls::asyncio", tls_apart::asyncio, &["python3", "curl"]),
         ("tls::aiohttp", tls_apart::aiohttp, &["python3", "curl"]),

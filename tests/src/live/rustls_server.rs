@@ -9,14 +9,25 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{KeyLogFile, ServerConfig, ServerConnection, StreamOwned};
 
-/// What asks for it; port, certificate and key follow.
+/// What asks for it; provider, port, certificate and key follow.
 pub(crate) const ARGUMENT: &str = "rustls-server";
+
+/// The provider that is rustls's own choice: AWS-LC.
+pub(crate) const AWS_LC: &str = "aws-lc";
+
+/// The other.
+pub(crate) const RING: &str = "ring";
 
 /// Serves until it is ended. For a call each it prints its client's port, the method and the target.
 pub(crate) fn serve(args: &[String]) -> Result<()> {
-    let [port, certificate, key] = args else { anyhow::bail!("port, certificate, key: {args:?}") };
+    let [provider, port, certificate, key] = args else {
+        anyhow::bail!("provider, port, certificate, key: {args:?}")
+    };
     let certificates = CertificateDer::pem_file_iter(certificate)?.collect::<Result<_, _>>()?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(match provider.as_str() {
+        AWS_LC => rustls::crypto::aws_lc_rs::default_provider(),
+        _ => rustls::crypto::ring::default_provider(),
+    });
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()

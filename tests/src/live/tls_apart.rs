@@ -23,6 +23,9 @@ const CALLS: usize = 3;
 /// Of the bodies that go up and down.
 pub(super) const LARGE_BYTES: usize = 20_000_000;
 
+/// Plaintext is taken at calls, also where connections could be opened with their secrets.
+pub(super) const AT_CALLS: &str = "tls = \"calls\"\n";
+
 /// Arguments of every server: port, certificate, key. For a call each prints its client's port, the
 /// method and the target; `/large` is answered with 20 MB.
 const NODE: &str = r#"
@@ -149,6 +152,11 @@ pub(crate) fn node() -> Result<()> {
     server.seen_with_bodies()
 }
 
+/// The same with `capture.tls = "calls"`: the plaintext itself, tied to its connections by their hellos.
+pub(crate) fn node_at_calls() -> Result<()> {
+    Server::start_with(&mut script("node", NODE)?, AT_CALLS)?.seen_with_bodies()
+}
+
 /// Node's `http2`.
 pub(crate) fn node_http2() -> Result<()> {
     let server = Server::start(&mut script("node", NODE_HTTP2)?)?;
@@ -173,6 +181,12 @@ pub(crate) fn go() -> Result<()> {
     let dir = scratch()?;
     Server::start(&mut built(dir.path(), &[])?)?.seen_with_bodies()?;
     Server::start(&mut built(dir.path(), &[])?)?.seen_with_http2()
+}
+
+/// The same with `capture.tls = "calls"`.
+pub(crate) fn go_at_calls() -> Result<()> {
+    let dir = scratch()?;
+    Server::start_with(&mut built(dir.path(), &[])?, AT_CALLS)?.seen_with_bodies()
 }
 
 /// Go's net/http without symbols.
@@ -262,9 +276,15 @@ impl Server {
 
     /// Ends both; what was seen, and what the server has logged.
     pub(super) fn ended(self) -> Result<(Vec<ApiCall>, String)> {
+        let (calls, dir) = self.stopped()?;
+        Ok((calls, fs::read_to_string(dir.path().join("server.log"))?))
+    }
+
+    /// Ends both; what was seen, and where everything was written.
+    pub(super) fn stopped(self) -> Result<(Vec<ApiCall>, tempfile::TempDir)> {
         let calls = stop_agent(self.agent)?;
         self.process.stop()?;
-        Ok((calls, fs::read_to_string(self.dir.path().join("server.log"))?))
+        Ok((calls, self.dir))
     }
 
     /// A thousand connections at once, three calls on each; then 20 MB up and 20 MB down.

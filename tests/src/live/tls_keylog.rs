@@ -13,6 +13,7 @@ use xtask::process::{self, Proc};
 use super::compare::all_whole;
 use super::rig::{capture_set, start_agent, stop_agent};
 use super::tls::{client, curl, on_their_ports};
+use super::tls_apart::AT_CALLS;
 use super::tls_servers::{library_code, start_python};
 use crate::replay::scratch;
 
@@ -58,12 +59,13 @@ pub(crate) fn keylog() -> Result<()> {
 /// there.
 pub(crate) fn bound_of_a_call() -> Result<()> {
     const SMALL: u64 = 64 << 10;
-    let calls = downloads("tls_call_bytes_max = \"64KiB\"\n", &[SMALL, 1_000_000])?;
+    let calls =
+        downloads(&format!("{AT_CALLS}tls_call_bytes_max = \"64KiB\"\n"), &[SMALL, 1_000_000])?;
     let bodies: Vec<_> = calls.iter().map(body_bytes).collect();
     ensure!(bodies == [SMALL, 1_000_000], "bodies: {bodies:?}");
     ensure!(calls[0].complete, "not whole: {:?}", calls[0]);
     ensure!(!calls[1].complete, "more than the bound was carried: {:?}", calls[1]);
-    let calls = downloads("tls_call_bytes_max = \"16MiB\"\n", &[12_000_000])?;
+    let calls = downloads(&format!("{AT_CALLS}tls_call_bytes_max = \"16MiB\"\n"), &[12_000_000])?;
     let bodies: Vec<_> = calls.iter().map(body_bytes).collect();
     ensure!(bodies == [12_000_000], "bodies: {bodies:?}");
     all_whole(&calls)
@@ -73,7 +75,7 @@ pub(crate) fn bound_of_a_call() -> Result<()> {
 /// that fit are whole.
 pub(crate) fn full_ring() -> Result<()> {
     const BYTES: [u64; 4] = [20_000_000, 100, 1_000_000, 5];
-    let calls = downloads("ring_bytes = \"64KiB\"\n", &BYTES)?;
+    let calls = downloads(&format!("{AT_CALLS}ring_bytes = \"64KiB\"\n"), &BYTES)?;
     let bodies: Vec<_> = calls.iter().map(body_bytes).collect();
     ensure!(bodies == BYTES, "bodies: {bodies:?}");
     let whole: Vec<_> = calls.iter().map(|call| call.complete).collect();

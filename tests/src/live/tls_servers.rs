@@ -1,10 +1,11 @@
 //! Servers with other ways to use a TLS library than nginx has: each call on its own port.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -316,13 +317,72 @@ pub(crate) fn nothing_is_left() -> Result<()> {
     Ok(())
 }
 
-/// The bytes of the TLS library's code in a process.
+/// A connection that was open before the start is seen at its library's calls; when it is over, those are
+/// left alone, and new connections are seen by their secrets as before.
+pub(crate) fn calls_are_left_alone() -> Result<()> {
+    const PATIENT: &str = r#"
+import http.client, ssl, sys
+context = ssl._create_unverified_context()
+client = http.client.HTTPSConnection("127.0.0.1", int(sys.argv[1]), context=context)
+def call(target):
+    client.request("GET", target)
+    assert client.getresponse().read() == b"{}"
+call("/first")
+print("open", flush=True)
+sys.stdin.readline()
+for number in range(10):
+    call(f"/older/{number}")
+"#;
+    let dir = scratch()?;
+    certificate(dir.path())?;
+    openssl::copy_libraries(dir.path())?;
+    let at = SocketAddr::new([127, 0, 0, 1].into(), process::free_server_port()?);
+    let server = start_python(dir.path(), at, Some(dir.path()), None)?;
+    let code = || code_of(server.pid(), &["libssl"]);
+    let before = code()?;
+    let mut python = Command::new("python3");
+    python.args(["-c", PATIENT, &at.port().to_string()]);
+    let mut patient = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut said = String::new();
+    BufReader::new(patient.stdout.take().context("no output")?).read_line(&mut said)?;
+    ensure!(said == "open\n", "the client said {said:?}");
+    let agent = start_agent(dir.path(), &[at.port()], &[])?;
+    ensure!(code()? != before, "no probe for the connection that is open");
+    client(at, 20, 2, 3)?;
+    patient.stdin.take().context("no input")?.write_all(b"\n")?;
+    ensure!(patient.wait()?.success(), "the client failed");
+    process::wait_until("its calls are left alone", Duration::from_secs(60), || {
+        Ok(code()? == before)
+    })?;
+    client(at, 20, 2, 3)?;
+    let calls = stop_agent(agent)?;
+    server.stop()?;
+    // Of the older one nobody saw the hello.
+    let (newer, older): (Vec<_>, Vec<_>) =
+        calls.into_iter().partition(|call| call.flow.ja4.is_some());
+    let is_asked = |call: &&ApiCall| as_logged(call).target.starts_with("/older/");
+    let asked = older.iter().filter(is_asked).count();
+    // The first may go before the socket is known.
+    ensure!((9..=10).contains(&asked), "{asked} calls of the older connection: {older:?}");
+    ensure!(newer.len() == 2 * 20 * 3, "{} calls of newer connections", newer.len());
+    all_whole(&newer)?;
+    on_their_ports(&newer)?;
+    Ok(())
+}
+
+/// The bytes of the TLS library's code in a process, both its files.
 pub(super) fn library_code(pid: u32) -> Result<Vec<u8>> {
+    code_of(pid, &["libssl", "libcrypto"])
+}
+
+/// Of files with these names.
+fn code_of(pid: u32, names: &[&str]) -> Result<Vec<u8>> {
     use std::os::unix::fs::FileExt as _;
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
     let memory = fs::File::open(format!("/proc/{pid}/mem"))?;
     let mut code = Vec::new();
-    for map in maps.lines().filter(|map| map.contains("libssl") && map.contains("r-xp")) {
+    let is_named = |map: &&str| names.iter().any(|name| map.contains(name));
+    for map in maps.lines().filter(is_named).filter(|map| map.contains("r-xp")) {
         let range = map.split(' ').next().unwrap_or_default();
         let (start, end) = range.split_once('-').unwrap_or_default();
         let (start, end) = (u64::from_str_radix(start, 16)?, u64::from_str_radix(end, 16)?);

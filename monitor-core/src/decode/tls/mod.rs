@@ -1,8 +1,8 @@
 //! TLS (RFC 8446, RFC 5246 and before) as seen from beside the wire: what the handshake says in the
 //! clear, and what the secrets of a key log open.
 //!
-//! A secret must be there before the first record that needs it, or soon after: records that came
-//! before it are lost. Without secrets the wire is of no interest once the handshake is over; plaintext
+//! A secret must be there before the first record that needs it, or soon after: a few records wait for it,
+//! until it is there when the connection goes on. Without secrets the wire is of no interest once the handshake is over; plaintext
 //! that a library passed on may take its place (`plain`).
 
 mod certificate;
@@ -61,6 +61,11 @@ struct Side {
     state: State,
     /// Plaintext bytes that the conversation inside was told to be missing, ahead of the count.
     told: u64,
+    /// Records whose secret may still come, with when they were whole, and their bytes.
+    waiting: Vec<(EventTime, Record)>,
+    waiting_bytes: usize,
+    /// The direction ends behind them.
+    ends: bool,
 }
 
 #[derive(Default)]
@@ -111,6 +116,7 @@ impl Connection {
         mut chunk: &[u8],
         cx: &mut Context<'_>,
     ) {
+        self.wake(cx);
         loop {
             let ssl2 = direction == Direction::ToServer && self.session.client.is_none();
             let side = &mut self.sides[direction as usize];
@@ -144,6 +150,8 @@ impl Connection {
         bytes: u64,
         cx: &mut Context<'_>,
     ) {
+        self.wake(cx);
+        self.wait_no_more(direction, cx);
         let side = &mut self.sides[direction as usize];
         if side.is_over() {
             return;
@@ -184,7 +192,13 @@ impl Connection {
 
     /// The sender of a direction has ended it in good order.
     pub(in crate::decode) fn end(&mut self, direction: Direction, cx: &mut Context<'_>) {
-        let ended = matches!(self.sides[direction as usize].state, State::Ended);
+        self.wake(cx);
+        let side = &mut self.sides[direction as usize];
+        if !side.waiting.is_empty() {
+            side.ends = true;
+            return;
+        }
+        let ended = matches!(side.state, State::Ended);
         if let Some(inner) = &mut self.inner
             && !ended
         {
@@ -194,6 +208,9 @@ impl Connection {
 
     /// Nothing follows in either direction: gives out what is left.
     pub(in crate::decode) fn abort(&mut self, why: Anomalies, cx: &mut Context<'_>) {
+        self.wake(cx);
+        self.wait_no_more(Direction::ToServer, cx);
+        self.wait_no_more(Direction::ToClient, cx);
         self.refuse_early(cx);
         self.close_eyes();
         if let Some(inner) = &mut self.inner {
@@ -240,7 +257,7 @@ impl Connection {
                 State::Encrypted(_) => size_of::<Protection>() + KEYS_BYTES,
                 State::Clear | State::Opaque | State::Ended => 0,
             };
-            side.records.held_bytes() + side.messages.held_bytes() + state
+            side.records.held_bytes() + side.messages.held_bytes() + side.waiting_bytes + state
         };
         let early = match &self.early {
             Early::Waiting(chunks) => chunks.iter().map(|(_, bytes)| bytes.len()).sum(),
@@ -263,7 +280,11 @@ impl Connection {
         let side = &mut self.sides[direction as usize];
         match &side.state {
             State::Encrypted(protection) if protection.covers(&record) => {
-                self.open(direction, time, record, cx);
+                if side.waiting.is_empty() {
+                    self.open(direction, time, record, true, cx);
+                } else {
+                    self.wait(direction, time, record, cx);
+                }
             }
             State::Clear | State::Encrypted(_) => {
                 side.records.confirm();
@@ -298,7 +319,7 @@ impl Connection {
     /// From here on a direction is encrypted.
     fn encrypt(&mut self, direction: Direction, late: bool, cx: &mut Context<'_>) {
         let version = self.session.server.as_ref().map(|server| server.version);
-        if cx.secrets.is_empty() {
+        if !cx.secrets.are_expected() {
             return match version {
                 Some(_) => self.give_up_both(Sealed::NoKeys),
                 // The server's hello is yet to be read.
@@ -332,7 +353,8 @@ impl Connection {
         }
     }
 
-    fn open(
+    /// A record waits for the secret that opens it, behind those that do already, as far as there is room.
+    fn wait(
         &mut self,
         direction: Direction,
         time: EventTime,
@@ -340,11 +362,64 @@ impl Connection {
         cx: &mut Context<'_>,
     ) {
         let side = &mut self.sides[direction as usize];
+        side.records.confirm();
+        side.waiting_bytes += record.bytes.len() + size_of::<(EventTime, Record)>();
+        side.waiting.push((time, record));
+        if side.waiting_bytes > cx.limits.tls_waiting_bytes_max {
+            self.wait_no_more(direction, cx);
+        }
+    }
+
+    /// Opens what waited for secrets which have come.
+    fn wake(&mut self, cx: &mut Context<'_>) {
+        for direction in [Direction::ToServer, Direction::ToClient] {
+            let side = &self.sides[direction as usize];
+            if !side.waiting.is_empty()
+                && let State::Encrypted(protection) = &side.state
+                && !protection.awaits(&self.session, cx.secrets)
+            {
+                self.wait_no_more(direction, cx);
+            }
+        }
+    }
+
+    /// Opens what waits in a direction, or goes on without it.
+    fn wait_no_more(&mut self, direction: Direction, cx: &mut Context<'_>) {
+        let side = &mut self.sides[direction as usize];
+        side.waiting_bytes = 0;
+        for (time, record) in std::mem::take(&mut side.waiting) {
+            match &self.sides[direction as usize].state {
+                State::Encrypted(_) => self.open(direction, time, record, false, cx),
+                State::Clear | State::Opaque | State::Ended => return,
+            }
+        }
+        if std::mem::take(&mut self.sides[direction as usize].ends) {
+            self.end(direction, cx);
+        }
+    }
+
+    /// `may_wait`: a secret that is not there yet may come.
+    fn open(
+        &mut self,
+        direction: Direction,
+        time: EventTime,
+        record: Record,
+        may_wait: bool,
+        cx: &mut Context<'_>,
+    ) {
+        let side = &mut self.sides[direction as usize];
         let State::Encrypted(protection) = &mut side.state else { return };
         let passed_bytes = side.records.passed_bytes();
         let mut plain = Vec::new();
         let opened = protection.open(&record, passed_bytes, &self.session, cx.secrets, &mut plain);
-        let Some(opened) = opened else { return self.unopened(direction, time, record, cx) };
+        let Some(opened) = opened else {
+            let awaits = may_wait && protection.awaits(&self.session, cx.secrets);
+            if awaits && !record.uncertain {
+                return self.wait(direction, time, record, cx);
+            }
+            protection.pass_over(&record);
+            return self.unopened(direction, time, record, cx);
+        };
         side.records.confirm();
         self.opened += 1;
         cx.counters.tls_records_opened += 1;

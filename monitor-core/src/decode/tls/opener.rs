@@ -2,14 +2,14 @@
 //! out.
 
 use aes::{Aes128, Aes256};
-use aes_gcm::aead::consts::{U8, U12, U16};
-use aes_gcm::aead::{AeadInOut, KeyInit as _, Nonce, Tag};
-use aes_gcm::{Aes128Gcm, Aes256Gcm};
 use cbc::cipher::block_padding::NoPadding;
 use cbc::cipher::{BlockCipherDecrypt, BlockModeDecrypt, InnerIvInit};
 use ccm::Ccm;
-use chacha20poly1305::ChaCha20Poly1305;
+use ccm::aead::{AeadInOut, KeyInit as _, Nonce, Tag};
+use ccm::consts::{U8, U12, U16};
 use hmac::{Hmac, Mac};
+use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305};
+use ring::aead::{LessSafeKey, UnboundKey};
 use sha1::Sha1;
 use sha2::{Sha256, Sha384};
 use zeroize::Zeroizing;
@@ -303,15 +303,42 @@ impl<A: AeadInOut<NonceSize = U12> + Send> Aead for A {
     }
 }
 
+/// Those in common use, as fast as the machine has them.
+struct Fast(LessSafeKey);
+
+impl Fast {
+    fn boxed(algorithm: &'static Algorithm, key: &[u8]) -> Option<Box<dyn Aead>> {
+        Some(Box::new(Fast(LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?))))
+    }
+}
+
+impl Aead for Fast {
+    fn open(
+        &self,
+        nonce: &[u8; NONCE_BYTES],
+        about: &[u8],
+        text: &mut [u8],
+        tag: &[u8],
+    ) -> Option<()> {
+        let nonce = ring::aead::Nonce::assume_unique_for_key(*nonce);
+        let tag = ring::aead::Tag::try_from(tag).ok()?;
+        self.0.open_in_place_separate_tag(nonce, Aad::from(about), tag, text, 0..).ok().map(drop)
+    }
+
+    fn tag_bytes(&self) -> usize {
+        self.0.algorithm().tag_len()
+    }
+}
+
 fn aead(cipher: Cipher, key: &[u8]) -> Option<Box<dyn Aead>> {
     Some(match cipher {
-        Cipher::Aes128Gcm => Box::new(Aes128Gcm::new_from_slice(key).ok()?),
-        Cipher::Aes256Gcm => Box::new(Aes256Gcm::new_from_slice(key).ok()?),
+        Cipher::Aes128Gcm => return Fast::boxed(&AES_128_GCM, key),
+        Cipher::Aes256Gcm => return Fast::boxed(&AES_256_GCM, key),
+        Cipher::ChaCha20Poly1305 => return Fast::boxed(&CHACHA20_POLY1305, key),
         Cipher::Aes128Ccm => Box::new(Ccm::<Aes128, U16, U12>::new_from_slice(key).ok()?),
         Cipher::Aes128Ccm8 => Box::new(Ccm::<Aes128, U8, U12>::new_from_slice(key).ok()?),
         Cipher::Aes256Ccm => Box::new(Ccm::<Aes256, U16, U12>::new_from_slice(key).ok()?),
         Cipher::Aes256Ccm8 => Box::new(Ccm::<Aes256, U8, U12>::new_from_slice(key).ok()?),
-        Cipher::ChaCha20Poly1305 => Box::new(ChaCha20Poly1305::new_from_slice(key).ok()?),
         Cipher::Aes128Cbc(_) | Cipher::Aes256Cbc(_) => return None,
     })
 }

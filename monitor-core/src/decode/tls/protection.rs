@@ -156,7 +156,28 @@ impl Protection {
         }
     }
 
-    /// Opens a record into `out`. `passed_bytes`: how many bytes of others are missing before it.
+    /// Whether a secret is still to come that may open what the present keys do not.
+    pub(super) fn awaits(&self, session: &Session, secrets: &Secrets) -> bool {
+        let Some(client) = &session.client else { return false };
+        let lacks = |label| secrets.find(&client.random, label).is_none();
+        match &session.server {
+            Some(agreed) if agreed.version.is_13() => {
+                self.epoch() != Some(Epoch::Application) && lacks(self.traffic_label())
+            }
+            Some(_) => self.keys.is_none() && lacks(Label::Master),
+            None => self.keys.is_none() && lacks(Label::ClientEarly),
+        }
+    }
+
+    fn traffic_label(&self) -> Label {
+        match self.sender {
+            Direction::ToServer => Label::ClientTraffic,
+            Direction::ToClient => Label::ServerTraffic,
+        }
+    }
+
+    /// Opens a record into `out`; one that is not opened is to be tried again, or [passed
+    /// over](Protection::pass_over). `passed_bytes`: how many bytes of others are missing before it.
     pub(super) fn open(
         &mut self,
         record: &Record,
@@ -182,26 +203,26 @@ impl Protection {
                 }
             }
         }
-        match &mut opened {
-            Some(opened) => {
-                opened.untold_bytes = if opened.missed > 0 { self.untold_bytes } else { 0 };
-                opened.missed = opened.missed.saturating_sub(self.unopened.into());
-                (self.unopened, self.untold_bytes) = (0, 0);
-                self.trials = self.trials.saturating_add(1);
-            }
-            None => {
-                if !record.uncertain {
-                    self.unopened = self.unopened.saturating_add(1);
-                    if self.keys.is_none() && record.kind == Kind::ApplicationData {
-                        self.untold_bytes += bytes.len() as u64;
-                    }
-                }
-                if let Some(keys) = &mut self.keys {
-                    keys.opener.miss(Some(bytes));
-                }
-            }
+        if let Some(opened) = &mut opened {
+            opened.untold_bytes = if opened.missed > 0 { self.untold_bytes } else { 0 };
+            opened.missed = opened.missed.saturating_sub(self.unopened.into());
+            (self.unopened, self.untold_bytes) = (0, 0);
+            self.trials = self.trials.saturating_add(1);
         }
         opened
+    }
+
+    /// A record stays as it is.
+    pub(super) fn pass_over(&mut self, record: &Record) {
+        if !record.uncertain {
+            self.unopened = self.unopened.saturating_add(1);
+            if self.keys.is_none() && record.kind == Kind::ApplicationData {
+                self.untold_bytes += record.bytes.len() as u64;
+            }
+        }
+        if let Some(keys) = &mut self.keys {
+            keys.opener.miss(Some(&record.bytes));
+        }
     }
 
     /// Keys that may open what the present ones do not.
@@ -251,11 +272,7 @@ impl Protection {
                 tls13(label, agreed.suite, agreed.version).into_iter().collect()
             }
             (Epoch::Application, Some(agreed)) if agreed.version.is_13() => {
-                let label = match self.sender {
-                    Direction::ToServer => Label::ClientTraffic,
-                    Direction::ToClient => Label::ServerTraffic,
-                };
-                tls13(label, agreed.suite, agreed.version).into_iter().collect()
+                tls13(self.traffic_label(), agreed.suite, agreed.version).into_iter().collect()
             }
             (Epoch::Application, Some(agreed)) => {
                 let Some(secret) = secrets.find(&client.random, Label::Master) else {

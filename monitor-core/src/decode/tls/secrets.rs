@@ -32,6 +32,8 @@ pub(in crate::decode) struct Secrets {
     known: BTreeMap<(Random, Label), Secret>,
     /// In the order in which they came.
     order: VecDeque<(Random, Label)>,
+    /// There is a key log, be it one that says nothing yet.
+    expected: bool,
 }
 
 /// What a line of a key log is.
@@ -50,6 +52,7 @@ const SECRET_BYTES_MAX: usize = 48;
 impl Secrets {
     /// Takes lines of a key log.
     pub(in crate::decode) fn read(&mut self, lines: &[u8], max: usize, counters: &mut Counters) {
+        self.expected = true;
         for line in lines.split(|byte| *byte == b'\n') {
             match parse(line) {
                 Line::Secret(random, label, secret) => {
@@ -81,9 +84,9 @@ impl Secrets {
         }
     }
 
-    /// Whether there are none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.known.is_empty()
+    /// Whether there are any, or will be.
+    pub(super) fn are_expected(&self) -> bool {
+        self.expected
     }
 
     /// A secret of a connection.

@@ -16,11 +16,14 @@ pub struct Go {
     pub read: u64,
     /// Every return of what decrypts one.
     pub decrypted: Vec<u64>,
+    /// What is called for every secret, the same as the first two; `None`: it is not there.
+    pub secret: Option<u64>,
 }
 
 const WRITE: &str = "crypto/tls.(*Conn).writeRecordLocked";
 const READ: &str = "crypto/tls.(*Conn).readRecordOrCCS";
 const DECRYPT: &str = "crypto/tls.(*halfConn).decrypt";
+const SECRET: &str = "crypto/tls.(*Config).writeKeyLog";
 
 /// Of Go 1.18, and of 1.20 and later.
 const MAGICS: [u32; 2] = [0xffff_fff0, 0xffff_fff1];
@@ -64,11 +67,16 @@ pub(super) fn functions(
         address.and_then(&offset_of).context("a function outside of the file")
     };
     let body = code(text, start, decrypt).context("a function outside of the code")?;
+    let secret = table.find(SECRET).and_then(|function| {
+        let look = look_at_the_stack(code(text, start, function)?)?;
+        at(function.0 + look).ok()
+    });
     let decrypted = returns(body)?.into_iter().map(|return_at| at(decrypt.0 + return_at));
     Ok(Some(Go {
         write: at(write.0 + write_look)?,
         read: at(read.0 + read_look)?,
         decrypted: decrypted.collect::<Result<_, _>>()?,
+        secret,
     }))
 }
 
@@ -218,16 +226,20 @@ mod tests {
 
     #[test]
     fn functions_are_where_the_table_says() {
-        let expected = Go {
+        let mut expected = Go {
             write: 0x400 + 64 + 6,
             read: 0x400 + 128 + 6,
             decrypted: vec![0x400 + 192 + 6, 0x400 + 192 + 63],
+            secret: None,
         };
         // Since Go 1.26 the begin of the code is not told.
         for start in [0x1000, 0] {
             let found = found(&table(start, &NAMES), &text(4)).unwrap();
             assert_eq!(found.as_ref(), Some(&expected));
         }
+        let names = [&NAMES[..], &[SECRET]].concat();
+        expected.secret = Some(0x400 + 256 + 6);
+        assert_eq!(found(&table(0x1000, &names), &text(5)).unwrap(), Some(expected));
     }
 
     #[test]

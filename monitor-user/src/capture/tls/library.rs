@@ -9,7 +9,7 @@ use super::go::Go;
 use super::prologue;
 
 /// Where a library's functions are in its file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Functions {
     /// Those that pass plaintext on, and those that tell of a connection.
     pub calls: Vec<Function>,
@@ -17,6 +17,11 @@ pub struct Functions {
     pub free: Vec<u64>,
     /// Those that make randoms, of hellos among others. They may be in a file of their own.
     pub randoms: Vec<Random>,
+    /// Those that derive secrets. OpenSSL 3 has them in its other file.
+    pub derivations: Vec<Derivation>,
+    /// Whether the secrets of its connections come out of what [`derivations`](Functions::derivations) has,
+    /// here or in another file.
+    pub is_derived: bool,
     /// Those of Go, which stand for themselves.
     pub go: Option<Go>,
 }
@@ -26,7 +31,52 @@ impl Functions {
     pub fn is_library(&self) -> bool {
         !self.calls.is_empty() || self.go.is_some()
     }
+
+    /// Whether connections can be opened with the secrets that they derive, while no plaintext is passed on
+    /// by a function that is known: rustls over AWS-LC.
+    pub fn tells_secrets_alone(&self) -> bool {
+        !self.is_library() && self.derivations.iter().any(|it| it.by == Deriving::Hkdf)
+    }
 }
+
+/// What derives secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Derivation {
+    /// How.
+    pub by: Deriving,
+    /// Offset in the file, bytes.
+    pub offset: u64,
+}
+
+/// Functions that derive secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deriving {
+    /// `EVP_KDF_derive` of OpenSSL 3, of any version of TLS.
+    Kdf,
+    /// `HKDF_expand` of AWS-LC, of TLS 1.3.
+    Hkdf,
+    /// `CRYPTO_tls1_prf` of AWS-LC, of TLS 1.2.
+    Prf,
+}
+
+impl Deriving {
+    /// By a function's name. AWS-LC's have their version in front, as it is built for Rust.
+    fn of(name: &[u8]) -> Option<Deriving> {
+        if name == KDF.as_bytes() {
+            return Some(Deriving::Kdf);
+        }
+        // As in `aws_lc_0_39_1_` or `aws_lc_fips_0_13_9_`.
+        let name = std::str::from_utf8(name).ok()?.strip_prefix("aws_lc_")?;
+        let is_of_version = |it: char| it.is_ascii_digit() || it == '_';
+        match name.strip_prefix("fips_").unwrap_or(name).trim_start_matches(is_of_version) {
+            "HKDF_expand" => Some(Deriving::Hkdf),
+            "CRYPTO_tls1_prf" => Some(Deriving::Prf),
+            _ => None,
+        }
+    }
+}
+
+const KDF: &str = "EVP_KDF_derive";
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,20 +161,38 @@ pub fn functions(file: &[u8]) -> anyhow::Result<Option<Functions>> {
             offset.checked_add(within)
         })
     };
-    let mut found =
-        Functions { calls: Vec::new(), free: Vec::new(), randoms: Vec::new(), go: None };
+    let code = |address| {
+        let start = usize::try_from(offset_of(address)?).ok()?;
+        let rest = bytes.get(start..)?;
+        Some(&rest[..rest.len().min(prologue::PROLOGUE_BYTES)])
+    };
+    let is_x86_64 = file.architecture() == object::Architecture::X86_64;
+    let mut found = Functions::default();
     let mut calls: Vec<(Function, u64)> = Vec::new();
     // Programs that export nothing have their functions in the other table.
     for symbol in file.dynamic_symbols().chain(file.symbols()) {
-        if symbol.is_undefined() || symbol.kind() != object::SymbolKind::Text {
+        let Ok(name) = symbol.name_bytes() else { continue };
+        if symbol.is_undefined() {
+            found.is_derived |= name == KDF.as_bytes();
             continue;
         }
-        let Ok(name) = symbol.name_bytes() else { continue };
+        if symbol.kind() != object::SymbolKind::Text {
+            continue;
+        }
         let offset = || offset_of(symbol.address()).context("a function outside of the file");
         if let Some(&(_, with_context)) = RANDOMS.iter().find(|(it, _)| it.as_bytes() == name) {
             let random = Random { with_context, offset: offset()? };
             if !found.randoms.contains(&random) {
                 found.randoms.push(random);
+            }
+            continue;
+        }
+        // The registers that its arguments are in are those of this machine.
+        if let Some(by) = Deriving::of(name).filter(|_| is_x86_64) {
+            let begin = code(symbol.address()).context("a function outside of the file")?;
+            let derivation = Derivation { by, offset: offset()? + prologue::cheap(begin) };
+            if !found.derivations.contains(&derivation) {
+                found.derivations.push(derivation);
             }
             continue;
         }
@@ -147,7 +215,10 @@ pub fn functions(file: &[u8]) -> anyhow::Result<Option<Functions>> {
     if found.randoms.iter().any(|random| random.with_context) {
         found.randoms.retain(|random| random.with_context);
     }
-    let probes = calls.len() + found.free.len() + found.randoms.len();
+    let derives = |by| found.derivations.iter().any(|it| it.by == by);
+    found.is_derived |= derives(Deriving::Kdf);
+    found.is_derived &= is_x86_64;
+    let probes = calls.len() + found.free.len() + found.randoms.len() + found.derivations.len();
     ensure!(probes <= PROBES_MAX, "it has functions many times");
     if calls.is_empty() {
         // What begins like a program's own functions need not be a library.
@@ -156,17 +227,13 @@ pub fn functions(file: &[u8]) -> anyhow::Result<Option<Functions>> {
         if found.go.is_some() {
             return Ok(Some(found));
         }
-        return Ok((!found.randoms.is_empty()).then_some(found));
+        let is_part = !found.randoms.is_empty() || !found.derivations.is_empty();
+        return Ok(is_part.then_some(found));
     }
     let has = |call: &TlsCall| calls.iter().any(|(function, _)| function.call == *call);
     ensure!(NEEDED.iter().all(has), "it lacks the function that reads, writes or shakes hands");
     ensure!(!found.free.is_empty(), "it lacks the function that ends a connection");
-    if file.architecture() == object::Architecture::X86_64 {
-        let code = |address| {
-            let start = usize::try_from(offset_of(address)?).ok()?;
-            let rest = bytes.get(start..)?;
-            Some(&rest[..rest.len().min(prologue::PROLOGUE_BYTES)])
-        };
+    if is_x86_64 {
         prologue::improve(&mut calls, code, offset_of);
     }
     found.calls = calls.into_iter().map(|(function, _)| function).collect();
@@ -237,6 +304,30 @@ mod tests {
         // OpenSSL 3 has both, and the other one calls it.
         let with_context: Vec<_> = found.randoms.iter().map(|it| it.with_context).collect();
         assert_eq!(with_context, [true]);
+        // It has no plaintext, and the secrets of both its files.
+        let derivations: Vec<_> = found.derivations.iter().map(|it| it.by).collect();
+        assert_eq!((derivations, found.is_derived), (vec![Deriving::Kdf], true));
+        let Some(file) = read("libssl.so.3") else { return };
+        let found = functions(&file).unwrap().unwrap();
+        assert_eq!((found.derivations, found.is_derived), (vec![], true));
+        let Some(file) = read("libgnutls.so.30") else { return };
+        assert!(!functions(&file).unwrap().unwrap().is_derived);
+    }
+
+    #[test]
+    fn what_derives_is_known_by_name() {
+        for (name, by) in [
+            ("EVP_KDF_derive", Some(Deriving::Kdf)),
+            ("aws_lc_0_39_1_HKDF_expand", Some(Deriving::Hkdf)),
+            ("aws_lc_fips_0_13_9_HKDF_expand", Some(Deriving::Hkdf)),
+            ("aws_lc_0_39_1_CRYPTO_tls1_prf", Some(Deriving::Prf)),
+            ("aws_lc_0_39_1_HKDF", None),
+            ("HKDF_expand", None),
+            ("EVP_KDF_derive_", None),
+            ("", None),
+        ] {
+            assert_eq!(Deriving::of(name.as_bytes()), by, "{name}");
+        }
     }
 
     #[test]

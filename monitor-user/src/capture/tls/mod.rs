@@ -9,7 +9,7 @@ mod system;
 mod trace;
 mod users;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -24,7 +24,9 @@ use aya::programs::uprobe::{
     UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeLinkId, UProbeScope,
 };
 
-use self::library::{Function, Functions, Random};
+use monitor_common::OLDER;
+
+use self::library::{Derivation, Deriving, Function, Functions, Random};
 pub use self::processes::{Found, Looked, Sight, holding_ports, look_at, name};
 pub(super) use self::sealed::Sealed;
 use self::users::Users;
@@ -51,8 +53,27 @@ const RANDOM_RETURN: &str = "keywatch_tls_random_return";
 const GO_WRITE: &str = "keywatch_go_write";
 const GO_READ: &str = "keywatch_go_read";
 const GO_DECRYPTED: &str = "keywatch_go_decrypted";
-const ALL: [&str; 9] =
-    [CALL, RETURN, FREE, RANDOM, RANDOM_EX, RANDOM_RETURN, GO_WRITE, GO_READ, GO_DECRYPTED];
+const KDF: &str = "keywatch_kdf";
+const HKDF: &str = "keywatch_hkdf";
+const PRF: &str = "keywatch_prf";
+const KDF_RETURN: &str = "keywatch_kdf_return";
+const GO_SECRET: &str = "keywatch_go_secret";
+const ALL: [&str; 14] = [
+    CALL,
+    RETURN,
+    FREE,
+    RANDOM,
+    RANDOM_EX,
+    RANDOM_RETURN,
+    GO_WRITE,
+    GO_READ,
+    GO_DECRYPTED,
+    KDF,
+    HKDF,
+    PRF,
+    KDF_RETURN,
+    GO_SECRET,
+];
 
 /// Files that are attached to: servers with a library each are few on a host.
 const LIBRARIES_MAX: usize = 256;
@@ -84,8 +105,9 @@ struct State {
 }
 
 impl Watcher {
-    /// Attaches to what is there already, then goes on by itself. `tracepoints`: what is missing of
-    /// those that the probes need.
+    /// Attaches to what is there already, then goes on by itself. `secrets`: to what derives secrets, where
+    /// that is known, in place of what passes plaintext on. `tracepoints`: what is missing of those that the
+    /// probes need.
     ///
     /// # Errors
     ///
@@ -93,6 +115,7 @@ impl Watcher {
     pub(super) fn start(
         mut object: Ebpf,
         ports: &Ports,
+        secrets: bool,
         tracepoints: Result<(), String>,
     ) -> anyhow::Result<Watcher> {
         let state = Arc::new(Mutex::new(State::default()));
@@ -105,13 +128,16 @@ impl Watcher {
             ready,
             attached: HashMap::new(),
             ports: ports.clone(),
-            looked: Looked::default(),
+            secrets,
+            looked: Looked::new(secrets),
+            starting: true,
             state: state.clone(),
         };
         for pid in holding_ports(ports).into_keys() {
             attacher.look_into(Process { pid, speaks_tls: false, is_sure: true });
         }
         attacher.attach_to_system();
+        attacher.starting = false;
         let (orders, waiting) = channel();
         let thread = std::thread::Builder::new()
             .name("keywatch-tls".to_owned())
@@ -179,7 +205,11 @@ struct Attacher {
     /// By file.
     attached: HashMap<FileId, Attached>,
     ports: Ports,
+    /// Whether it attaches to what derives secrets.
+    secrets: bool,
     looked: Looked,
+    /// What is there at the start has connections that were open before.
+    starting: bool,
     state: Arc<Mutex<State>>,
 }
 
@@ -190,9 +220,19 @@ type FileId = (u64, u64);
 struct Attached {
     path: PathBuf,
     probes: Result<Vec<UProbeLink>, String>,
+    /// For connections that were open before, and whose secrets were derived before.
+    older: Option<Older>,
     users: Users,
     /// When a process with it was met last.
     met: Instant,
+}
+
+/// What sees connections that were open before the probes were there which their secrets come from.
+struct Older {
+    /// Never read: they hold the probes.
+    _probes: Vec<UProbeLink>,
+    /// Inodes of the connections.
+    connections: BTreeSet<u64>,
 }
 
 impl Attacher {
@@ -233,7 +273,7 @@ impl Attacher {
                 Ok(Some(found)) => {
                     files.push(found.id);
                     // What cannot be attached to has its line in the log, and one for each process.
-                    let _ = self.attach_once(found);
+                    let _ = self.attach_once(&found);
                 }
                 Ok(None) => {}
                 Err(error) => tracing::debug!("not attached to: {error:#}"),
@@ -246,6 +286,7 @@ impl Attacher {
     /// Detaches from files that no process uses any more. A process that begins to use one meanwhile waits
     /// to be looked into, and has it attached to anew.
     fn sweep(&mut self) {
+        self.let_go_of_older();
         let of_system = self.attach_to_system();
         let kept = if self.ports.called.is_empty() { Duration::ZERO } else { CLIENTS_KEPT };
         let mut is_one_unused = false;
@@ -273,6 +314,51 @@ impl Attacher {
             is_used
         });
         self.count_libraries();
+    }
+
+    /// Takes out the probes at calls once the connections are over that were open before.
+    fn let_go_of_older(&mut self) {
+        if self.attached.values().all(|file| file.older.is_none()) {
+            return;
+        }
+        let open = processes::connections(&self.ports);
+        for file in self.attached.values_mut() {
+            let Some(older) = &mut file.older else { continue };
+            older.connections.retain(|inode| open.contains(inode));
+            if older.connections.is_empty() {
+                file.older = None;
+                let path = file.path.display();
+                tracing::info!(%path, "the connections from before are over: its calls are left alone");
+            }
+        }
+    }
+
+    /// Of a process's connections that were open before what derives secrets was attached to, plaintext is
+    /// taken at the calls of its library, as long as there are any.
+    fn see_older(&mut self, pid: u32, found: &Found) -> anyhow::Result<()> {
+        let has_calls = found.functions.is_derived && !found.functions.calls.is_empty();
+        if !self.secrets || !has_calls {
+            return Ok(());
+        }
+        let connections = processes::connections_in(pid, &self.ports);
+        if connections.is_empty() {
+            return Ok(());
+        }
+        let probes = match self.attached.get_mut(&found.id) {
+            Some(Attached { older: Some(older), .. }) => {
+                older.connections.extend(connections);
+                return Ok(());
+            }
+            Some(Attached { probes: Ok(_), .. }) => self.attach_to_calls(found, OLDER)?,
+            Some(_) | None => return Ok(()),
+        };
+        if let Some(file) = self.attached.get_mut(&found.id) {
+            let path = file.path.display();
+            let (probes_count, open) = (probes.len(), connections.len());
+            tracing::info!(%path, probes = probes_count, open, "sees connections from before");
+            file.older = Some(Older { _probes: probes, connections });
+        }
+        Ok(())
     }
 
     fn count_libraries(&self) {
@@ -328,7 +414,13 @@ impl Attacher {
             if let Some(reason) = &sight.forbidden {
                 return Err(reason.clone());
             }
-            let file = self.attach_once(found)?;
+            let is_new = !self.attached.contains_key(&found.id);
+            let found = found;
+            self.attach_once(&found)?;
+            if self.starting || is_new {
+                self.see_older(pid, &found).map_err(|error| format!("{error:#}"))?;
+            }
+            let file = self.attached.get_mut(&found.id).ok_or_else(|| "not attached".to_owned())?;
             file.users.add(pid);
             file.met = Instant::now();
             match &file.probes {
@@ -340,39 +432,48 @@ impl Attacher {
     }
 
     /// A file that is attached to, or was tried: at most once.
-    fn attach_once(&mut self, found: Found) -> Result<&mut Attached, String> {
+    fn attach_once(&mut self, found: &Found) -> Result<(), String> {
         if !self.attached.contains_key(&found.id) {
             if self.attached.len() >= LIBRARIES_MAX {
                 return Err(format!("{LIBRARIES_MAX} files are attached to already"));
             }
-            let probes = self.attach(&found).map_err(|error| format!("{error:#}"));
+            let probes = self.attach(found).map_err(|error| format!("{error:#}"));
             let path = found.path.display();
             match &probes {
                 Ok(probes) => tracing::info!(%path, probes = probes.len(), "looks inside TLS"),
                 Err(reason) => tracing::warn!(%path, "not attached: {reason}"),
             }
             let (users, met) = (Users::default(), Instant::now());
-            self.attached.insert(found.id, Attached { path: found.path, probes, users, met });
+            let (path, older) = (found.path.clone(), None);
+            self.attached.insert(found.id, Attached { path, probes, older, users, met });
         }
-        self.attached.get_mut(&found.id).ok_or_else(|| "not attached".to_owned())
+        Ok(())
     }
 
     /// Attaches to every function of a library, or to none.
     fn attach(&mut self, found: &Found) -> anyhow::Result<Vec<UProbeLink>> {
-        let Functions { calls, free, randoms, go } = &found.functions;
-        // By descriptor: also of a file that was replaced, or is in another mount namespace.
-        let path = format!("/proc/self/fd/{}", found.file.as_raw_fd());
+        let Functions { derivations, is_derived, go, .. } = &found.functions;
+        let path = path_of(found);
         let mut links = Vec::new();
-        for &Function { call, offset } in calls {
-            links.push(self.probe(CALL, offset, &path, Some(call as u64))?);
-            if call != monitor_common::TlsCall::Shutdown {
-                links.push(self.probe(RETURN, offset, &path, Some(call as u64))?);
+        if self.secrets {
+            for &Derivation { by, offset } in derivations {
+                let begin = match by {
+                    Deriving::Kdf => KDF,
+                    Deriving::Hkdf => HKDF,
+                    Deriving::Prf => PRF,
+                };
+                links.push(self.probe(begin, offset, &path, None)?);
+                if by != Deriving::Prf {
+                    links.push(self.probe(KDF_RETURN, offset, &path, None)?);
+                }
             }
-        }
-        for &Random { with_context, offset } in randoms {
-            let begin = if with_context { RANDOM_EX } else { RANDOM };
-            links.push(self.probe(begin, offset, &path, None)?);
-            links.push(self.probe(RANDOM_RETURN, offset, &path, None)?);
+            if let Some(secret) = go.as_ref().and_then(|go| go.secret) {
+                links.push(self.probe(GO_SECRET, secret, &path, None)?);
+                return Ok(links);
+            }
+            if *is_derived {
+                return Ok(links);
+            }
         }
         if let Some(go) = go {
             // Entries alone, never a return probe: the stack it would change may move.
@@ -382,7 +483,27 @@ impl Attacher {
                 links.push(self.probe(GO_DECRYPTED, offset, &path, None)?);
             }
         }
-        for &offset in free {
+        links.extend(self.attach_to_calls(found, 0)?);
+        Ok(links)
+    }
+
+    /// Attaches to what passes plaintext on. `which`: [`OLDER`], or 0.
+    fn attach_to_calls(&mut self, found: &Found, which: u64) -> anyhow::Result<Vec<UProbeLink>> {
+        let path = path_of(found);
+        let mut links = Vec::new();
+        for &Function { call, offset } in &found.functions.calls {
+            let cookie = Some(call as u64 | which);
+            links.push(self.probe(CALL, offset, &path, cookie)?);
+            if call != monitor_common::TlsCall::Shutdown {
+                links.push(self.probe(RETURN, offset, &path, cookie)?);
+            }
+        }
+        for &Random { with_context, offset } in &found.functions.randoms {
+            let begin = if with_context { RANDOM_EX } else { RANDOM };
+            links.push(self.probe(begin, offset, &path, None)?);
+            links.push(self.probe(RANDOM_RETURN, offset, &path, None)?);
+        }
+        for &offset in &found.functions.free {
             links.push(self.probe(FREE, offset, &path, None)?);
         }
         Ok(links)
@@ -403,6 +524,11 @@ impl Attacher {
             .with_context(|| format!("attaching {name} at {offset:#x}"))?;
         Ok(program.take_link(link)?)
     }
+}
+
+/// By descriptor: also of a file that was replaced, or is in another mount namespace.
+fn path_of(found: &Found) -> String {
+    format!("/proc/self/fd/{}", found.file.as_raw_fd())
 }
 
 /// How it stands with a process.

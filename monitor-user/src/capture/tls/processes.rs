@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use procfs::net::TcpState;
 use procfs::process::{FDTarget, MMPermissions, MMapPath, MemoryMap, Process};
 
 use super::library::{self, Functions};
@@ -39,6 +40,8 @@ pub struct Sight {
 /// What was found in files: each is read once, not once a process.
 #[derive(Default)]
 pub struct Looked {
+    /// Whether connections are opened with secrets, which some libraries tell that pass no plaintext on.
+    secrets: bool,
     files: HashMap<Version, Content>,
 }
 
@@ -87,7 +90,14 @@ pub fn look_at(pid: u32, looked: &mut Looked) -> anyhow::Result<Sight> {
         };
         let Opened { file, id, content } = opened;
         match content.functions {
-            Ok(Some(functions)) if functions.is_library() || makes_randoms(&name) => {
+            Ok(Some(functions))
+                if functions.is_library()
+                    || makes_randoms(&name)
+                    // The trace is that of rustls: by itself it is no more than what it is built with.
+                    || looked.secrets
+                        && functions.tells_secrets_alone()
+                        && content.trace.is_some() =>
+            {
                 sight.libraries.push(Found { path: path.clone(), file, id, functions });
             }
             Err(reason) if is_library(&name) => anyhow::bail!("{}: {reason}", path.display()),
@@ -98,7 +108,8 @@ pub fn look_at(pid: u32, looked: &mut Looked) -> anyhow::Result<Sight> {
             }
         }
     }
-    if sight.libraries.iter().any(|found| found.functions.is_library()) {
+    let is_seen = |it: &Functions| it.is_library() || it.tells_secrets_alone();
+    if sight.libraries.iter().any(|found| is_seen(&found.functions)) {
         sight.unseen = None;
         sight.forbidden = forbidden(&process);
     } else {
@@ -128,7 +139,21 @@ struct Opened {
     content: Content,
 }
 
+impl Found {
+    /// Whether its connections are opened with the secrets that are derived in it, or in the file beside it.
+    pub fn is_opened(&self) -> bool {
+        let functions = &self.functions;
+        let of_go = functions.go.as_ref().is_some_and(|go| go.secret.is_some());
+        functions.is_derived || of_go || functions.tells_secrets_alone()
+    }
+}
+
 impl Looked {
+    /// Nothing yet.
+    pub fn new(secrets: bool) -> Looked {
+        Looked { secrets, files: HashMap::new() }
+    }
+
     /// Through the mapping: the file that is in use, whatever has become of its name, and in whatever
     /// mount namespace it is.
     fn open(&mut self, pid: u32, map: &MemoryMap, path: PathBuf) -> anyhow::Result<Opened> {
@@ -238,6 +263,39 @@ pub fn holding_ports(ports: &Ports) -> BTreeMap<u32, BTreeSet<u16>> {
     holders
 }
 
+/// Inodes of the connections of these ports that are open in any process.
+pub(super) fn connections(ports: &Ports) -> BTreeSet<u64> {
+    let Ok(processes) = procfs::process::all_processes() else { return BTreeSet::new() };
+    let mut seen = BTreeSet::new();
+    let mut inodes = BTreeSet::new();
+    for process in processes.filter_map(Result::ok) {
+        let namespace = std::fs::metadata(format!("/proc/{}/ns/net", process.pid));
+        if namespace.is_ok_and(|about| seen.insert(about.ino())) {
+            inodes.extend(connections_of(&process, ports));
+        }
+    }
+    inodes
+}
+
+/// Those that a process holds.
+pub(super) fn connections_in(pid: u32, ports: &Ports) -> BTreeSet<u64> {
+    let process = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok());
+    let Some(process) = process else { return BTreeSet::new() };
+    let open: BTreeSet<u64> = connections_of(&process, ports).collect();
+    sockets_in(&process).into_iter().filter(|inode| open.contains(inode)).collect()
+}
+
+/// Those in its network namespace.
+fn connections_of(process: &Process, ports: &Ports) -> impl Iterator<Item = u64> {
+    let tables = [process.tcp(), process.tcp6()];
+    let entries = tables.into_iter().filter_map(Result::ok).flatten();
+    entries.filter_map(|entry| {
+        let [local, remote] = [entry.local_address.port(), entry.remote_address.port()];
+        let is_open = entry.state == TcpState::Established && entry.inode != 0;
+        (is_open && ports.watched(local, remote).is_some()).then_some(entry.inode)
+    })
+}
+
 /// Whether a process holds a socket of one of the ports.
 pub(super) fn holds_port(pid: u32, ports: &Ports) -> bool {
     let process = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok());
@@ -284,6 +342,23 @@ mod tests {
         assert_eq!(holders.get(&std::process::id()), Some(&BTreeSet::from([port])));
         drop(listener);
         assert!(holding_ports(&ports).is_empty());
+    }
+
+    #[test]
+    fn connections_are_those_that_are_open() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let ports = Ports { own: vec![port], called: vec![] };
+        // Who listens is no connection.
+        assert!(connections_in(std::process::id(), &ports).is_empty());
+        let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        // The client's end is none of the server's port.
+        let held = connections_in(std::process::id(), &ports);
+        assert_eq!(held.len(), 1);
+        assert_eq!(connections(&ports), held);
+        drop((client, server));
+        assert!(connections(&ports).is_empty());
     }
 
     #[test]

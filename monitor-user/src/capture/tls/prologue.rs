@@ -58,6 +58,29 @@ pub(super) fn improve<'a>(
     }
 }
 
+/// How far behind the begin of a function the kernel can go on without a step of its own, with registers and
+/// stack as they were given: at an instruction that keeps a register, or a jump, behind such as only look.
+/// 0 when there is none.
+pub(super) fn cheap(code: &[u8]) -> u64 {
+    const LOOKS: [Mnemonic; 3] = [Mnemonic::Endbr64, Mnemonic::Test, Mnemonic::Cmp];
+    let decoder = Decoder::with_ip(64, code, 0, DecoderOptions::NONE);
+    for instruction in decoder.into_iter().take(INSTRUCTIONS_MAX) {
+        let rest = usize::try_from(instruction.ip()).ok().and_then(|at| code.get(at..));
+        if rest.is_some_and(|rest| is_jump(rest) || is_cheap(rest)) {
+            return instruction.ip();
+        }
+        if !LOOKS.contains(&instruction.mnemonic()) {
+            return 0;
+        }
+    }
+    0
+}
+
+/// Whether code begins with a jump on a condition.
+fn is_jump(code: &[u8]) -> bool {
+    matches!(code, [0x70..=0x7f, ..] | [0x0f, 0x80..=0x8f, ..])
+}
+
 /// Whether a function begins by keeping a register, which is emulated.
 fn is_cheap(code: &[u8]) -> bool {
     let code = code.strip_prefix(&ENDBR).unwrap_or(code);
@@ -200,6 +223,19 @@ mod tests {
         for end in 0..PLAIN.len() {
             assert_eq!(improved(INNER, &PLAIN[..end], EX), AS_BEFORE, "{end}");
         }
+    }
+
+    #[test]
+    fn looks_are_passed_over() {
+        // As Debian 12 builds `EVP_KDF_derive`: test rdi, rdi; je.
+        assert_eq!(cheap(&[0x48, 0x85, 0xff, 0x74, 0x13, 0x48, 0x8b, 0x07]), 3);
+        assert_eq!(cheap(&[&ENDBR[..], &[0x48, 0x85, 0xff, 0x0f, 0x84, 1, 0, 0, 0]].concat()), 7);
+        assert_eq!(cheap(&[&ENDBR, INNER].concat()), 0);
+        assert_eq!(cheap(INNER), 0);
+        // What changes a register, or the stack, has to come after.
+        assert_eq!(cheap(&[0x48, 0x83, 0xec, 0x18, 0x74, 0x13]), 0);
+        assert_eq!(cheap(&[0x31, 0xff, 0x74, 0x13]), 0);
+        assert_eq!(cheap(&[]), 0);
     }
 
     #[test]
