@@ -62,13 +62,16 @@ impl Host {
         Ok((at, Nginx::start(&[listen], &Role::Block(block), &dir, None)?))
     }
 
-    /// With its log in `NAME/keywatch.log`.
-    pub(super) fn agent(&self, name: &str, server: SocketAddr) -> Result<Agent> {
+    /// With its log in `NAME/keywatch.log`, and this in its config.
+    pub(super) fn agent(&self, name: &str, server: SocketAddr, set: &str) -> Result<Agent> {
         let dir = self.dir().join(name);
         fs::create_dir_all(&dir)?;
+        let config = dir.join("keywatch.toml");
+        fs::write(&config, set)?;
         let args = ["--summary", "json", "--secret-file"].map(str::to_owned);
         let secret = self.dir().join("secret").display().to_string();
-        let args: Vec<String> = args.into_iter().chain([secret]).collect();
+        let config = ["--config".to_owned(), config.display().to_string()];
+        let args: Vec<String> = args.into_iter().chain([secret]).chain(config).collect();
         let ports = [server.port()];
         let setup =
             Setup { keywatch: &self.keywatch, dir: &dir, ports: &ports, args: &args, calls: false };

@@ -41,7 +41,7 @@ fn steady(host: &Host, options: &Options) -> Result<Vec<Row>> {
     let (server, nginx) = host.nginx("steady", Serving { log: true, tls: false })?;
     let _statistics = Statistics::on()?;
     let others = all_runs()?;
-    let agent = host.agent("steady", server)?;
+    let agent = host.agent("steady", server, "")?;
     let before = Usage::of(agent.pid())?;
     println!("{} calls a second for {} s ...", options.rate, options.seconds);
     let at = format!("http://{server}");
@@ -99,7 +99,7 @@ fn saturated(host: &Host, options: &Options) -> Result<Vec<Row>> {
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for pair in 0..options.pairs {
         let alone = rate_of(&mut load)?;
-        let agent = host.agent(&format!("saturated-{pair}"), server)?;
+        let agent = host.agent(&format!("saturated-{pair}"), server, "")?;
         let watched = rate_of(&mut load)?;
         agent.stop()?;
         println!("pair {}: {alone:.0} calls/s without, {watched:.0} with", pair + 1);

@@ -1,5 +1,5 @@
-//! `cargo xtask bench tls`: HTTPS on nginx, alone and with Keywatch, tcpdump or a script of bpftrace beside
-//! it, in turn.
+//! `cargo xtask bench tls`: HTTPS on nginx, alone and with Keywatch, Keywatch at the calls of its library,
+//! tcpdump or a script of bpftrace beside it, in turn.
 //!
 //! The loader has TLS libraries of its own, as it would have on another host: what probes cost the server
 //! is to be seen, not what they would cost its clients.
@@ -44,18 +44,27 @@ pub struct Options {
 enum Watcher {
     Nothing,
     Keywatch,
+    /// Keywatch with `capture.tls = "calls"`.
+    AtCalls,
     Tcpdump,
     Bpftrace,
 }
 
 impl Watcher {
-    const ALL: [Watcher; 4] =
-        [Watcher::Nothing, Watcher::Keywatch, Watcher::Tcpdump, Watcher::Bpftrace];
+    const COUNT: usize = 5;
+    const ALL: [Watcher; Watcher::COUNT] = [
+        Watcher::Nothing,
+        Watcher::Keywatch,
+        Watcher::AtCalls,
+        Watcher::Tcpdump,
+        Watcher::Bpftrace,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Watcher::Nothing => "alone",
             Watcher::Keywatch => "keywatch",
+            Watcher::AtCalls => "at-calls",
             Watcher::Tcpdump => "tcpdump",
             Watcher::Bpftrace => "bpftrace",
         }
@@ -139,8 +148,8 @@ impl Running {
 impl Bench {
     /// A steady rate: latency, processor time, loss. Runs of each watcher, in the order of
     /// [`Watcher::ALL`].
-    fn paced(&self, options: &Options) -> Result<[Vec<Paced>; 4]> {
-        let mut all = [const { Vec::new() }; 4];
+    fn paced(&self, options: &Options) -> Result<[Vec<Paced>; Watcher::COUNT]> {
+        let mut all = [const { Vec::new() }; Watcher::COUNT];
         for round in 0..options.rounds {
             for (watcher, runs) in Watcher::ALL.into_iter().zip(&mut all) {
                 let name = format!("{}-paced-{round}", watcher.name());
@@ -185,11 +194,11 @@ impl Bench {
     }
 
     /// As fast as it goes, without and with each watcher in turn: ratios of the second to the first.
-    fn saturated(&self, options: &Options) -> Result<[Vec<f64>; 4]> {
+    fn saturated(&self, options: &Options) -> Result<[Vec<f64>; Watcher::COUNT]> {
         let (server, _nginx) = self.host.nginx("saturated", Serving { log: false, tls: true })?;
         let mut load = full_load(&format!("https://{server}"), options.saturation_seconds);
         load.env("LD_LIBRARY_PATH", &self.libraries);
-        let mut all = [const { Vec::new() }; 4];
+        let mut all = [const { Vec::new() }; Watcher::COUNT];
         for pair in 0..options.pairs {
             for (watcher, ratios) in Watcher::ALL.into_iter().zip(&mut all) {
                 let name = format!("{}-saturated-{pair}", watcher.name());
@@ -208,7 +217,11 @@ impl Bench {
         let log = self.log(name);
         let mut command = match watcher {
             Watcher::Nothing => return Ok(Running::Nothing),
-            Watcher::Keywatch => return Ok(Running::Agent(self.host.agent(name, server)?)),
+            Watcher::Keywatch => return Ok(Running::Agent(self.host.agent(name, server, "")?)),
+            Watcher::AtCalls => {
+                let set = "[capture]\ntls = \"calls\"\n";
+                return Ok(Running::Agent(self.host.agent(name, server, set)?));
+            }
             Watcher::Tcpdump => {
                 let mut tcpdump = Command::new("tcpdump");
                 tcpdump.args(["-i", "lo", "-s", "0", "-B", "65536", "-n", "-Z", "root", "-w"]);
@@ -228,7 +241,7 @@ impl Bench {
         let mut process = Proc::spawn(watcher.name(), &command, &log)?;
         match watcher {
             Watcher::Tcpdump => drop(process.wait_for_line("tcpdump: listening on", START_WAIT)?),
-            Watcher::Nothing | Watcher::Keywatch => {}
+            Watcher::Nothing | Watcher::Keywatch | Watcher::AtCalls => {}
             Watcher::Bpftrace => process::wait_until("bpftrace attaches", START_WAIT, || {
                 // It does not say when it has attached.
                 self.call(server)?;
@@ -262,7 +275,7 @@ impl Bench {
                 process.wait(START_WAIT)?;
                 let seen = match watcher {
                     Watcher::Bpftrace => lines_of(&self.log(name), "R ")?,
-                    Watcher::Nothing | Watcher::Keywatch | Watcher::Tcpdump => 0,
+                    Watcher::Nothing | Watcher::Keywatch | Watcher::AtCalls | Watcher::Tcpdump => 0,
                 };
                 Ok((seen, said_to_be_lost(&process.output())))
             }
@@ -301,7 +314,11 @@ fn percentiles(log: &Path) -> Result<(f64, f64)> {
     Ok((at(0.5), at(0.99)))
 }
 
-fn print(options: &Options, paced: &[Vec<Paced>; 4], ratios: &[Vec<f64>; 4]) {
+fn print(
+    options: &Options,
+    paced: &[Vec<Paced>; Watcher::COUNT],
+    ratios: &[Vec<f64>; Watcher::COUNT],
+) {
     let of = |figure: fn(&Paced) -> f64| {
         paced.each_ref().map(|runs| median(&runs.iter().map(figure).collect::<Vec<_>>()))
     };
@@ -311,7 +328,7 @@ fn print(options: &Options, paced: &[Vec<Paced>; 4], ratios: &[Vec<f64>; 4]) {
         format!("{least:.3}-{most:.3}")
     });
     let p99 = of(|run| run.p99_us);
-    let shown = |figures: [f64; 4]| figures.map(|figure| format!("{figure:.1}"));
+    let shown = |figures: [f64; Watcher::COUNT]| figures.map(|figure| format!("{figure:.1}"));
     let sum = |figure: fn(&Paced) -> u64| {
         paced.each_ref().map(|runs| runs.iter().map(figure).sum::<u64>().to_string())
     };
