@@ -8,7 +8,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use monitor_common::{CLOSED, Control, LISTENS, OWNED, Socket, Verdict};
 
 use crate::rings::put_control;
-use crate::sockets::{known, looks_inside_tls};
+use crate::sockets::{known, looks_inside_tls, sees_calls, watches_outbound};
 use crate::{secrets, tls};
 
 const TCP_ESTABLISHED: i32 = 1;
@@ -52,18 +52,18 @@ pub fn keywatch_state(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn keywatch_recv(ctx: BtfTracePointContext) -> i32 {
     let (sk, bytes) = (ctx.arg::<*mut c_void>(0), ctx.arg::<i32>(1));
+    if bytes <= 0 {
+        // Mostly nothing has come yet.
+        return 0;
+    }
     // SAFETY: the first argument is the socket.
     let mut socket = unsafe { known(sk) };
     if let Some(socket) = &mut socket {
         own(&ctx, socket);
-        if bytes > 0 {
-            tls::meet(socket);
-        }
+        tls::meet(socket);
     }
-    if bytes > 0 {
-        // SAFETY: as above.
-        unsafe { secrets::received_on(sk, socket) };
-    }
+    // SAFETY: as above.
+    unsafe { secrets::received_on(sk, socket) };
     0
 }
 
@@ -82,7 +82,8 @@ fn own(ctx: &BtfTracePointContext, socket: &mut Socket) {
 /// before it is answered.
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn keywatch_send(ctx: BtfTracePointContext) -> i32 {
-    if ctx.arg::<i32>(1) > 0
+    if (watches_outbound() || sees_calls())
+        && ctx.arg::<i32>(1) > 0
         // SAFETY: the first argument is the socket.
         && let Some(socket) = unsafe { known(ctx.arg::<*mut c_void>(0)) }
     {

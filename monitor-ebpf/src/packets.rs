@@ -19,7 +19,7 @@ use crate::rings::{Packet, put_control, put_payload};
 use crate::secrets::{hello_before_accept, is_sealed};
 use crate::sockets::{
     add, count, first_bytes_decide, has_netns_cookie, is_called, is_watched, known, known_or_new,
-    looks_inside_tls, takes_secrets, takes_tls_whole,
+    looks_inside_tls, sees_calls, takes_secrets, takes_tls_whole,
 };
 
 /// What a cgroup_skb program returns to let a packet through.
@@ -97,7 +97,7 @@ fn observe(ctx: &SkBuffContext, outward: bool) {
                 return;
             }
         }
-        if outward {
+        if outward && sees_calls() {
             hello::tie(skb, socket, &headers);
         }
     }

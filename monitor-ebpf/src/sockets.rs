@@ -19,6 +19,10 @@ static OUTBOUND_PORTS: Array<u64, PORT_WORDS> = Array::new();
 #[btf_map]
 static SOCKETS: SkStorage<Socket> = SkStorage::new();
 
+/// 1 while probes at the calls of TLS libraries are attached: user side writes it.
+#[btf_map]
+static CALLS_ATTACHED: Array<u32, 1> = Array::new();
+
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, COUNTER_SLOTS> = PerCpuArray::new();
 
@@ -55,6 +59,12 @@ pub fn looks_inside_tls() -> bool {
     inside == InsideTls::Libraries as u8 || inside == InsideTls::Secrets as u8
 }
 
+/// Whether any call into a TLS library can be under way that has been seen to begin.
+#[inline(always)]
+pub fn sees_calls() -> bool {
+    looks_inside_tls() && CALLS_ATTACHED.get(0).is_some_and(|attached| *attached != 0)
+}
+
 /// Whether secrets are looked for that open TLS connections, which are delivered for that.
 #[inline(always)]
 pub fn takes_secrets() -> bool {
@@ -85,10 +95,16 @@ pub fn is_watched(port: u16) -> bool {
     holds(&PORTS, port)
 }
 
+/// Whether servers elsewhere are watched.
+#[inline(always)]
+pub fn watches_outbound() -> bool {
+    WATCHES_OUTBOUND.load() == 1
+}
+
 /// Whether `port` is one of servers elsewhere that this host calls.
 #[inline(always)]
 pub fn is_called(port: u16) -> bool {
-    WATCHES_OUTBOUND.load() == 1 && holds(&OUTBOUND_PORTS, port)
+    watches_outbound() && holds(&OUTBOUND_PORTS, port)
 }
 
 #[inline(always)]

@@ -19,7 +19,7 @@ use monitor_common::{
 };
 
 use crate::rings::{User, put_largest, put_payload};
-use crate::sockets::{count, looks_inside_tls, tls_call_bytes_max};
+use crate::sockets::{count, sees_calls, tls_call_bytes_max};
 
 /// By thread. What a thread that died left here goes when others need the room.
 #[btf_map]
@@ -233,7 +233,7 @@ pub fn keywatch_tls_free(ctx: ProbeContext) -> u32 {
 /// a TLS library, that call is about this socket.
 #[inline(always)]
 pub fn meet(socket: &mut Socket) {
-    if !looks_inside_tls() || socket.verdict == Verdict::Ignore as u8 || socket.cookie == 0 {
+    if !sees_calls() || socket.verdict == Verdict::Ignore as u8 || socket.cookie == 0 {
         return;
     }
     if socket.tied == TIED && socket.inside == 1 {

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use aya::Ebpf;
+use aya::maps::Array;
 use aya::programs::UProbe;
 use aya::programs::uprobe::{
     UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeLinkId, UProbeScope,
@@ -192,6 +193,14 @@ pub(super) fn load(object: &mut Ebpf) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `false` only when no probe at a call is there.
+fn set_calls_attached(object: &mut Ebpf, attached: bool) -> anyhow::Result<()> {
+    const NAME: &str = "CALLS_ATTACHED";
+    let map = object.map_mut(NAME).with_context(|| format!("map {NAME}"))?;
+    let mut map: Array<_, u32> = map.try_into()?;
+    map.set(0, u32::from(attached), 0).with_context(|| format!("writing {NAME}"))
+}
+
 fn program<'a>(object: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut UProbe> {
     let program = object.program_mut(name);
     Ok(program.with_context(|| format!("the kernel object has no program {name}"))?.try_into()?)
@@ -220,6 +229,8 @@ type FileId = (u64, u64);
 struct Attached {
     path: PathBuf,
     probes: Result<Vec<UProbeLink>, String>,
+    /// Whether they are where plaintext passes, not where secrets are derived.
+    at_calls: bool,
     /// For connections that were open before, and whose secrets were derived before.
     older: Option<Older>,
     users: Users,
@@ -316,6 +327,15 @@ impl Attacher {
         self.count_libraries();
     }
 
+    /// Lets the kernel side look for calls that are under way, or not any more.
+    fn tell_of_calls(&mut self) {
+        let is_at_calls = |file: &Attached| file.at_calls && file.probes.is_ok();
+        let attached = self.attached.values().any(|file| file.older.is_some() || is_at_calls(file));
+        if let Err(error) = set_calls_attached(&mut self.object, attached) {
+            tracing::error!("calls into TLS libraries are not seen: {error:#}");
+        }
+    }
+
     /// Takes out the probes at calls once the connections are over that were open before.
     fn let_go_of_older(&mut self) {
         if self.attached.values().all(|file| file.older.is_none()) {
@@ -331,6 +351,7 @@ impl Attacher {
                 tracing::info!(%path, "the connections from before are over: its calls are left alone");
             }
         }
+        self.tell_of_calls();
     }
 
     /// Of a process's connections that were open before what derives secrets was attached to, plaintext is
@@ -349,7 +370,10 @@ impl Attacher {
                 older.connections.extend(connections);
                 return Ok(());
             }
-            Some(Attached { probes: Ok(_), .. }) => self.attach_to_calls(found, OLDER)?,
+            Some(Attached { probes: Ok(_), .. }) => {
+                set_calls_attached(&mut self.object, true)?;
+                self.attach_to_calls(found, OLDER)?
+            }
             Some(_) | None => return Ok(()),
         };
         if let Some(file) = self.attached.get_mut(&found.id) {
@@ -361,7 +385,8 @@ impl Attacher {
         Ok(())
     }
 
-    fn count_libraries(&self) {
+    fn count_libraries(&mut self) {
+        self.tell_of_calls();
         let libraries = self.attached.values().filter(|file| file.probes.is_ok()).count();
         lock(&self.state).libraries = libraries as u64;
     }
@@ -444,17 +469,22 @@ impl Attacher {
                 Err(reason) => tracing::warn!(%path, "not attached: {reason}"),
             }
             let (users, met) = (Users::default(), Instant::now());
-            let (path, older) = (found.path.clone(), None);
-            self.attached.insert(found.id, Attached { path, probes, older, users, met });
+            let (path, older, at_calls) = (found.path.clone(), None, self.is_at_calls(found));
+            let file = Attached { path, probes, at_calls, older, users, met };
+            self.attached.insert(found.id, file);
         }
         Ok(())
     }
 
     /// Attaches to every function of a library, or to none.
     fn attach(&mut self, found: &Found) -> anyhow::Result<Vec<UProbeLink>> {
-        let Functions { derivations, is_derived, go, .. } = &found.functions;
+        let Functions { derivations, go, .. } = &found.functions;
         let path = path_of(found);
         let mut links = Vec::new();
+        if self.is_at_calls(found) {
+            // Before the first of them.
+            set_calls_attached(&mut self.object, true)?;
+        }
         if self.secrets {
             for &Derivation { by, offset } in derivations {
                 let begin = match by {
@@ -469,11 +499,10 @@ impl Attacher {
             }
             if let Some(secret) = go.as_ref().and_then(|go| go.secret) {
                 links.push(self.probe(GO_SECRET, secret, &path, None)?);
-                return Ok(links);
             }
-            if *is_derived {
-                return Ok(links);
-            }
+        }
+        if !self.is_at_calls(found) {
+            return Ok(links);
         }
         if let Some(go) = go {
             // Entries alone, never a return probe: the stack it would change may move.
@@ -485,6 +514,11 @@ impl Attacher {
         }
         links.extend(self.attach_to_calls(found, 0)?);
         Ok(links)
+    }
+
+    /// Whether a file is attached to where plaintext passes.
+    fn is_at_calls(&self, found: &Found) -> bool {
+        !self.secrets || !found.is_opened()
     }
 
     /// Attaches to what passes plaintext on. `which`: [`OLDER`], or 0.
