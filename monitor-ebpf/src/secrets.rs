@@ -259,7 +259,8 @@ pub fn keywatch_go_secret(ctx: ProbeContext) -> u32 {
         _ => return 0,
     };
     if random_bytes == RANDOM_BYTES {
-        tell(label, secret, secret_bytes, random);
+        // A goroutine may have changed its thread since it received: user side knows the hello, or not.
+        tell(label, secret, secret_bytes, random, true);
     }
     0
 }
@@ -313,19 +314,20 @@ pub fn keywatch_kdf_return(ctx: RetProbeContext) -> u32 {
     };
     // Functions that return an int leave the upper half of the register undefined.
     if ctx.ret::<i32>() > 0 {
-        tell(label, out, bytes.into(), 0);
+        tell(label, out, bytes.into(), 0, false);
     }
     0
 }
 
 #[inline(always)]
 fn tell_master(secret: u64, random: u64) {
-    tell(TlsLabel::Master, secret, MASTER_BYTES, random);
+    tell(TlsLabel::Master, secret, MASTER_BYTES, random, false);
 }
 
-/// Carries a secret to user side. `random`: where that of the client's hello is, or 0.
+/// Carries a secret to user side. `random`: where that of the client's hello is, or 0. `anywhere`: also when
+/// the thread has received last on what is not watched.
 #[inline(always)]
-fn tell(label: TlsLabel, secret: u64, secret_bytes: u64, random: u64) {
+fn tell(label: TlsLabel, secret: u64, secret_bytes: u64, random: u64, anywhere: bool) {
     let last = TLS_THREADS.get_ptr(bpf_get_current_pid_tgid());
     let mut record = TlsSecret {
         // SAFETY: helper without arguments.
@@ -339,7 +341,7 @@ fn tell(label: TlsLabel, secret: u64, secret_bytes: u64, random: u64) {
         has_random: 0,
         padding: [0; 5],
     };
-    if record.cookie == 0 && random == 0 {
+    if record.cookie == 0 && !anywhere {
         // Of a connection that is not watched.
         return;
     }

@@ -1,21 +1,23 @@
 //! Records of the two rings, joined in order of time, become [`Input`].
 
+mod handshakes;
+
 use std::collections::{HashMap, VecDeque};
 
 use aya::maps::{MapData, RingBuf};
 use monitor_common::{
-    BEGINS, CLOSED, Control, DataHeader, GOES_ON, LISTENS, OPENED, OWNED, PLAIN_END,
-    PLAIN_TO_CLIENT, PLAIN_TO_SERVER, TO_CLIENT, TO_SERVER, TlsSecret, Verdict,
+    CLOSED, Control, DataHeader, LISTENS, OPENED, OWNED, PLAIN_END, PLAIN_TO_CLIENT,
+    PLAIN_TO_SERVER, TO_CLIENT, TO_SERVER, TlsSecret, Verdict,
 };
 use monitor_core::input::{Direction, Endpoint, FlowKey, Input, Open, Plain, Segment, TcpFlags};
 use monitor_core::time::EventTime;
-use zeroize::Zeroize as _;
 
+use self::handshakes::Derived;
 use crate::capture::InsideTls;
 use crate::capture::clock::{Clock, now_ns};
 use crate::capture::keylog::KeyLogs;
 use crate::capture::owner::Owners;
-use crate::capture::secrets::{self, Random};
+use crate::capture::secrets::Random;
 use crate::capture::tls::{Process, Sealed};
 
 /// Sockets that are tracked here for their losses and owners. Twice what the Decoder holds; beyond
@@ -62,9 +64,6 @@ pub(super) struct Events {
     lingering_flows: HashMap<FlowKey, u64>,
 }
 
-/// Connections whose hello came before their socket, or secrets: a burst of new ones.
-const EARLY_MAX: usize = 4096;
-
 /// What secrets begin with, so that the first connection is not given up for want of them.
 const FORETOLD: &[u8] = b"# as TLS libraries derive them\n";
 
@@ -75,15 +74,6 @@ type UnwantedMap = aya::maps::HashMap<MapData, u64, u8>;
 enum Event {
     Lifecycle(Control),
     Secret(Box<Derived>),
-}
-
-/// A secret; wiped when it is dropped.
-struct Derived(TlsSecret);
-
-impl Drop for Derived {
-    fn drop(&mut self) {
-        self.0.secret.zeroize();
-    }
 }
 
 impl Event {
@@ -180,12 +170,12 @@ impl Events {
         self.plain_bytes_unknown
     }
 
-    /// Secrets that TLS libraries derived so far.
+    /// Secrets given out so far.
     pub(super) fn secrets(&self) -> u64 {
         self.secrets
     }
 
-    /// Those among them whose connection was not known.
+    /// Others: nobody knows whose they are.
     pub(super) fn secrets_unknown(&self) -> u64 {
         self.secrets_unknown
     }
@@ -359,69 +349,6 @@ impl Events {
         }));
     }
 
-    /// Keeps whose hello it was; and says, later, that a connection of which nothing was opened is of no use.
-    fn look_at_hello(&mut self, header: &DataHeader, payload: &[u8]) {
-        let Some(socket) = self.sockets.get_mut(&header.cookie) else {
-            if self.early_hellos.len() >= EARLY_MAX {
-                self.early_hellos.clear();
-            }
-            if let Some(random) = secrets::client_random(payload) {
-                let client = Endpoint { addr: header.source, port: header.source_port };
-                let server = Endpoint { addr: header.target, port: header.target_port };
-                let flow = FlowKey { client, server, scope: header.scope };
-                self.early_hellos.insert(flow, random);
-            }
-            return;
-        };
-        if header.stage == BEGINS && header.direction == TO_SERVER && socket.hello.is_none() {
-            socket.hello = secrets::client_random(payload);
-            if let Some(random) = socket.hello {
-                self.hellos.insert(random, header.cookie);
-            }
-        } else if header.stage == GOES_ON
-            && socket.tls
-            && socket.secrets == 0
-            // Without room there it goes on to be delivered, in vain.
-            && let Err(error) = self.unwanted.insert(header.cookie, 0, 0)
-        {
-            tracing::debug!(%error, "a connection that is of no use stays");
-        }
-    }
-
-    /// Gives a secret to the connection whose hello it follows.
-    fn give_secret(&mut self, derived: Box<Derived>, each: &mut dyn FnMut(Input<'_>)) {
-        let secret = &derived.0;
-        let by_random = secret.has_random == 1;
-        let cookie = match self.hellos.get(&secret.random) {
-            Some(cookie) if by_random => *cookie,
-            _ => secret.cookie,
-        };
-        let socket = self.sockets.get_mut(&cookie);
-        if socket.is_none() && !by_random {
-            if self.early_secrets.len() >= EARLY_MAX {
-                self.early_secrets.pop_front();
-                self.secrets_unknown += 1;
-            }
-            return self.early_secrets.push_back(derived);
-        }
-        self.secrets += 1;
-        let hello = socket.as_ref().and_then(|socket| socket.hello);
-        let random = if by_random { Some(secret.random) } else { hello };
-        let bit = 1 << (secret.label & 7);
-        if let Some(socket) = socket.filter(|socket| socket.hello == random) {
-            if socket.secrets & bit != 0 && !by_random {
-                // It has its own: this is that of a connection that is not watched.
-                self.secrets_unknown += 1;
-                return;
-            }
-            socket.secrets |= bit;
-        }
-        match random.and_then(|random| secrets::line(secret, &random)) {
-            Some(line) => each(Input::Secrets(&line)),
-            None => self.secrets_unknown += 1,
-        }
-    }
-
     fn give_plain(&mut self, header: &DataHeader, payload: &[u8], each: &mut dyn FnMut(Input<'_>)) {
         self.plain_bytes += payload.len() as u64;
         let Some(socket) = self.sockets.get_mut(&header.cookie) else {
@@ -512,19 +439,6 @@ impl Events {
         }));
         if event.cookie != 0 && !self.early_secrets.is_empty() {
             self.give_early_secrets(event.cookie, event.time_ns, each);
-        }
-    }
-
-    /// Gives what came before its socket was told of, and gives up what came long before.
-    fn give_early_secrets(&mut self, cookie: u64, now_ns: u64, each: &mut dyn FnMut(Input<'_>)) {
-        for secret in std::mem::take(&mut self.early_secrets) {
-            if secret.0.cookie == cookie {
-                self.give_secret(secret, each);
-            } else if secret.0.time_ns.saturating_add(LINGER_NS) > now_ns {
-                self.early_secrets.push_back(secret);
-            } else {
-                self.secrets_unknown += 1;
-            }
         }
     }
 

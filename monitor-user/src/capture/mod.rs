@@ -121,9 +121,9 @@ pub struct Health {
     pub tls_bytes_missing: u64,
     /// Plaintext bytes of connections that were not known, or no more.
     pub tls_bytes_unknown: u64,
-    /// Secrets that TLS libraries derived.
+    /// Secrets that TLS libraries derived, of connections that are watched.
     pub tls_secrets: u64,
-    /// Those among them whose connection was not known.
+    /// Others, which were dropped.
     pub tls_secrets_unknown: u64,
     /// TLS connections that could belong to more than one socket.
     pub tls_ambiguous: u64,

@@ -42,7 +42,7 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 89] = [
+    let tests: [(&str, Test, &[&str]); 90] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -87,6 +87,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("tls::websocket", websocket::over_tls, &["python3"]),
         ("tls::websocket_nginx", websocket::behind_nginx, &["python3", "nginx"]),
         ("tls::keylog", tls_keylog::keylog, &["python3"]),
+        ("tls::secrets_of_others", tls_keylog::secrets_of_others_stay, &["python3", "curl"]),
         ("tls::short_lived", tls_soak::short_lived, &["python3", "curl"]),
         ("tls::call_bound", tls_keylog::bound_of_a_call, &["python3", "curl"]),
         ("tls::netty", tls_others::netty, &["python3", "curl", "java", "mvn"]),

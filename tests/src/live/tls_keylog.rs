@@ -55,6 +55,50 @@ pub(crate) fn keylog() -> Result<()> {
     Ok(())
 }
 
+/// A server of a port that is not watched has the same library: its secrets are taken nowhere.
+pub(crate) fn secrets_of_others_stay() -> Result<()> {
+    const CALLS: usize = 5;
+    let dir = scratch()?;
+    let keys = dir.path().join("keys.log");
+    certificate(dir.path())?;
+    let at = || -> Result<SocketAddr> {
+        Ok(SocketAddr::new([127, 0, 0, 1].into(), process::free_server_port()?))
+    };
+    let (watched, other) = (at()?, at()?);
+    let servers = [
+        start_python(dir.path(), watched, None, None)?,
+        start_python(dir.path(), other, None, Some(&keys))?,
+    ];
+    let recording = dir.path().join("traffic.pcapng");
+    let record = ["--record".to_owned(), recording.display().to_string()];
+    let agent = start_agent(dir.path(), &[watched.port()], &record)?;
+    for _ in 0..CALLS {
+        for version in ["1.2", "1.3"] {
+            curl(&watched, &["--http1.1", "--tls-max", version], "/watched")?;
+            curl(&other, &["--http1.1", "--tls-max", version], "/other")?;
+        }
+    }
+    let calls = stop_agent(agent)?;
+    for server in servers {
+        server.stop()?;
+    }
+    ensure!(calls.len() == 2 * CALLS, "{} calls", calls.len());
+    all_whole(&calls)?;
+    // One of each connection in TLS 1.2, four of TLS 1.3; of the other server none.
+    let log = fs::read_to_string(dir.path().join("keywatch.log"))?;
+    let expected = format!("secrets of TLS {}", CALLS * (1 + 4));
+    ensure!(log.contains(&expected) && !log.contains("secrets of unknown"), "{log}");
+    let recorded = fs::read(&recording)?;
+    let has = |text: &str| memchr::memmem::find(&recorded, text.as_bytes()).is_some();
+    ensure!(has("CLIENT_RANDOM ") && has("CLIENT_TRAFFIC_SECRET_0 "), "no secret was recorded");
+    let logged = fs::read_to_string(&keys)?;
+    let lines = logged.lines().filter(|line| !line.starts_with('#'));
+    let randoms: Vec<&str> = lines.filter_map(|line| line.split(' ').nth(1)).collect();
+    ensure!(randoms.len() >= 2 * CALLS, "the other server's key log: {logged}");
+    ensure!(!randoms.iter().any(|random| has(random)), "a secret of the other server was recorded");
+    Ok(())
+}
+
 /// What a call has beyond its bound is missing with its exact length; what is within a larger bound is
 /// there.
 pub(crate) fn bound_of_a_call() -> Result<()> {

@@ -18,6 +18,7 @@ mod schedule;
 mod secrets;
 mod suite;
 mod version;
+mod waiting;
 
 use compact_str::ToCompactString;
 
@@ -27,6 +28,7 @@ use self::protection::{Agreed, Epoch, Offered, Opened, Protection, Session};
 use self::record::{HEADER_BYTES, Kind, Read, Record, Records};
 pub(super) use self::secrets::Secrets;
 use self::version::Version;
+use self::waiting::Waiting;
 use super::context::Context;
 use super::conversation::Conversation;
 use super::sniff::Sniff;
@@ -61,11 +63,8 @@ struct Side {
     state: State,
     /// Plaintext bytes that the conversation inside was told to be missing, ahead of the count.
     told: u64,
-    /// Records whose secret may still come, with when they were whole, and their bytes.
-    waiting: Vec<(EventTime, Record)>,
-    waiting_bytes: usize,
-    /// The direction ends behind them.
-    ends: bool,
+    /// Records whose secret may still come.
+    waiting: Waiting,
 }
 
 #[derive(Default)]
@@ -194,8 +193,7 @@ impl Connection {
     pub(in crate::decode) fn end(&mut self, direction: Direction, cx: &mut Context<'_>) {
         self.wake(cx);
         let side = &mut self.sides[direction as usize];
-        if !side.waiting.is_empty() {
-            side.ends = true;
+        if side.waiting.ends_behind() {
             return;
         }
         let ended = matches!(side.state, State::Ended);
@@ -257,7 +255,10 @@ impl Connection {
                 State::Encrypted(_) => size_of::<Protection>() + KEYS_BYTES,
                 State::Clear | State::Opaque | State::Ended => 0,
             };
-            side.records.held_bytes() + side.messages.held_bytes() + side.waiting_bytes + state
+            side.records.held_bytes()
+                + side.messages.held_bytes()
+                + side.waiting.held_bytes()
+                + state
         };
         let early = match &self.early {
             Early::Waiting(chunks) => chunks.iter().map(|(_, bytes)| bytes.len()).sum(),
@@ -350,51 +351,6 @@ impl Connection {
                     self.give_up_both(Sealed::NoHandshake);
                 }
             }
-        }
-    }
-
-    /// A record waits for the secret that opens it, behind those that do already, as far as there is room.
-    fn wait(
-        &mut self,
-        direction: Direction,
-        time: EventTime,
-        record: Record,
-        cx: &mut Context<'_>,
-    ) {
-        let side = &mut self.sides[direction as usize];
-        side.records.confirm();
-        side.waiting_bytes += record.bytes.len() + size_of::<(EventTime, Record)>();
-        side.waiting.push((time, record));
-        if side.waiting_bytes > cx.limits.tls_waiting_bytes_max {
-            self.wait_no_more(direction, cx);
-        }
-    }
-
-    /// Opens what waited for secrets which have come.
-    fn wake(&mut self, cx: &mut Context<'_>) {
-        for direction in [Direction::ToServer, Direction::ToClient] {
-            let side = &self.sides[direction as usize];
-            if !side.waiting.is_empty()
-                && let State::Encrypted(protection) = &side.state
-                && !protection.awaits(&self.session, cx.secrets)
-            {
-                self.wait_no_more(direction, cx);
-            }
-        }
-    }
-
-    /// Opens what waits in a direction, or goes on without it.
-    fn wait_no_more(&mut self, direction: Direction, cx: &mut Context<'_>) {
-        let side = &mut self.sides[direction as usize];
-        side.waiting_bytes = 0;
-        for (time, record) in std::mem::take(&mut side.waiting) {
-            match &self.sides[direction as usize].state {
-                State::Encrypted(_) => self.open(direction, time, record, false, cx),
-                State::Clear | State::Opaque | State::Ended => return,
-            }
-        }
-        if std::mem::take(&mut self.sides[direction as usize].ends) {
-            self.end(direction, cx);
         }
     }
 

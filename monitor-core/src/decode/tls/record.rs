@@ -118,6 +118,11 @@ impl Records {
             if ssl2 && self.has(2, chunk) && self.waiting()[0] & 0x80 != 0 {
                 return self.read_ssl2(chunk);
             }
+            if self.buffer.is_empty()
+                && let Some((_, body)) = header(chunk)
+            {
+                self.buffer.reserve_exact(HEADER_BYTES + body);
+            }
             if !self.has(HEADER_BYTES, chunk) {
                 return self.more();
             }
