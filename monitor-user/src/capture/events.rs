@@ -27,7 +27,7 @@ const SOCKETS_MAX: usize = 262_144;
 /// Reads the rings.
 pub(super) struct Events {
     control: RingBuf<MapData>,
-    /// Lifecycle events that wait for the payload before them to be read.
+    /// Lifecycle events that wait for the payload before them to be read, in order of time.
     waiting: VecDeque<Event>,
     sockets: HashMap<u64, Socket>,
     /// By the random of its client's hello: the socket of a TLS connection.
@@ -301,7 +301,12 @@ impl Events {
                 None => read::<Control>(&record).map(Event::Lifecycle),
             };
             match event {
-                Some(event) => self.waiting.push_back(event),
+                Some(event) => {
+                    // A CPU takes the time before it comes to the ring: another may be faster.
+                    let is_later = |it: &Event| it.time_ns() > event.time_ns();
+                    let later = self.waiting.iter().rev().take_while(|it| is_later(it)).count();
+                    self.waiting.insert(self.waiting.len() - later, event);
+                }
                 None => tracing::warn!(bytes = record.len(), "a lifecycle record has a wrong size"),
             }
         }
