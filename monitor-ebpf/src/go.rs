@@ -6,14 +6,13 @@
 
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::btf_maps::LruHashMap;
-use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::macros::{btf_map, uprobe};
 use aya_ebpf::programs::ProbeContext;
 use monitor_common::{Counter, TLS_SESSIONS_MAX, TlsSession, TlsSessionKey};
 
 use crate::hello;
+use crate::memory::read;
 use crate::sockets::count;
 use crate::tls::{TLS_SESSIONS, finish, key, pass};
 
@@ -70,7 +69,7 @@ pub fn keywatch_go_write(ctx: ProbeContext) -> u32 {
         }
         ALERT if len == 2 => {
             // RFC 8446, 6.1: close_notify is 0.
-            if let Some([_, 0]) = read_user::<2>(data)
+            if let Some([_, 0]) = read::<[u8; 2]>(data)
                 && let Some(session) = session(&connection)
             {
                 finish(session);
@@ -89,19 +88,10 @@ fn greet(connection: &TlsSessionKey, data: u64, len: u64) {
     /// Handshake header and version, before the random of 32 bytes.
     const BEFORE_RANDOM: u64 = 6;
     if len >= BEFORE_RANDOM + 32
-        && let Some([CLIENT_HELLO | SERVER_HELLO]) = read_user::<1>(data)
+        && let Some([CLIENT_HELLO | SERVER_HELLO]) = read::<[u8; 1]>(data)
     {
         hello::expect(data + BEFORE_RANDOM, *connection);
     }
-}
-
-#[inline(always)]
-fn read_user<const N: usize>(from: u64) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    // SAFETY: so many bytes are read as there is room for, or none.
-    let failed =
-        unsafe { bpf_probe_read_user(bytes.as_mut_ptr().cast(), N as u32, from as *const c_void) };
-    (failed == 0).then_some(bytes)
 }
 
 /// `(*Conn).readRecordOrCCS(…)`: a goroutine begins to read a record.

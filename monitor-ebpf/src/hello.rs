@@ -6,9 +6,7 @@
 
 use aya_ebpf::bindings::{__sk_buff, BPF_ANY};
 use aya_ebpf::btf_maps::LruHashMap;
-use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::macros::{btf_map, uprobe, uretprobe};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use monitor_common::{
@@ -17,6 +15,7 @@ use monitor_common::{
 };
 
 use crate::headers::{Headers, load};
+use crate::memory::read;
 use crate::sockets::count;
 use crate::tls::{TLS_SESSIONS, key, session_of, under_way};
 
@@ -83,16 +82,8 @@ pub fn keywatch_tls_random_return(_: RetProbeContext) -> u32 {
 /// The random at an address of the process is that of a hello which a connection is about to send.
 #[inline(always)]
 pub fn expect(random: u64, connection: TlsSessionKey) {
-    let mut part = [0_u8; HELLO_RANDOM_BYTES];
-    // SAFETY: so many bytes are read as there is room for, or none.
-    let failed = unsafe {
-        bpf_probe_read_user(
-            part.as_mut_ptr().cast::<c_void>(),
-            HELLO_RANDOM_BYTES as u32,
-            (random + LEFT_OUT) as *const c_void,
-        )
-    };
-    if failed != 0 || part == RETRY {
+    let Some(part) = read::<[u8; HELLO_RANDOM_BYTES]>(random + LEFT_OUT) else { return };
+    if part == RETRY {
         return;
     }
     let mut connection = connection;

@@ -2,7 +2,8 @@
 //!
 //! One file per hook family: [`packets`] sees TCP payload at the sockets of watched ports,
 //! [`lifecycle`] who owns them and when they close, [`tls`] what TLS libraries pass on and [`go`] what
-//! Go's does, [`hello`] which socket that belongs to, [`secrets`] with what their connections can be opened. What they find goes into two rings ([`rings`]).
+//! Go's does, [`hello`] which socket that belongs to, [`secrets`] with what their connections can be
+//! opened. What they find goes into two rings ([`rings`]).
 //! No protocol is parsed here beyond "is this socket of interest".
 #![no_std]
 #![no_main]
@@ -12,6 +13,7 @@ mod go;
 mod headers;
 mod hello;
 mod lifecycle;
+mod memory;
 mod packets;
 mod rings;
 mod secrets;

@@ -10,7 +10,7 @@ use aya_ebpf::btf_maps::{LruHashMap, PerCpuArray};
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{
-    bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_probe_read_user, bpf_probe_read_user_str,
+    bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_probe_read_user_str,
 };
 use aya_ebpf::macros::{btf_map, uprobe, uretprobe};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
@@ -19,6 +19,7 @@ use monitor_common::{
     TLS_SECRET_BYTES_MAX, TLS_THREADS_MAX, TlsDerivation, TlsLabel, TlsSecret, Verdict,
 };
 
+use crate::memory::{AnyBytes, read};
 use crate::rings::put_secret;
 use crate::sockets::{count, known_or_new, takes_secrets};
 
@@ -123,6 +124,7 @@ struct Parameter {
     data_bytes: u64,
     returned_bytes: u64,
 }
+impl AnyBytes for Parameter {}
 
 /// Parameters that are looked at: OpenSSL gives at most seven, and an end.
 const PARAMETERS_MAX: u64 = 8;
@@ -219,6 +221,7 @@ pub fn keywatch_prf(ctx: ProbeContext) -> u32 {
         seed: u64,
         seed_bytes: u64,
     }
+    impl AnyBytes for OnStack {}
     let (Some(secret), Some(secret_bytes), Some(label)) =
         (ctx.arg::<u64>(3), ctx.arg::<u64>(4), ctx.arg::<u64>(5))
     else {
@@ -260,7 +263,7 @@ pub fn keywatch_go_secret(ctx: ProbeContext) -> u32 {
     };
     if random_bytes == RANDOM_BYTES {
         // A goroutine may have changed its thread since it received: user side knows the hello, or not.
-        tell(label, secret, secret_bytes, random, true);
+        tell(label as u8, secret, secret_bytes, random, true);
     }
     0
 }
@@ -304,30 +307,22 @@ pub fn keywatch_kdf_return(ctx: RetProbeContext) -> u32 {
     let derivation = unsafe { &mut *derivation };
     let TlsDerivation { out, bytes, label } = *derivation;
     derivation.label = 0;
-    let label = match label {
-        it if it == TlsLabel::ClientEarly as u32 => TlsLabel::ClientEarly,
-        it if it == TlsLabel::ClientHandshake as u32 => TlsLabel::ClientHandshake,
-        it if it == TlsLabel::ServerHandshake as u32 => TlsLabel::ServerHandshake,
-        it if it == TlsLabel::ClientTraffic as u32 => TlsLabel::ClientTraffic,
-        it if it == TlsLabel::ServerTraffic as u32 => TlsLabel::ServerTraffic,
-        _ => return 0,
-    };
     // Functions that return an int leave the upper half of the register undefined.
-    if ctx.ret::<i32>() > 0 {
-        tell(label, out, bytes.into(), 0, false);
+    if label != 0 && ctx.ret::<i32>() > 0 {
+        tell(label as u8, out, bytes.into(), 0, false);
     }
     0
 }
 
 #[inline(always)]
 fn tell_master(secret: u64, random: u64) {
-    tell(TlsLabel::Master, secret, MASTER_BYTES, random, false);
+    tell(TlsLabel::Master as u8, secret, MASTER_BYTES, random, false);
 }
 
-/// Carries a secret to user side. `random`: where that of the client's hello is, or 0. `anywhere`: also when
+/// Carries a secret to user side. `label`: a [`TlsLabel`]. `random`: where that of the client's hello is, or 0. `anywhere`: also when
 /// the thread has received last on what is not watched.
 #[inline(always)]
-fn tell(label: TlsLabel, secret: u64, secret_bytes: u64, random: u64, anywhere: bool) {
+fn tell(label: u8, secret: u64, secret_bytes: u64, random: u64, anywhere: bool) {
     let last = TLS_THREADS.get_ptr(bpf_get_current_pid_tgid());
     let mut record = TlsSecret {
         // SAFETY: helper without arguments.
@@ -336,7 +331,7 @@ fn tell(label: TlsLabel, secret: u64, secret_bytes: u64, random: u64, anywhere: 
         cookie: last.map_or(0, |cookie| unsafe { *cookie }),
         random: [0; 32],
         secret: [0; TLS_SECRET_BYTES_MAX],
-        label: label as u8,
+        label,
         secret_bytes: secret_bytes as u8,
         has_random: 0,
         padding: [0; 5],
@@ -370,19 +365,4 @@ fn name(at: u64) -> u64 {
     // SAFETY: at most as many bytes are read as there is room for.
     unsafe { bpf_probe_read_user_str(name.as_mut_ptr().cast(), 8, at as *const c_void) };
     u64::from_le_bytes(name)
-}
-
-/// Plain old data of the process.
-#[inline(always)]
-fn read<T: Copy>(from: u64) -> Option<T> {
-    let mut value = core::mem::MaybeUninit::<T>::uninit();
-    // SAFETY: so many bytes are read as there is room for, and every type here takes any; or none.
-    unsafe {
-        let failed = bpf_probe_read_user(
-            value.as_mut_ptr().cast(),
-            size_of::<T>() as u32,
-            from as *const c_void,
-        );
-        (failed == 0).then(|| value.assume_init())
-    }
 }

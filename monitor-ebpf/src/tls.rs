@@ -7,9 +7,8 @@
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::btf_maps::LruHashMap;
-use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_ktime_get_ns, bpf_probe_read_user};
+use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_ktime_get_ns};
 use aya_ebpf::macros::{btf_map, uprobe, uretprobe};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use monitor_common::{
@@ -18,6 +17,7 @@ use monitor_common::{
     TlsCall, TlsSession, TlsSessionKey, TlsUnderWay, Verdict,
 };
 
+use crate::memory::read;
 use crate::rings::{User, put_largest, put_payload};
 use crate::sockets::{count, sees_calls, tls_call_bytes_max};
 
@@ -140,14 +140,9 @@ fn end(under_way: &TlsUnderWay, returned: i64, thread: u64) {
     }
     let by_reference = call == TlsCall::ReadEx as u64 || call == TlsCall::WriteEx as u64;
     let bytes = if by_reference {
-        let mut bytes: u64 = 0;
-        // SAFETY: eight bytes are read into eight, or none.
-        let failed = unsafe {
-            bpf_probe_read_user((&raw mut bytes).cast(), 8, under_way.length as *const c_void)
-        };
-        if failed != 0 {
+        let Some(bytes) = read::<u64>(under_way.length) else {
             return count(Counter::TlsCallsMissed, 1);
-        }
+        };
         bytes
     } else {
         returned as u64
