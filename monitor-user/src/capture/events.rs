@@ -294,11 +294,10 @@ impl Events {
 
     fn pull(&mut self) {
         while let Some(record) = self.control.next() {
-            let secret =
-                (record.len() == size_of::<TlsSecret>()).then(|| read::<TlsSecret>(&record));
-            let event = match secret.flatten() {
-                Some(secret) => Some(Event::Secret(Box::new(Derived(secret)))),
-                None => read::<Control>(&record).map(Event::Lifecycle),
+            let event = if record.len() == size_of::<TlsSecret>() {
+                read(&record).map(|secret| Event::Secret(Box::new(Derived(secret))))
+            } else {
+                read(&record).map(Event::Lifecycle)
             };
             match event {
                 Some(event) => {

@@ -24,7 +24,6 @@ use aya::programs::UProbe;
 use aya::programs::uprobe::{
     UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeLinkId, UProbeScope,
 };
-
 use monitor_common::OLDER;
 
 use self::library::{Derivation, Deriving, Function, Functions, Random};
@@ -290,7 +289,7 @@ impl Attacher {
                 Err(error) => tracing::debug!("not attached to: {error:#}"),
             }
         }
-        self.count_libraries();
+        self.take_stock();
         files
     }
 
@@ -324,16 +323,7 @@ impl Attacher {
             }
             is_used
         });
-        self.count_libraries();
-    }
-
-    /// Lets the kernel side look for calls that are under way, or not any more.
-    fn tell_of_calls(&mut self) {
-        let is_at_calls = |file: &Attached| file.at_calls && file.probes.is_ok();
-        let attached = self.attached.values().any(|file| file.older.is_some() || is_at_calls(file));
-        if let Err(error) = set_calls_attached(&mut self.object, attached) {
-            tracing::error!("calls into TLS libraries are not seen: {error:#}");
-        }
+        self.take_stock();
     }
 
     /// Takes out the probes at calls once the connections are over that were open before.
@@ -351,7 +341,7 @@ impl Attacher {
                 tracing::info!(%path, "the connections from before are over: its calls are left alone");
             }
         }
-        self.tell_of_calls();
+        self.take_stock();
     }
 
     /// Of a process's connections that were open before what derives secrets was attached to, plaintext is
@@ -385,8 +375,13 @@ impl Attacher {
         Ok(())
     }
 
-    fn count_libraries(&mut self) {
-        self.tell_of_calls();
+    /// Counts what is attached to, and lets the kernel side look for calls that are under way, or not any more.
+    fn take_stock(&mut self) {
+        let is_at_calls = |file: &Attached| file.at_calls && file.probes.is_ok();
+        let attached = self.attached.values().any(|file| file.older.is_some() || is_at_calls(file));
+        if let Err(error) = set_calls_attached(&mut self.object, attached) {
+            tracing::error!("calls into TLS libraries are not seen: {error:#}");
+        }
         let libraries = self.attached.values().filter(|file| file.probes.is_ok()).count();
         lock(&self.state).libraries = libraries as u64;
     }
@@ -400,7 +395,7 @@ impl Attacher {
             Ok(()) => self.try_look_into(pid),
             Err(reason) => Err(reason.clone()),
         };
-        self.count_libraries();
+        self.take_stock();
         let mut state = lock(&self.state);
         let trouble = match seen {
             Ok(Seen::Attached | Seen::Gone) => None,
@@ -440,7 +435,6 @@ impl Attacher {
                 return Err(reason.clone());
             }
             let is_new = !self.attached.contains_key(&found.id);
-            let found = found;
             self.attach_once(&found)?;
             if self.starting || is_new {
                 self.see_older(pid, &found).map_err(|error| format!("{error:#}"))?;

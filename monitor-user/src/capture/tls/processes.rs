@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use procfs::net::TcpState;
+use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::{FDTarget, MMPermissions, MMapPath, MemoryMap, Process};
 
 use super::library::{self, Functions};
@@ -225,9 +225,14 @@ pub(super) fn exists(pid: u32) -> bool {
     std::fs::exists(format!("/proc/{pid}")).unwrap_or(false)
 }
 
+/// A process, unless it is gone.
+fn process(pid: u32) -> Option<Process> {
+    Process::new(i32::try_from(pid).ok()?).ok()
+}
+
 /// When a process was started, ticks since the boot; `None` when it is gone, a zombie among them.
 pub(super) fn started(pid: u32) -> Option<u64> {
-    let stat = Process::new(i32::try_from(pid).ok()?).ok()?.stat().ok()?;
+    let stat = process(pid)?.stat().ok()?;
     (stat.state != 'Z').then_some(stat.starttime)
 }
 
@@ -279,27 +284,20 @@ pub(super) fn connections(ports: &Ports) -> BTreeSet<u64> {
 
 /// Those that a process holds.
 pub(super) fn connections_in(pid: u32, ports: &Ports) -> BTreeSet<u64> {
-    let process = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok());
-    let Some(process) = process else { return BTreeSet::new() };
+    let Some(process) = process(pid) else { return BTreeSet::new() };
     let open: BTreeSet<u64> = connections_of(&process, ports).collect();
     sockets_in(&process).into_iter().filter(|inode| open.contains(inode)).collect()
 }
 
 /// Those in its network namespace.
 fn connections_of(process: &Process, ports: &Ports) -> impl Iterator<Item = u64> {
-    let tables = [process.tcp(), process.tcp6()];
-    let entries = tables.into_iter().filter_map(Result::ok).flatten();
-    entries.filter_map(|entry| {
-        let [local, remote] = [entry.local_address.port(), entry.remote_address.port()];
-        let is_open = entry.state == TcpState::Established && entry.inode != 0;
-        (is_open && ports.watched(local, remote).is_some()).then_some(entry.inode)
-    })
+    let is_open = |entry: &TcpNetEntry| entry.state == TcpState::Established && entry.inode != 0;
+    watched(process, ports).filter(move |(entry, _)| is_open(entry)).map(|(entry, _)| entry.inode)
 }
 
 /// Whether a process holds a socket of one of the ports.
 pub(super) fn holds_port(pid: u32, ports: &Ports) -> bool {
-    let process = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok());
-    let Some(process) = process else { return false };
+    let Some(process) = process(pid) else { return false };
     let table = sockets_of(&process, ports);
     !table.is_empty() && sockets_in(&process).iter().any(|inode| table.contains_key(inode))
 }
@@ -316,14 +314,17 @@ fn sockets_in(process: &Process) -> Vec<u64> {
 
 /// Inode and port of the sockets of these ports in a process's network namespace.
 fn sockets_of(process: &Process, ports: &Ports) -> BTreeMap<u64, u16> {
+    watched(process, ports).map(|(entry, port)| (entry.inode, port)).collect()
+}
+
+/// Those sockets, each with its port.
+fn watched(process: &Process, ports: &Ports) -> impl Iterator<Item = (TcpNetEntry, u16)> {
     let tables = [process.tcp(), process.tcp6()];
-    let entries = tables.into_iter().filter_map(Result::ok).flatten();
-    entries
-        .filter_map(|entry| {
-            let [local, remote] = [entry.local_address.port(), entry.remote_address.port()];
-            Some((entry.inode, ports.watched(local, remote)?))
-        })
-        .collect()
+    tables.into_iter().filter_map(Result::ok).flatten().filter_map(|entry| {
+        let [local, remote] = [entry.local_address.port(), entry.remote_address.port()];
+        let port = ports.watched(local, remote)?;
+        Some((entry, port))
+    })
 }
 
 #[cfg(test)]
