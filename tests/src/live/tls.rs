@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -314,7 +314,30 @@ fn in_order(calls: &[ApiCall]) -> Vec<&ApiCall> {
     calls
 }
 
-/// One connection that goes on when it is told to: a call, a line of input, ten calls.
+/// A client whose one connection goes on when it is told to: a call, and later ten.
+pub(super) struct Patient(Child);
+
+impl Patient {
+    /// With its first call made.
+    pub(super) fn connect(server: SocketAddr) -> Result<Patient> {
+        let mut python = Command::new("python3");
+        python.args(["-c", PATIENT, &server.ip().to_string(), &server.port().to_string()]);
+        let mut client = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut said = String::new();
+        BufReader::new(client.stdout.take().context("no output")?).read_line(&mut said)?;
+        ensure!(said == "open\n", "the client said {said:?}");
+        Ok(Patient(client))
+    }
+
+    /// Makes the others.
+    pub(super) fn go_on(mut self) -> Result<()> {
+        self.0.stdin.take().context("no input")?.write_all(b"\n")?;
+        ensure!(self.0.wait()?.success(), "the client failed");
+        Ok(())
+    }
+}
+
+/// Arguments: address and port of the server.
 const PATIENT: &str = r#"
 import http.client, socket, ssl, sys
 address, port = sys.argv[1], int(sys.argv[2])
@@ -335,15 +358,9 @@ for number in range(10):
 /// A connection that was open before the start is taken from the middle, on its own port.
 pub(crate) fn opened_before_the_start() -> Result<()> {
     let mut rig = Rig::without_agent()?;
-    let mut python = Command::new("python3");
-    python.args(["-c", PATIENT, &rig.tls.ip().to_string(), &rig.tls.port().to_string()]);
-    let mut client = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let mut said = String::new();
-    BufReader::new(client.stdout.take().context("no output")?).read_line(&mut said)?;
-    ensure!(said == "open\n", "the client said {said:?}");
+    let client = Patient::connect(rig.tls)?;
     rig.start_agent_on(&[rig.tls.port()], &[])?;
-    client.stdin.take().context("no input")?.write_all(b"\n")?;
-    ensure!(client.wait()?.success(), "the client failed");
+    client.go_on()?;
     let (calls, logged) = rig.finish()?;
     ensure!(logged.len() == 11, "nginx logged {}", logged.len());
     let seen = |line: &&xtask::nginx::Logged| calls.iter().any(|call| as_logged(call) == **line);

@@ -1,11 +1,10 @@
 //! Servers with other ways to use a TLS library than nginx has: each call on its own port.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -15,7 +14,7 @@ use xtask::process::{self, Proc};
 
 use super::compare::{all_whole, as_logged};
 use super::rig::{start_agent, stop_agent};
-use super::tls::{client, client_in_turns, curl, on_their_ports};
+use super::tls::{Patient, client, client_in_turns, curl, on_their_ports};
 use super::tls_apart::{LARGE_BYTES, Server};
 use crate::replay::scratch;
 
@@ -320,19 +319,6 @@ pub(crate) fn nothing_is_left() -> Result<()> {
 /// A connection that was open before the start is seen at its library's calls; when it is over, those are
 /// left alone, and new connections are seen by their secrets as before.
 pub(crate) fn calls_are_left_alone() -> Result<()> {
-    const PATIENT: &str = r#"
-import http.client, ssl, sys
-context = ssl._create_unverified_context()
-client = http.client.HTTPSConnection("127.0.0.1", int(sys.argv[1]), context=context)
-def call(target):
-    client.request("GET", target)
-    assert client.getresponse().read() == b"{}"
-call("/first")
-print("open", flush=True)
-sys.stdin.readline()
-for number in range(10):
-    call(f"/older/{number}")
-"#;
     let dir = scratch()?;
     certificate(dir.path())?;
     openssl::copy_libraries(dir.path())?;
@@ -340,17 +326,11 @@ for number in range(10):
     let server = start_python(dir.path(), at, Some(dir.path()), None)?;
     let code = || code_of(server.pid(), &["libssl"]);
     let before = code()?;
-    let mut python = Command::new("python3");
-    python.args(["-c", PATIENT, &at.port().to_string()]);
-    let mut patient = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let mut said = String::new();
-    BufReader::new(patient.stdout.take().context("no output")?).read_line(&mut said)?;
-    ensure!(said == "open\n", "the client said {said:?}");
+    let patient = Patient::connect(at)?;
     let agent = start_agent(dir.path(), &[at.port()], &[])?;
     ensure!(code()? != before, "no probe for the connection that is open");
     client(at, 20, 2, 3)?;
-    patient.stdin.take().context("no input")?.write_all(b"\n")?;
-    ensure!(patient.wait()?.success(), "the client failed");
+    patient.go_on()?;
     process::wait_until("its calls are left alone", Duration::from_secs(60), || {
         Ok(code()? == before)
     })?;
@@ -360,7 +340,7 @@ for number in range(10):
     // Of the older one nobody saw the hello.
     let (newer, older): (Vec<_>, Vec<_>) =
         calls.into_iter().partition(|call| call.flow.ja4.is_some());
-    let is_asked = |call: &&ApiCall| as_logged(call).target.starts_with("/older/");
+    let is_asked = |call: &&ApiCall| as_logged(call).target.starts_with("/api/");
     let asked = older.iter().filter(is_asked).count();
     // The first may go before the socket is known.
     ensure!((9..=10).contains(&asked), "{asked} calls of the older connection: {older:?}");
