@@ -2,8 +2,8 @@
 //! clear, and what the secrets of a key log open.
 //!
 //! A secret must be there before the first record that needs it, or soon after: a few records wait for it,
-//! until it is there when the connection goes on. Without secrets the wire is of no interest once the handshake is over; plaintext
-//! that a library passed on may take its place (`plain`).
+//! until it is there when the connection goes on. Without secrets the wire is of no interest once the
+//! handshake is over; plaintext that a library passed on may take its place (`plain`).
 
 mod certificate;
 mod cursor;
