@@ -4,11 +4,12 @@
 //! [`lifecycle`] who owns them and when they close, [`tls`] what TLS libraries pass on and [`go`] what
 //! Go's does, [`hello`] which socket that belongs to, [`secrets`] with what their connections can be
 //! opened. What they find goes into two rings ([`rings`]).
-//! No protocol is parsed here beyond "is this socket of interest".
+//! No protocol is parsed here beyond "is this socket of interest" ([`first_bytes`]).
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod first_bytes;
 mod go;
 mod headers;
 mod hello;

@@ -13,13 +13,14 @@ use monitor_common::{
     Verdict,
 };
 
-use crate::headers::{self, FIN, Headers, RST, SYN, load};
+use crate::first_bytes::FirstBytes;
+use crate::headers::{self, FIN, Headers, RST, SYN};
 use crate::hello;
 use crate::rings::{Packet, put_control, put_payload};
 use crate::secrets::{hello_before_accept, is_sealed};
 use crate::sockets::{
     add, count, first_bytes_decide, has_netns_cookie, is_called, is_watched, known, known_or_new,
-    looks_inside_tls, sees_calls, takes_secrets, takes_tls_whole,
+    looks_inside_tls, sees_calls, set_verdict, takes_secrets, takes_tls_whole, verdict,
 };
 
 /// What a cgroup_skb program returns to let a packet through.
@@ -66,7 +67,7 @@ fn observe(ctx: &SkBuffContext, outward: bool) {
         return;
     }
     // SAFETY: helper without arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
+    let mut now = unsafe { bpf_ktime_get_ns() };
     if state == TCP_LISTEN {
         return before_accept(skb, &headers, now);
     }
@@ -82,10 +83,13 @@ fn observe(ctx: &SkBuffContext, outward: bool) {
             None => return count(Counter::Untracked, 1),
         },
     };
-    if socket.verdict == Verdict::Undecided as u8 {
+    if verdict(socket) == Verdict::Undecided as u8 {
         decide(ctx, sk, socket, &headers, outward, now);
+        // The other direction may have been faster, and what it told of the socket comes first.
+        // SAFETY: as above.
+        now = unsafe { bpf_ktime_get_ns() };
     }
-    if is_done_with(socket) || socket.verdict == Verdict::Undecided as u8 {
+    if is_done_with(socket) || verdict(socket) == Verdict::Undecided as u8 {
         return;
     }
     if socket.verdict == Verdict::Tls as u8 {
@@ -155,11 +159,13 @@ fn before_accept(skb: *mut __sk_buff, headers: &Headers, now: u64) {
         return;
     }
     let verdict = if first_bytes_decide() {
-        match first_bytes(skb, headers) {
-            Some(Content::Api) => Verdict::Watch,
-            Some(Content::Tls) if looks_inside_tls() => Verdict::Tls,
-            Some(Content::Tls) if takes_tls_whole() => Verdict::Watch,
-            Some(Content::Tls) | None => return,
+        let Some(first) = FirstBytes::of(skb, headers) else { return };
+        if first.begin_tls() && looks_inside_tls() {
+            Verdict::Tls
+        } else if first.begin_api() || (first.begin_tls() && takes_tls_whole()) {
+            Verdict::Watch
+        } else {
+            return;
         }
     } else {
         Verdict::Watch
@@ -257,28 +263,22 @@ fn decide(
     } else if !first_bytes_decide() || begun_at_listener || unordered {
         Verdict::Watch
     } else {
-        match (first_bytes(skb, headers), fresh && to_server) {
-            (Some(Content::Api), _) => Verdict::Watch,
-            (Some(Content::Tls), _) if takes_tls_whole() => Verdict::Watch,
-            (Some(Content::Tls), _) => Verdict::Tls,
-            (None, true) => Verdict::Ignore,
-            (None, false) => Verdict::Undecided,
-        }
+        by_first_bytes(skb, headers, fresh, to_server)
     };
-    socket.verdict = verdict as u8;
     if socket.cookie == 0 {
         // SAFETY: the helper takes the context.
         socket.cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
         socket.scope = scope_of(skb);
         socket.midstream = u8::from(!fresh);
     }
-    debug!(
-        ctx,
-        "socket {}: port {} verdict {}", socket.cookie, headers.source_port, socket.verdict
-    );
+    debug!(ctx, "socket {}: port {} verdict {}", socket.cookie, headers.source_port, verdict as u8);
     match verdict {
+        // What the other direction may decide at the same time stays.
         Verdict::Undecided => return count(Counter::SkippedBytes, u64::from(headers.payload_len)),
-        Verdict::Ignore => return count(Counter::SocketsIgnored, 1),
+        Verdict::Ignore => {
+            set_verdict(socket, verdict);
+            return count(Counter::SocketsIgnored, 1);
+        }
         Verdict::Watch => count(Counter::SocketsWatched, 1),
         Verdict::Tls => count(Counter::SocketsTls, 1),
     }
@@ -298,49 +298,28 @@ fn decide(
         pid: 0,
         command: [0; 16],
         midstream: socket.midstream,
-        verdict: socket.verdict,
+        verdict: verdict as u8,
         padding: [0; 6],
     });
     socket.announced = u8::from(announced);
+    // Last: who finds it decided may count on its having been told.
+    set_verdict(socket, verdict);
 }
 
-/// What first bytes look like.
-#[derive(PartialEq, Eq)]
-enum Content {
-    /// HTTP, an HTTP/2 preface, FIX, the PROXY protocol.
-    Api,
-    /// A TLS record.
-    Tls,
-}
-
-/// Looks at the first eight payload bytes; at the first alone when there are fewer.
 #[inline(always)]
-fn first_bytes(skb: *mut __sk_buff, headers: &Headers) -> Option<Content> {
-    let bytes: [u8; 8] = if headers.payload_len >= 8 {
-        load(skb, headers.payload_offset)?
-    } else {
-        let [first]: [u8; 1] = load(skb, headers.payload_offset)?;
-        [first, b' ', b' ', b' ', b' ', b' ', b' ', b' ']
-    };
-    let [first, second, third, ..] = bytes;
-    // RFC 8446, 5.1: content type 20 to 23, legacy version 3.x.
-    if (20..=23).contains(&first) && second == 3 {
-        return Some(Content::Tls);
+fn by_first_bytes(skb: *mut __sk_buff, headers: &Headers, fresh: bool, to_server: bool) -> Verdict {
+    let Some(first) = FirstBytes::of(skb, headers) else { return Verdict::Undecided };
+    if first.begin_tls() {
+        return if takes_tls_whole() { Verdict::Watch } else { Verdict::Tls };
     }
-    // A line end may come before a request (RFC 9112, 2.2); a PROXY header begins with one too.
-    // A FIX message begins with `8=FIX`.
-    let begins_otherwise = first == b'\r' || (first == b'8' && second == b'=' && third == b'F');
-    (begins_otherwise || is_token_of_capitals(bytes)).then_some(Content::Api)
-}
-
-/// A method as servers know them (`GET `, `PROPFIND`), `HTTP/1.1`, `PRI * HT` or `PROXY TC`.
-#[inline(always)]
-fn is_token_of_capitals(bytes: [u8; 8]) -> bool {
-    let mut letters = 0;
-    while letters < 8 && bytes[letters].is_ascii_uppercase() {
-        letters += 1;
+    let is_api = first.begin_api()
+        || (!to_server && first.are_settings())
+        || (!fresh && (first.begin_http2_frame() || first.are_of_a_websocket_frame(to_server)));
+    match (is_api, fresh && to_server) {
+        (true, _) => Verdict::Watch,
+        (false, true) => Verdict::Ignore,
+        (false, false) => Verdict::Undecided,
     }
-    letters > 0 && (letters == 8 || matches!(bytes[letters], b' ' | b'/' | b'-' | b'_'))
 }
 
 /// Carries the packet's payload to user side, in as many records as it takes.

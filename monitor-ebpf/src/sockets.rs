@@ -6,7 +6,7 @@ use aya_ebpf::btf_maps::{Array, PerCpuArray, SkStorage};
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
-use monitor_common::{COUNTERS as COUNTER_SLOTS, Counter, InsideTls, PORT_WORDS, Socket};
+use monitor_common::{COUNTERS as COUNTER_SLOTS, Counter, InsideTls, PORT_WORDS, Socket, Verdict};
 
 /// A bit per port.
 #[btf_map]
@@ -139,6 +139,20 @@ unsafe fn storage(sk: *mut c_void, flags: u64) -> *mut Socket {
     let map = (&raw const SOCKETS).cast_mut().cast();
     // SAFETY: `map` is the map's own symbol, which the loader turns into the map.
     unsafe { bpf_sk_storage_get(map, sk, core::ptr::null_mut(), flags).cast() }
+}
+
+/// The verdict on a socket as it is now: the other direction may be at it on another CPU.
+#[inline(always)]
+pub fn verdict(socket: &Socket) -> u8 {
+    // SAFETY: a reference.
+    unsafe { (&raw const socket.verdict).read_volatile() }
+}
+
+/// Decides on a socket, after all that was done before.
+#[inline(always)]
+pub fn set_verdict(socket: &mut Socket, verdict: Verdict) {
+    // SAFETY: a reference.
+    unsafe { (&raw mut socket.verdict).write_volatile(verdict as u8) }
 }
 
 /// Adds to a counter.

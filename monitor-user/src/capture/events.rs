@@ -414,6 +414,10 @@ impl Events {
             server: Endpoint { addr: event.server, port: event.server_port },
             scope: event.scope,
         };
+        // Both directions may have told of it at the same time.
+        if self.sockets.contains_key(&event.cookie) {
+            return;
+        }
         // The same addresses again: the one before is over.
         if let Some(before) = self.lingering_flows.remove(&flow) {
             self.end(before, time, each);

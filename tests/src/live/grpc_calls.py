@@ -121,4 +121,16 @@ def connect(host, port, web_port):
             streamed(channel, count, web=True)
 
 
-{"serve": serve, "connect": connect}[sys.argv[1]](*sys.argv[2:])
+def stay(host, port, _):
+    """A channel in use; then, once told to, calls of a method that it has called and of others."""
+    with grpc.insecure_channel(f"{host}:{port}") as channel:
+        channel.unary_unary(f"/{SERVICE}/Place")(b"before")
+        print("open", flush=True)
+        sys.stdin.readline()
+        for count in [3, 0]:
+            streamed(channel, count)
+        for request in [b"one", b"x" * 100_000, b"", *REFUSALS]:
+            unary(channel, request)
+
+
+{"serve": serve, "connect": connect, "stay": stay}[sys.argv[1]](*sys.argv[2:])

@@ -12,6 +12,7 @@ mod kafka;
 mod kafka_secured;
 mod lifecycle;
 mod namespace;
+mod patient;
 mod plain;
 mod proxied;
 mod recording;
@@ -42,7 +43,7 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 90] = [
+    let tests: [(&str, Test, &[&str]); 92] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -59,6 +60,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("http2_two_keys", http2::two_keys_on_one_connection, &["nginx", "curl"]),
         ("http1_on_an_http2_port", http2::http1_on_an_http2_port, &["nginx"]),
         ("grpc_calls", grpc::calls, &["python3"]),
+        ("grpc_opened_before", grpc::opened_before_the_start, &["python3"]),
         ("large_download_by_sendfile", bodies::large_download_by_sendfile, &["nginx"]),
         ("large_upload", bodies::large_upload, &["nginx"]),
         ("writev_server", servers::writev_server, &[]),
@@ -71,6 +73,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("two_agents_at_once", lifecycle::two_agents_at_once, &["nginx"]),
         ("replay_of_tcpdump", tcpdump::replay_of_tcpdump, &["nginx", "tcpdump"]),
         ("websocket_calls_and_counts", websocket::calls_and_counts, &["python3"]),
+        ("websocket_opened_before", websocket::opened_before_the_start, &["python3"]),
         ("tls::https_calls", tls::https_calls, &["nginx", "python3"]),
         ("tls::http2_calls", tls::http2_calls, &["nginx", "h2load"]),
         ("tls::bodies", tls::bodies, &["nginx", "curl"]),

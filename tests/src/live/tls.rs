@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,6 +16,7 @@ use xtask::process::{self, Proc};
 
 use super::compare::{all_whole, as_logged, same_calls};
 use super::namespace::Namespace;
+use super::patient::Patient;
 use super::plain::owned_by;
 use super::recording;
 use super::rig::{BLOCK, Rig, start_agent, stop_agent};
@@ -314,27 +314,11 @@ fn in_order(calls: &[ApiCall]) -> Vec<&ApiCall> {
     calls
 }
 
-/// A client whose one connection goes on when it is told to: a call, and later ten.
-pub(super) struct Patient(Child);
-
-impl Patient {
-    /// With its first call made.
-    pub(super) fn connect(server: SocketAddr) -> Result<Patient> {
-        let mut python = Command::new("python3");
-        python.args(["-c", PATIENT, &server.ip().to_string(), &server.port().to_string()]);
-        let mut client = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let mut said = String::new();
-        BufReader::new(client.stdout.take().context("no output")?).read_line(&mut said)?;
-        ensure!(said == "open\n", "the client said {said:?}");
-        Ok(Patient(client))
-    }
-
-    /// Makes the others.
-    pub(super) fn go_on(mut self) -> Result<()> {
-        self.0.stdin.take().context("no input")?.write_all(b"\n")?;
-        ensure!(self.0.wait()?.success(), "the client failed");
-        Ok(())
-    }
+/// A client with one connection: its first call made, and ten later.
+pub(super) fn patient(server: SocketAddr) -> Result<Patient> {
+    let mut python = Command::new("python3");
+    python.args(["-c", PATIENT, &server.ip().to_string(), &server.port().to_string()]);
+    Patient::start(&mut python)
 }
 
 /// Arguments: address and port of the server.
@@ -358,7 +342,7 @@ for number in range(10):
 /// A connection that was open before the start is taken from the middle, on its own port.
 pub(crate) fn opened_before_the_start() -> Result<()> {
     let mut rig = Rig::without_agent()?;
-    let client = Patient::connect(rig.tls)?;
+    let client = patient(rig.tls)?;
     rig.start_agent_on(&[rig.tls.port()], &[])?;
     client.go_on()?;
     let (calls, logged) = rig.finish()?;

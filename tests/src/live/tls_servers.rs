@@ -14,7 +14,7 @@ use xtask::process::{self, Proc};
 
 use super::compare::{all_whole, as_logged};
 use super::rig::{start_agent, stop_agent};
-use super::tls::{Patient, client, client_in_turns, curl, on_their_ports};
+use super::tls::{client, client_in_turns, curl, on_their_ports, patient};
 use super::tls_apart::{LARGE_BYTES, Server};
 use crate::replay::scratch;
 
@@ -326,7 +326,7 @@ pub(crate) fn calls_are_left_alone() -> Result<()> {
     let server = start_python(dir.path(), at, Some(dir.path()), None)?;
     let code = || code_of(server.pid(), &["libssl"]);
     let before = code()?;
-    let patient = Patient::connect(at)?;
+    let patient = patient(at)?;
     let agent = start_agent(dir.path(), &[at.port()], &[])?;
     ensure!(code()? != before, "no probe for the connection that is open");
     client(at, 20, 2, 3)?;

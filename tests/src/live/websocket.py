@@ -188,7 +188,23 @@ async def connect(host, port, scheme):
         print(json.dumps(report), flush=True)
 
 
+async def stay(host, port):
+    """A connection in use; the rest, of which alone it tells, once told to."""
+    async with websockets.connect(f"ws://{host}:{port}/ws", **NO_LIMITS) as socket:
+        await Client(socket, 0).ask(0, 10)
+        while "id" not in json.loads(await socket.recv()):
+            pass
+        print("open", flush=True)
+        sys.stdin.readline()
+        client = Client(socket, 1)
+        await client.talk()
+        report = client.report(socket.local_address, [])
+    print(json.dumps(report), flush=True)
+
+
 if sys.argv[1] == "serve":
     asyncio.run(serve(*sys.argv[2:]))
+elif sys.argv[1] == "stay":
+    asyncio.run(stay(*sys.argv[2:]))
 else:
     asyncio.run(connect(sys.argv[2], int(sys.argv[3]), sys.argv[4]))

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use monitor_core::call::{ApiCall, Protocol};
+use monitor_core::call::{Anomalies, ApiCall, Protocol};
 use monitor_core::connection::{Connection, Deflate, Peer, Traffic, WebSocket};
 use serde::Deserialize;
 use xtask::nginx::{Listen, Nginx, Role};
@@ -18,6 +18,7 @@ use xtask::process::{self, Proc};
 use xtask::setup;
 
 use super::namespace::Namespace;
+use super::patient::Patient;
 use super::rig::{start_agent, stop_agent};
 use crate::replay::scratch;
 
@@ -59,6 +60,23 @@ enum Between {
     Tls,
     /// nginx, which ends TLS and passes on what is inside.
     Nginx,
+}
+
+/// How much of a connection there was to see.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Whole,
+    FromTheMiddle,
+}
+
+impl Seen {
+    /// What is said of it.
+    fn anomalies(self) -> Anomalies {
+        match self {
+            Seen::Whole => Anomalies::empty(),
+            Seen::FromTheMiddle => Anomalies::MIDSTREAM,
+        }
+    }
 }
 
 /// Fragments, pings between, large messages, replies out of order.
@@ -108,13 +126,38 @@ fn seen_as_counted(between: Between) -> Result<()> {
     ensure!(seen.len() == CONNECTIONS, "{} connections", seen.len());
     for told in &told {
         let connection = seen.remove(&told.client).context("a connection was not seen")?;
-        same_calls(&calls, told).with_context(|| format!("with {:?}", told.deflate))?;
-        same_counts(&connection, told).with_context(|| format!("with {:?}", told.deflate))?;
+        same_calls(&calls, told, Seen::Whole)
+            .with_context(|| format!("with {:?}", told.deflate))?;
+        same_counts(&connection, told, Seen::Whole)
+            .with_context(|| format!("with {:?}", told.deflate))?;
     }
     let handshakes = calls.iter().filter(|call| call.protocol == Protocol::Http11).count();
     ensure!(handshakes == CONNECTIONS, "{handshakes} handshakes");
     let exchanges: usize = told.iter().map(|told| told.calls.len()).sum();
     ensure!(calls.len() == handshakes + exchanges, "{} calls", calls.len());
+    Ok(())
+}
+
+/// A connection that was in use before the start: every message from then on.
+pub(crate) fn opened_before_the_start() -> Result<()> {
+    let dir = scratch()?;
+    let namespace = Namespace::new()?;
+    let script = dir.path().join("websocket.py");
+    fs::write(&script, SCRIPT)?;
+    let (mut server, port) = start_server(&namespace, &script, dir.path(), false)?;
+    let mut client = Command::new(python()?);
+    client.arg(&script).args(["stay", &namespace.v4.to_string(), &port.to_string()]);
+    let client = Patient::start(&mut client)?;
+    let connections = dir.path().join("connections.jsonl");
+    let more = ["--connections".to_owned(), connections.display().to_string()];
+    let agent = start_agent(dir.path(), &[port], &more)?;
+    let told = client.go_on()?;
+    server.kill()?;
+    let calls = stop_agent(agent)?;
+    let told = serde_json::from_str(&told)?;
+    same_calls(&calls, &told, Seen::FromTheMiddle)?;
+    let seen = fs::read_to_string(&connections)?;
+    same_counts(&serde_json::from_str(&seen)?, &told, Seen::FromTheMiddle)?;
     Ok(())
 }
 
@@ -156,7 +199,8 @@ fn start_front(namespace: &Namespace, dir: &Path, to: SocketAddr, port: u16) -> 
 }
 
 /// Every message of the client is a call with the reply that came.
-fn same_calls(calls: &[ApiCall], told: &Told) -> Result<()> {
+fn same_calls(calls: &[ApiCall], told: &Told, how: Seen) -> Result<()> {
+    let path = if how == Seen::Whole { "/ws" } else { "" };
     let mut seen = Vec::new();
     let of_client = |call: &&ApiCall| {
         call.protocol == Protocol::WebSocket && call.flow.client.to_string() == told.client
@@ -164,7 +208,7 @@ fn same_calls(calls: &[ApiCall], told: &Told) -> Result<()> {
     for call in calls.iter().filter(of_client) {
         let request = call.request.as_ref().context("a call without a request")?;
         let reply = call.response.as_ref().map(|response| response.body_bytes);
-        ensure!(request.path == "/ws" && call.anomalies.is_empty(), "{call:?}");
+        ensure!(request.path == path && how.anomalies().contains(call.anomalies), "{call:?}");
         ensure!(call.complete == reply.is_some(), "{call:?}");
         ensure!(call.latency_us.is_some() == reply.is_some(), "{call:?}");
         seen.push((request.method.to_string(), request.body_bytes, reply));
@@ -180,10 +224,10 @@ fn same_calls(calls: &[ApiCall], told: &Told) -> Result<()> {
 }
 
 /// The record of the connection counts what the client counted.
-fn same_counts(connection: &Connection, told: &Told) -> Result<()> {
+fn same_counts(connection: &Connection, told: &Told, how: Seen) -> Result<()> {
     let websocket = connection.websocket.as_ref().context("no record of a WebSocket")?;
     let WebSocket { sent, received, deflate, close, channels, anomalies, .. } = &**websocket;
-    ensure!(connection.missing_bytes == 0 && anomalies.is_empty(), "{connection:?}");
+    ensure!(connection.missing_bytes == 0 && *anomalies == how.anomalies(), "{connection:?}");
     ensure!(*deflate == told.deflate, "agreed {:?}, seen {deflate:?}", told.deflate);
     for (name, seen, told) in [("sent", sent, &told.sent), ("received", received, &told.received)] {
         ensure!(side(seen) == *told, "{name} {told:?}, seen {seen:?}");
