@@ -48,9 +48,10 @@ pub fn run() -> Result<ExitCode> {
         passive::run(&ebpf::prebuilt())?;
         Ok(PASSED)
     });
-    step("tests", &|| suite::run_all(None, suite::SEED, true));
     step("conformance", &conformance::check);
     step("accuracy", &eval::check);
+    // Last: what failed tests said stands just before the list of steps.
+    step("tests", &|| suite::run_all(None, suite::SEED, true));
     println!();
     for line in steps {
         println!("{line}");

@@ -53,6 +53,7 @@ pub fn run_all(filter: Option<&str>, seed: u64, require_live: bool) -> Result<Ta
     let mut child = tests.stdout(Stdio::piped()).spawn().context("starting cargo test")?;
     let mut tally = Tally::default();
     let mut left_out = BTreeSet::new();
+    let mut failures = Failures::default();
     if let Some(output) = child.stdout.take() {
         for line in BufReader::new(output).lines() {
             let line = line.context("reading what cargo test prints")?;
@@ -60,6 +61,7 @@ pub fn run_all(filter: Option<&str>, seed: u64, require_live: bool) -> Result<Ta
             if line.starts_with("left out: ") {
                 left_out.insert(line.clone());
             }
+            failures.read(&line);
             println!("{line}");
         }
     }
@@ -68,10 +70,31 @@ pub fn run_all(filter: Option<&str>, seed: u64, require_live: bool) -> Result<Ta
     if !status.success() && tally.failed == 0 {
         tally.failed = 1;
     }
-    for line in left_out {
+    for line in left_out.iter().chain(&failures.said) {
         println!("{line}");
     }
     Ok(tally)
+}
+
+/// What failed tests said: told once more at the end, where it is found.
+#[derive(Default)]
+struct Failures {
+    said: Vec<String>,
+    is_said_here: bool,
+}
+
+impl Failures {
+    /// The next line of what `cargo test` prints. `failures:` stands before what they said, and again before
+    /// their names.
+    fn read(&mut self, line: &str) {
+        /// A record or two, and not a whole log.
+        const CHARS_MAX: usize = 600;
+        if line == "failures:" {
+            self.is_said_here = !self.is_said_here;
+        } else if self.is_said_here && !line.is_empty() {
+            self.said.push(line.chars().take(CHARS_MAX).collect());
+        }
+    }
 }
 
 impl Tally {
@@ -117,5 +140,14 @@ mod tests {
                     out; finished in 0.00s";
         assert_eq!(Tally::of_result_line(line), Some(Tally { passed: 12, failed: 3 }));
         assert_eq!(Tally::of_result_line("test a ... ok"), None);
+    }
+
+    #[test]
+    fn tells_of_failures_once_more() {
+        let one = "test a ... FAILED\n\nfailures:\n\n---- a ----\n3 calls, 4 made\n\n\nfailures:\n    a\n\n\
+                   test result: FAILED. 0 passed; 1 failed; 0 ignored";
+        let mut failures = Failures::default();
+        one.lines().chain(one.lines()).for_each(|line| failures.read(line));
+        assert_eq!(failures.said, ["---- a ----", "3 calls, 4 made"].repeat(2));
     }
 }
