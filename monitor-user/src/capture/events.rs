@@ -359,6 +359,9 @@ impl Events {
             self.plain_bytes_unknown += payload.len() as u64 + u64::from(header.missing);
             return;
         };
+        if !socket.is_seen() {
+            self.sealed.see(socket.pid);
+        }
         socket.inside = true;
         each(Input::Plain(Plain {
             time: self.clock.event_time(header.time_ns),
@@ -453,6 +456,9 @@ impl Events {
     fn own(&mut self, time: EventTime, event: &Control, each: &mut dyn FnMut(Input<'_>)) {
         let Some(socket) = self.sockets.get_mut(&event.cookie) else { return };
         socket.pid = Some(event.pid);
+        if socket.is_seen() {
+            self.sealed.see(socket.pid);
+        }
         let owner = self.owners.owner(time, event.pid, &event.command);
         each(Input::Owner { flow: socket.flow, owner });
     }
@@ -490,13 +496,18 @@ impl Events {
         }
         if socket.tls {
             self.lingering_flows.remove(&socket.flow);
-            self.sealed.close(socket.pid, socket.inside || socket.secrets != 0);
+            self.sealed.close(socket.pid, socket.is_seen());
         }
         each(Input::Close { time, flow: socket.flow });
     }
 }
 
 impl Socket {
+    /// Whether anything was seen inside its TLS.
+    fn is_seen(&self) -> bool {
+        self.inside || self.secrets != 0
+    }
+
     /// Whether what its library gives out of the last packets may come after them.
     fn ends_when_closed(&self) -> bool {
         self.tls && self.secrets == 0

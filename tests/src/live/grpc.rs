@@ -11,6 +11,7 @@ use monitor_core::call::{Anomalies, ApiCall, Messages, Protocol};
 use serde::Deserialize;
 use tempfile::TempDir;
 use xtask::agent::Agent;
+use xtask::openssl::certificate;
 use xtask::process::{self, Proc};
 use xtask::setup;
 
@@ -41,20 +42,33 @@ struct Servers {
     server: Proc,
     ports: [u16; 2],
     python: PathBuf,
-    place: [String; 3],
+    place: Vec<String>,
 }
 
 impl Servers {
     fn start() -> Result<Servers> {
-        let dir = scratch()?;
+        let (port, web_port) = (process::free_server_port()?, process::free_server_port()?);
+        Servers::serve("serve", [port, web_port], scratch()?, vec![web_port.to_string()])
+    }
+
+    /// One, over TLS that cannot be seen into.
+    fn start_sealed() -> Result<Servers> {
+        let (dir, port) = (scratch()?, process::free_server_port()?);
+        certificate(dir.path())?;
+        let pair = ["tls.pem", "tls.key"].map(|name| dir.path().join(name).display().to_string());
+        Servers::serve("serve_sealed", [port, port], dir, pair.to_vec())
+    }
+
+    /// Runs `what` of the script; `more` follows address and port.
+    fn serve(what: &str, ports: [u16; 2], dir: TempDir, more: Vec<String>) -> Result<Servers> {
         let namespace = Namespace::new()?;
         let script = dir.path().join("grpc_calls.py");
         fs::write(&script, SCRIPT)?;
         let python = setup::python_with_grpc().context("no Python has the module sonora")?;
-        let ports = [process::free_server_port()?, process::free_server_port()?];
-        let place = [namespace.v4.to_string(), ports[0].to_string(), ports[1].to_string()];
+        let mut place = vec![namespace.v4.to_string(), ports[0].to_string()];
+        place.extend(more);
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &namespace.name]).arg(&python).arg(&script).arg("serve");
+        command.args(["netns", "exec", &namespace.name]).arg(&python).arg(&script).arg(what);
         command.args(&place);
         let mut server = Proc::spawn("gRPC servers", &command, &dir.path().join("server.log"))?;
         server.wait_for_line("listening", Duration::from_secs(20))?;
@@ -103,6 +117,22 @@ pub(crate) fn opened_before_the_start() -> Result<()> {
         as_far_as_known(&call, &told)
             .with_context(|| format!("{} {}: {call:?}", told.method, told.status))?;
     }
+    Ok(())
+}
+
+/// A server whose one connection stays open and is seen by nobody: it is named meanwhile.
+pub(crate) fn sealed_is_named() -> Result<()> {
+    let servers = Servers::start_sealed()?;
+    let alerts = servers.dir.path().join("alerts.jsonl");
+    let agent = start_agent(servers.dir.path(), &servers.ports, &[])?;
+    let client = Patient::start(&mut servers.client("stay_sealed"))?;
+    let expected = format!("(pid {}): nothing that its TLS library is given", servers.server.pid());
+    process::wait_until("an alert that names it", Duration::from_secs(60), || {
+        let alerts = fs::read_to_string(&alerts).unwrap_or_default();
+        Ok(alerts.lines().any(|line| line.contains("D28") && line.contains(&expected)))
+    })?;
+    client.go_on()?;
+    servers.finish(agent, "")?;
     Ok(())
 }
 

@@ -83,6 +83,27 @@ def serve(host, port, web_port):
     front.serve_forever()
 
 
+def serve_sealed(host, port, certificate, key):
+    """Over TLS, which its extension module brings without symbols."""
+    pair = [(open(key, "rb").read(), open(certificate, "rb").read())]
+    server = grpc.server(futures.ThreadPoolExecutor(8))
+    server.add_generic_rpc_handlers((Handlers(Handlers.KNOWN),))
+    server.add_secure_port(f"{host}:{port}", grpc.ssl_server_credentials(pair))
+    server.start()
+    print("listening", flush=True)
+    server.wait_for_termination()
+
+
+def stay_sealed(host, port, certificate, _):
+    """One call, on a connection that stays open."""
+    credentials = grpc.ssl_channel_credentials(open(certificate, "rb").read())
+    name = ("grpc.ssl_target_name_override", "exchange.test")
+    with grpc.secure_channel(f"{host}:{port}", credentials, options=[name]) as channel:
+        channel.unary_unary(f"/{SERVICE}/Place")(b"x" * 100_000)
+        print("open", flush=True)
+        sys.stdin.readline()
+
+
 def tell(method, code, sent, received, web=False):
     side = lambda messages: {"count": len(messages), "bytes": sum(map(len, messages))}
     told = {"service": SERVICE, "method": method, "status": code.value[0], "web": web}
@@ -133,4 +154,11 @@ def stay(host, port, _):
             unary(channel, request)
 
 
-{"serve": serve, "connect": connect, "stay": stay}[sys.argv[1]](*sys.argv[2:])
+COMMANDS = {
+    "serve": serve,
+    "serve_sealed": serve_sealed,
+    "connect": connect,
+    "stay": stay,
+    "stay_sealed": stay_sealed,
+}
+COMMANDS[sys.argv[1]](*sys.argv[2:])

@@ -39,13 +39,15 @@ impl Events {
             if let Some(random) = socket.hello {
                 self.hellos.insert(random, header.cookie);
             }
-        } else if header.stage == GOES_ON
-            && socket.tls
-            && socket.secrets == 0
+        } else if header.stage == GOES_ON && socket.tls && socket.secrets == 0 {
+            // Of one that was open before the start, its library's calls may be attached to just now.
+            if !socket.inside && socket.hello.is_some() {
+                self.sealed.go_on(socket.pid);
+            }
             // Without room there it goes on to be delivered, in vain.
-            && let Err(error) = self.unwanted.insert(header.cookie, 0, 0)
-        {
-            tracing::debug!(%error, "a connection that is of no use stays");
+            if let Err(error) = self.unwanted.insert(header.cookie, 0, 0) {
+                tracing::debug!(%error, "a connection that is of no use stays");
+            }
         }
     }
 
@@ -69,6 +71,9 @@ impl Events {
             self.secrets_unknown += 1;
             return;
         };
+        if !socket.is_seen() {
+            self.sealed.see(socket.pid);
+        }
         socket.secrets |= bit;
         self.secrets += 1;
         each(Input::Secrets(&line));

@@ -1,8 +1,8 @@
-//! TLS connections that ended without that anything was seen inside.
+//! TLS connections inside which nothing is seen.
 
 use std::collections::HashMap;
 
-use super::processes;
+use super::{processes, trace};
 
 /// Connections by process.
 #[derive(Default)]
@@ -28,13 +28,32 @@ impl Sealed {
     /// A TLS connection of a process is over.
     pub(in crate::capture) fn close(&mut self, pid: Option<u32>, seen: bool) {
         self.connections += u64::from(!seen);
-        let Some(pid) = pid else { return };
+        if let Some(account) = self.account(pid) {
+            account.seen |= seen;
+            account.sealed = account.sealed.saturating_add(u32::from(!seen));
+        }
+    }
+
+    /// Something was seen inside a connection of a process.
+    pub(in crate::capture) fn see(&mut self, pid: Option<u32>) {
+        if let Some(account) = self.account(pid) {
+            account.seen = true;
+        }
+    }
+
+    /// A connection has gone on beyond any handshake, and nothing was seen inside: it may stay open for days.
+    pub(in crate::capture) fn go_on(&mut self, pid: Option<u32>) {
+        if let Some(account) = self.account(pid) {
+            account.sealed = account.sealed.max(TELLING);
+        }
+    }
+
+    fn account(&mut self, pid: Option<u32>) -> Option<&mut Account> {
+        let pid = pid?;
         if self.processes.len() >= PROCESSES_MAX && !self.processes.contains_key(&pid) {
             self.processes.clear();
         }
-        let account = self.processes.entry(pid).or_default();
-        account.seen |= seen;
-        account.sealed = account.sealed.saturating_add(u32::from(!seen));
+        Some(self.processes.entry(pid).or_default())
     }
 
     /// How many there were.
@@ -51,8 +70,9 @@ impl Sealed {
             .map(|(pid, _)| {
                 format!(
                     "{} (pid {pid}): nothing that its TLS library is given could be tied to its \
-                     connections",
-                    processes::name(*pid)
+                     connections; if it brings another one, {}",
+                    processes::name(*pid),
+                    trace::BY_KEY_LOG
                 )
             })
             .collect();
@@ -81,6 +101,16 @@ mod tests {
         let lines = sealed.unseen();
         assert!(lines.len() == 1 && lines[0].contains(&format!("(pid {own}): ")), "{lines:?}");
         sealed.close(Some(own), true);
+        assert_eq!(sealed.unseen(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn one_connection_that_goes_on_unseen_is_enough() {
+        let own = Some(std::process::id());
+        let mut sealed = Sealed::default();
+        sealed.go_on(own);
+        assert_eq!((sealed.unseen().len(), sealed.connections()), (1, 0));
+        sealed.see(own);
         assert_eq!(sealed.unseen(), Vec::<String>::new());
     }
 

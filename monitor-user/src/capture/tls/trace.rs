@@ -11,7 +11,8 @@ pub struct Trace {
     pub mend: &'static str,
 }
 
-const BY_KEY_LOG: &str =
+/// How a library that is not looked into is seen into all the same.
+pub(super) const BY_KEY_LOG: &str =
     "let it write a key log (SSLKEYLOGFILE or its like) and set capture.tls = \"keylog\"";
 
 /// By what stands in a program, stripped or not: the names of sources in what is said of failures.
