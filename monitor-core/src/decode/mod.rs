@@ -25,6 +25,7 @@ use self::context::Shell;
 pub use self::counters::Counters;
 use self::flow::{FlowState, Life};
 use self::handshake::Handshake;
+pub use self::proxied::behind_proxy_header;
 use self::tap::Tap;
 pub use self::tap::Tapped;
 use self::tls::Secrets;

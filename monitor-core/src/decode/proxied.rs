@@ -136,6 +136,22 @@ impl Header {
     }
 }
 
+/// What follows a header that these first bytes of a connection begin with: all of them without one, nothing
+/// when it is cut short or bad.
+pub fn behind_proxy_header(bytes: &[u8]) -> &[u8] {
+    let (version, bytes) = if bytes.starts_with(b"PROXY ") {
+        (Version::One, bytes)
+    } else if bytes.starts_with(SIGNATURE) {
+        (Version::Two, &bytes[4..])
+    } else {
+        return bytes;
+    };
+    match Header::new(version).data(bytes) {
+        Verdict::Over(_, rest) => rest,
+        Verdict::Open | Verdict::Bad(_) => &[],
+    }
+}
+
 /// `PROXY TCP4 192.0.2.1 198.51.100.5 51512 443`, and the line end.
 fn said_in_line(line: &[u8]) -> Option<Says> {
     let line = std::str::from_utf8(line.strip_suffix(b"\r\n")?).ok()?;
@@ -180,6 +196,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_follows_a_header_is_found_in_first_bytes() {
+        let line = b"PROXY TCP4 192.0.2.1 192.0.2.2 5 443\r\n";
+        let binary = [&SIGNATURE[..], &[0x21, 0x11, 0, 12], &[1; 12]].concat();
+        for header in [&b""[..], &line[..], &binary[..]] {
+            assert_eq!(behind_proxy_header(&[header, b"GET / "].concat()), b"GET / ");
+            for cut in (1..header.len()).filter(|cut| *cut >= SIGNATURE.len()) {
+                assert_eq!(behind_proxy_header(&header[..cut]), b"", "{cut}");
+            }
+        }
+        assert_eq!(behind_proxy_header(b"PROXY TCP4 nonsense\r\nGET / "), b"");
+    }
 
     /// What a header says and what follows it, however the bytes are cut; `None`: it is none.
     fn read(version: Version, bytes: &[u8]) -> Option<(Says, Vec<u8>)> {

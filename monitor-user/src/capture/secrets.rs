@@ -3,6 +3,7 @@
 //! which says whose they are.
 
 use monitor_common::{TlsLabel, TlsSecret};
+use monitor_core::decode::behind_proxy_header;
 use zeroize::Zeroizing;
 
 /// Random of a client's hello (RFC 8446, 4.1.2).
@@ -14,28 +15,12 @@ pub(super) fn client_random(payload: &[u8]) -> Option<Random> {
     const HANDSHAKE: u8 = 22;
     const CLIENT_HELLO: u8 = 1;
     // Record (RFC 8446, 5.1), message (4), version.
-    let [HANDSHAKE, 3, _, _, _, CLIENT_HELLO, _, _, _, 3, _, rest @ ..] = behind_proxy(payload)
+    let [HANDSHAKE, 3, _, _, _, CLIENT_HELLO, _, _, _, 3, _, rest @ ..] =
+        behind_proxy_header(payload)
     else {
         return None;
     };
     rest.first_chunk().copied()
-}
-
-/// What follows a header of the PROXY protocol
-/// (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>, 2.1 and 2.2).
-fn behind_proxy(payload: &[u8]) -> &[u8] {
-    const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-    const LINE_BYTES_MAX: usize = 107;
-    let end = if payload.starts_with(b"PROXY ") {
-        let line = &payload[..payload.len().min(LINE_BYTES_MAX)];
-        memchr::memmem::find(line, b"\r\n").map(|end| end + 2)
-    } else if payload.starts_with(SIGNATURE) {
-        let bytes = payload.get(14..).and_then(|rest| rest.first_chunk());
-        bytes.map(|bytes| 16 + usize::from(u16::from_be_bytes(*bytes)))
-    } else {
-        Some(0)
-    };
-    end.and_then(|end| payload.get(end..)).unwrap_or_default()
 }
 
 /// The line of a secret; `None` when it has a label or a length that nothing has.
