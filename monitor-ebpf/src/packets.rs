@@ -66,10 +66,8 @@ fn observe(ctx: &SkBuffContext, outward: bool) {
     if headers.payload_len == 0 && headers.flags & (FIN | RST) == 0 {
         return;
     }
-    // SAFETY: helper without arguments.
-    let mut now = unsafe { bpf_ktime_get_ns() };
     if state == TCP_LISTEN {
-        return before_accept(skb, &headers, now);
+        return before_accept(skb, &headers);
     }
     let socket = match known {
         Some(socket) => socket,
@@ -84,10 +82,7 @@ fn observe(ctx: &SkBuffContext, outward: bool) {
         },
     };
     if verdict(socket) == Verdict::Undecided as u8 {
-        decide(ctx, sk, socket, &headers, outward, now);
-        // The other direction may have been faster, and what it told of the socket comes first.
-        // SAFETY: as above.
-        now = unsafe { bpf_ktime_get_ns() };
+        decide(ctx, sk, socket, &headers, outward);
     }
     if is_done_with(socket) || verdict(socket) == Verdict::Undecided as u8 {
         return;
@@ -107,6 +102,9 @@ fn observe(ctx: &SkBuffContext, outward: bool) {
     }
     let stage = stage(socket, headers.payload_len);
     let to_client = outward != outbound;
+    // Taken here, after what was told of the socket, by whichever direction.
+    // SAFETY: helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
     deliver(skb, socket, &headers, to_client, stage, now);
 }
 
@@ -154,10 +152,12 @@ fn is_done_with(socket: &Socket) -> bool {
 /// Payload that comes with the last segment of the handshake belongs to a socket that is not made
 /// yet: the kernel shows it at the listening one.
 #[inline(always)]
-fn before_accept(skb: *mut __sk_buff, headers: &Headers, now: u64) {
+fn before_accept(skb: *mut __sk_buff, headers: &Headers) {
     if headers.payload_len == 0 {
         return;
     }
+    // SAFETY: helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
     let verdict = if first_bytes_decide() {
         let Some(first) = FirstBytes::of(skb, headers) else { return };
         if first.begin_tls() && looks_inside_tls() {
@@ -218,7 +218,6 @@ fn decide(
     socket: &mut Socket,
     headers: &Headers,
     outward: bool,
-    now: u64,
 ) {
     if headers.payload_len == 0 {
         return;
@@ -283,7 +282,8 @@ fn decide(
         Verdict::Tls => count(Counter::SocketsTls, 1),
     }
     let announced = put_control(&Control {
-        time_ns: now,
+        // SAFETY: helper without arguments.
+        time_ns: unsafe { bpf_ktime_get_ns() },
         cookie: socket.cookie,
         scope: socket.scope,
         lost_bytes: [0; 2],
