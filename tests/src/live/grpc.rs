@@ -95,10 +95,19 @@ impl Servers {
 
 /// Unary and streamed either way, refused, empty and large.
 pub(crate) fn calls() -> Result<()> {
+    seen_as_told("connect")
+}
+
+/// Many connections, on each of which the server speaks at the same time as the client.
+pub(crate) fn servers_that_speak_first() -> Result<()> {
+    seen_as_told("connect_often")
+}
+
+fn seen_as_told(what: &str) -> Result<()> {
     let servers = Servers::start()?;
     let ports = servers.ports;
     let agent = start_agent(servers.dir.path(), &ports, &[])?;
-    let told = process::run(&mut servers.client("connect"))?;
+    let told = process::run(&mut servers.client(what))?;
     for (call, told) in servers.finish(agent, &told)? {
         same(&call, &told, ports)
             .with_context(|| format!("{} {}: {call:?}", told.method, told.status))?;

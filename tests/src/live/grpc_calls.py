@@ -142,6 +142,14 @@ def connect(host, port, web_port):
             streamed(channel, count, web=True)
 
 
+def connect_often(host, port, _):
+    """A connection for each call: server and client speak first at the same time."""
+    alone = [("grpc.use_local_subchannel_pool", 1)]
+    for number in range(200):
+        with grpc.insecure_channel(f"{host}:{port}", options=alone) as channel:
+            unary(channel, b"%d" % number)
+
+
 def stay(host, port, _):
     """A channel in use; then, once told to, calls of a method that it has called and of others."""
     with grpc.insecure_channel(f"{host}:{port}") as channel:
@@ -158,6 +166,7 @@ COMMANDS = {
     "serve": serve,
     "serve_sealed": serve_sealed,
     "connect": connect,
+    "connect_often": connect_often,
     "stay": stay,
     "stay_sealed": stay_sealed,
 }

@@ -43,7 +43,7 @@ type Test = fn() -> anyhow::Result<()>;
 
 /// Every live test, or none with the reason.
 pub(crate) fn trials() -> Vec<Trial> {
-    let tests: [(&str, Test, &[&str]); 93] = [
+    let tests: [(&str, Test, &[&str]); 94] = [
         ("plain_calls", plain::plain_calls, &["nginx"]),
         ("keep_alive", plain::keep_alive, &["nginx"]),
         ("pipelining", plain::pipelining, &["nginx"]),
@@ -60,6 +60,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("http2_two_keys", http2::two_keys_on_one_connection, &["nginx", "curl"]),
         ("http1_on_an_http2_port", http2::http1_on_an_http2_port, &["nginx"]),
         ("grpc_calls", grpc::calls, &["python3"]),
+        ("grpc_servers_speak_first", grpc::servers_that_speak_first, &["python3"]),
         ("tls::grpc_is_named", grpc::sealed_is_named, &["python3", "openssl"]),
         ("grpc_opened_before", grpc::opened_before_the_start, &["python3"]),
         ("large_download_by_sendfile", bodies::large_download_by_sendfile, &["nginx"]),
