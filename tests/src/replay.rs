@@ -15,8 +15,9 @@ use xtask::build::{self, Profile};
 pub(crate) const SECRET: &str =
     "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0\n";
 /// The config of every test: alerts carry the name of the host, and
-/// the ring holds all that a live test sends, however long other work keeps the agent from reading.
-const CONFIG: &str = "[engine]\nhost = \"test\"\n[capture]\nring_bytes = \"64MiB\"\n";
+/// the ring holds all that a live test sends, each packet in a record of up to twice its size, however long
+/// other work keeps the agent from reading.
+const CONFIG: &str = "[engine]\nhost = \"test\"\n[capture]\nring_bytes = \"256MiB\"\n";
 
 /// What a replay wrote.
 #[derive(Debug, PartialEq, Eq)]

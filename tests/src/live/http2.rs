@@ -26,7 +26,14 @@ pub(crate) fn http2_calls() -> Result<()> {
     ensure!(logged.len() == 832, "nginx logged {}", logged.len());
     let (uploads, calls): (Vec<_>, Vec<_>) =
         calls.into_iter().partition(|call| as_logged(call).method == "POST");
-    ensure!(uploads.len() == 20, "{} uploads", uploads.len());
+    let odd = || calls.iter().find(|call| !call.complete);
+    ensure!(
+        uploads.len() == 20,
+        "{} uploads and {} others: {:?}",
+        uploads.len(),
+        calls.len(),
+        odd()
+    );
     let sent = |call: &ApiCall| as_logged(call).body_bytes_received;
     ensure!(uploads.iter().all(|call| sent(call) <= 70_000), "longer than what was uploaded");
     let downloads: Vec<_> = logged.into_iter().filter(|line| line.method == "GET").collect();
