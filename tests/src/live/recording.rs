@@ -13,7 +13,7 @@ use xtask::http::{Connection, request};
 use xtask::process::Proc;
 
 use super::compare::{all_whole, same_calls};
-use super::rig::Rig;
+use super::rig::{Rig, capture_set};
 use crate::replay::{common_args, keywatch, replay, run};
 
 /// Calls, connections and alerts: the kinds of records that a run writes.
@@ -38,9 +38,7 @@ pub(crate) fn replay_gives_the_same_bytes() -> Result<()> {
 pub(crate) fn losses_are_replayed() -> Result<()> {
     let mut rig = Rig::without_agent()?;
     rig.file("large", 20_000_000)?;
-    let config = rig.dir().join("keywatch.toml");
-    let text = fs::read_to_string(&config)?.replace("64MiB", "64KiB");
-    fs::write(&config, text)?;
+    capture_set(rig.dir(), "ring_bytes = \"64KiB\"\n")?;
     start(&mut rig, &[])?;
     for _ in 0..5 {
         Connection::open(rig.server)?.call("GET", "/files/large", "", b"")?;
