@@ -1,11 +1,14 @@
 //! Loads the kernel object and attaches its programs.
 
 use std::fs::File;
+use std::io;
 
 use anyhow::Context as _;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::cgroup_skb::CgroupSkbLink;
-use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType};
+use aya::programs::{
+    BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError,
+};
 use aya::{Btf, Ebpf, EbpfLoader};
 use monitor_common::{PORT_WORDS, TLS_CALL_BYTES_MAX};
 
@@ -183,9 +186,35 @@ fn load_with(options: &Options, has_netns_cookie: bool) -> anyhow::Result<Ebpf> 
         .context("loading the kernel object")?;
     for (name, _) in PACKETS {
         let program: &mut CgroupSkb = program(&mut object, name)?;
-        program.load().with_context(|| format!("loading {name}"))?;
+        uninterrupted(|| program.load()).with_context(|| format!("loading {name}"))?;
     }
     Ok(object)
+}
+
+/// Loads a program. The kernel gives up checking it when a signal comes, and says to try again.
+pub(super) fn uninterrupted(
+    load: impl FnMut() -> Result<(), ProgramError>,
+) -> Result<(), ProgramError> {
+    let is_interruption = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+    again_while(
+        load,
+        |error| matches!(error, ProgramError::LoadError { io_error, .. } if is_interruption(io_error)),
+    )
+}
+
+/// Tries again, as often as libbpf does, while what goes wrong is passing.
+fn again_while<E>(
+    mut attempt: impl FnMut() -> Result<(), E>,
+    is_passing: impl Fn(&E) -> bool,
+) -> Result<(), E> {
+    const ATTEMPTS: usize = 5;
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            Err(error) if is_passing(&error) => {}
+            done => return done,
+        }
+    }
+    attempt()
 }
 
 /// Ring sizes are powers of two of whole pages; 64 KiB pages are the largest in use.
@@ -247,7 +276,7 @@ fn attach_tracepoint(
     btf: &Btf,
 ) -> anyhow::Result<()> {
     let program: &mut BtfTracePoint = program(object, name)?;
-    program.load(tracepoint, btf).context("loading")?;
+    uninterrupted(|| program.load(tracepoint, btf)).context("loading")?;
     program.attach().context("attaching")?;
     Ok(())
 }
@@ -312,6 +341,19 @@ mod tests {
         assert_eq!(ring_size(16 << 20).unwrap(), 16 << 20);
         assert_eq!(ring_size((16 << 20) + 1).unwrap(), 32 << 20);
         assert!(ring_size(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn a_signal_while_a_program_is_checked_is_no_failure() {
+        let attempts = |errors: &[i32]| {
+            let mut left = errors.iter();
+            let attempt = || left.next().map_or(Ok(()), Err);
+            let result = again_while(attempt, |error| **error == 11);
+            (result.is_ok(), errors.len() - left.len())
+        };
+        assert_eq!(attempts(&[11, 11]), (true, 2));
+        assert_eq!(attempts(&[13, 11]), (false, 1));
+        assert_eq!(attempts(&[11; 9]), (false, 5));
     }
 
     #[test]

@@ -30,7 +30,7 @@ use self::library::{Derivation, Deriving, Function, Functions, Random};
 pub use self::processes::{Found, Looked, Sight, holding_ports, look_at, name};
 pub(super) use self::sealed::Sealed;
 use self::users::Users;
-use super::object::told;
+use super::object::{told, uninterrupted};
 use super::{Ports, privilege};
 
 /// A process that begins to listen, or to speak TLS.
@@ -187,7 +187,8 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 /// Loads the programs that probes run.
 pub(super) fn load(object: &mut Ebpf) -> anyhow::Result<()> {
     for name in ALL {
-        program(object, name)?.load().with_context(|| format!("loading {name}"))?;
+        let program = program(object, name)?;
+        uninterrupted(|| program.load()).with_context(|| format!("loading {name}"))?;
     }
     Ok(())
 }
