@@ -159,17 +159,15 @@ fn before_accept(skb: *mut __sk_buff, headers: &Headers) {
     // SAFETY: helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let verdict = if first_bytes_decide() {
-        let Some(first) = FirstBytes::of(skb, headers) else { return };
-        if first.begin_tls() && looks_inside_tls() {
-            Verdict::Tls
-        } else if first.begin_api() || (first.begin_tls() && takes_tls_whole()) {
-            Verdict::Watch
-        } else {
-            return;
-        }
+        by_first_bytes(skb, headers, true, true)
     } else {
         Verdict::Watch
     };
+    match verdict {
+        Verdict::Watch => {}
+        Verdict::Tls if looks_inside_tls() => {}
+        Verdict::Tls | Verdict::Ignore | Verdict::Undecided => return,
+    }
     hello_before_accept(now);
     let first_seq = headers.seq.wrapping_add(u32::from(headers.flags & SYN != 0));
     let scope = scope_of(skb);

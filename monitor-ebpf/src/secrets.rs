@@ -319,8 +319,8 @@ fn tell_master(secret: u64, random: u64) {
     tell(TlsLabel::Master as u8, secret, MASTER_BYTES, random, false);
 }
 
-/// Carries a secret to user side. `label`: a [`TlsLabel`]. `random`: where that of the client's hello is, or 0. `anywhere`: also when
-/// the thread has received last on what is not watched.
+/// Carries a secret to user side. `label`: a [`TlsLabel`]. `random`: where that of the client's hello is, or 0.
+/// `anywhere`: also when the thread has received last on what is not watched.
 #[inline(always)]
 fn tell(label: u8, secret: u64, secret_bytes: u64, random: u64, anywhere: bool) {
     let last = TLS_THREADS.get_ptr(bpf_get_current_pid_tgid());
